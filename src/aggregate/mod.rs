@@ -1,0 +1,1 @@
+//! Totals, talkers and contacts: state that shards own by key.

@@ -1,0 +1,1 @@
+//! What users type: arguments, reports, exit codes.

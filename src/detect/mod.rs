@@ -1,0 +1,1 @@
+//! Detectors: contacts on event-time windows in, findings out.

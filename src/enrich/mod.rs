@@ -1,0 +1,1 @@
+//! What the operator knows of the network, attached to records and findings.

@@ -1,0 +1,66 @@
+//! Stable identities of findings.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::FindingKind;
+use crate::net::Addr;
+use crate::units::UnixSeconds;
+
+/// 128 bits that are the same whenever the same thing is found again, and differ otherwise.
+///
+/// The first half of SHA-256 over kind, actors, targets, ports and the start of the episode, each with
+/// its length before it, so that no two lists of parts collide by concatenation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FindingId([u8; 16]);
+
+impl FindingId {
+    /// The identity of an episode of `kind` that began at `episode_start`.
+    #[must_use]
+    pub fn new(
+        kind: FindingKind,
+        actors: &[Addr],
+        targets: &[Addr],
+        ports: &[u16],
+        episode_start: UnixSeconds,
+    ) -> Self {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(kind.name().as_bytes());
+        for list in [actors, targets] {
+            let bytes: Vec<u8> = list.iter().flat_map(|addr| addr.bits().to_be_bytes()).collect();
+            part(&bytes);
+        }
+        let port_bytes: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
+        part(&port_bytes);
+        part(&episode_start.0.to_be_bytes());
+        let digest = hash.finalize();
+        Self(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
+}
+
+impl fmt::Display for FindingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let [a, b] = [1, 2].map(Addr::v4);
+        let id = |actors: &[Addr], targets: &[Addr]| {
+            FindingId::new(FindingKind::PortScan, actors, targets, &[], UnixSeconds(0))
+        };
+        assert_eq!(id(&[a], &[b]), id(&[a], &[b]));
+        assert_ne!(id(&[a, b], &[]), id(&[a], &[b]));
+        assert_eq!(id(&[a], &[b]).to_string().len(), 32);
+    }
+}

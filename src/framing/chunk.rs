@@ -1,0 +1,87 @@
+//! What travels from sources to parse workers: raw bytes with their origin and order.
+//!
+//! A source announces an *input* (a file, a shard), sends its data in order, and closes it. Every
+//! event of an input has the next number of that input, because parse workers take events in
+//! parallel and the sequencer puts them back in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::record::FormatChoice;
+
+use super::fault::InputFault;
+
+/// The number of an input within one run, in the order in which a source names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InputId(pub u32);
+
+/// What a source says about an input before its first bytes.
+#[derive(Clone, Debug)]
+pub struct InputInfo {
+    /// How messages and samples name it: a path, `stdin`, `stream/shardId-000000000000`.
+    pub name: Arc<str>,
+    /// Which layout its lines have until a header says otherwise.
+    pub format: FormatChoice,
+}
+
+/// One event of an input.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The input.
+    pub input: InputId,
+    /// Number of the event within the input, from 0 without gaps.
+    pub sequence: u64,
+    /// What happened.
+    pub event: ChunkEvent,
+}
+
+/// What can happen to an input.
+#[derive(Debug)]
+pub enum ChunkEvent {
+    /// The input exists; always its first event.
+    Open(InputInfo),
+    /// Data that continues the input.
+    Data(ChunkData),
+    /// The input is silent but alive (sent by live sources so that lag can be told from silence).
+    Idle,
+    /// No more data; `Some` if what ended it was a fault. Always its last event.
+    Close(Option<InputFault>),
+}
+
+/// A piece of an input and how much was read from outside for it.
+#[derive(Debug)]
+pub struct ChunkData {
+    /// The bytes and how they are framed.
+    pub payload: Payload,
+    /// Bytes read from disk or network for this piece, before any decompression.
+    pub bytes_read: u64,
+}
+
+/// Bytes, and what is known of their framing.
+#[derive(Debug)]
+pub enum Payload {
+    /// Whole lines of flow log text that continue the input: a header in one piece binds the next.
+    /// Every line ends in LF.
+    Lines(Vec<u8>),
+    /// Whole JSON documents that continue the input (CloudWatch Logs envelopes, Firehose records).
+    Documents(Vec<u8>),
+    /// Records that stand for themselves: each is sniffed on its own.
+    Records(Vec<SourceRecord>),
+    /// One row group of a Parquet object.
+    #[cfg(feature = "parquet")]
+    RowGroup(super::parquet::RowGroup),
+}
+
+/// One record of a stream service.
+#[derive(Clone, Debug)]
+pub struct SourceRecord {
+    /// The payload as the producer put it.
+    pub data: Bytes,
+    /// The number that the stream gave it; a decimal of up to 128 bits and more.
+    pub sequence_number: Arc<str>,
+    /// When the stream took it, Unix milliseconds.
+    pub arrival_ms: i64,
+    /// The shard's hash key range, both ends inclusive, for the rules of KPL aggregates.
+    pub hash_key_range: Option<(u128, u128)>,
+}

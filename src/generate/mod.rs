@@ -1,0 +1,1 @@
+//! Seeded synthetic flow logs with planted, labelled attacks.

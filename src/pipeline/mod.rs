@@ -1,0 +1,1 @@
+//! Threads and bounded channels: the one place where stages are wired.

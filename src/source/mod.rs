@@ -1,0 +1,55 @@
+//! Where records come from: one file or folder per kind of source.
+//!
+//! A source runs on its own thread, given by the topology, and emits [`Chunk`]s until it has no more,
+//! or until told to stop. Waiting in `emit` is the back-pressure: a source that cannot emit must not
+//! read on.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::framing::Chunk;
+
+/// Takes a chunk, waiting while the pipeline is full; `Break` means that the run is over and the source
+/// must return at once.
+pub type Emit<'a> = dyn FnMut(Chunk) -> ControlFlow<()> + 'a;
+
+/// Something that yields flow logs.
+pub trait Source: Send {
+    /// Emits everything, or until `stop` is requested: then it closes its inputs and returns.
+    ///
+    /// # Errors
+    /// What makes the whole source useless (no such stream, no credentials). A fault of one input is not
+    /// an error: it goes into that input's close event.
+    fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError>;
+}
+
+/// Why a source as a whole could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The service refused for good; the text says what to do.
+    #[error("source `{name}`: {message}")]
+    Refused {
+        /// The name in the configuration.
+        name: String,
+        /// What was refused and what to do.
+        message: String,
+    },
+}
+
+/// A request to stop that every thread of a run can see.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Asks every holder to stop.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody asked.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}

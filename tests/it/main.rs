@@ -1,0 +1,11 @@
+//! The program as its users see it: one binary, one file per theme.
+
+mod analyze;
+mod config;
+mod detect;
+mod framing;
+mod generate;
+mod hostile;
+mod kinesis;
+mod samples;
+mod tidy;
