@@ -13,6 +13,8 @@
 
 pub mod units;
 
+pub mod secret;
+
 pub mod net;
 
 pub mod clock;

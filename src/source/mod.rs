@@ -4,11 +4,15 @@
 //! or until told to stop. Waiting in `emit` is the back-pressure: a source that cannot emit must not
 //! read on.
 
+mod discover;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::framing::Chunk;
+
+pub use discover::{DiscoverError, discover};
 
 /// Takes a chunk, waiting while the pipeline is full; `Break` means that the run is over and the source
 /// must return at once.
