@@ -1,5 +1,7 @@
 //! Where findings go: one file or folder per kind of sink, encoders beside them.
 
+pub mod encode;
+
 use crate::finding::Finding;
 
 /// Something that takes findings away.
