@@ -1,5 +1,6 @@
 //! Where findings go: one file or folder per kind of sink, encoders beside them.
 
+pub mod encode;
 mod file;
 mod stdout;
 
