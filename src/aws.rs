@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_kinesis::config::ProvideCredentials;
+use aws_sdk_kinesis::config::{Credentials, ProvideCredentials};
 use aws_smithy_types::error::display::DisplayErrorContext;
 
 /// What the settings say about reaching AWS; everything else comes from the environment, the profile
@@ -22,6 +22,8 @@ pub struct AwsAccess {
     pub endpoint: Option<String>,
     /// A profile of the shared configuration files.
     pub profile: Option<String>,
+    /// Credentials that the caller has already; the chain is asked if there are none.
+    pub credentials: Option<Credentials>,
 }
 
 /// What is missing to reach AWS.
@@ -62,6 +64,9 @@ impl AwsAccess {
         }
         if let Some(endpoint) = &self.endpoint {
             loader = loader.endpoint_url(endpoint);
+        }
+        if let Some(credentials) = &self.credentials {
+            loader = loader.credentials_provider(credentials.clone());
         }
         let config = loader.load().await;
         if config.region().is_none() {

@@ -2,9 +2,16 @@
 //!
 //! Everything that measures something in flowgauge either has one of these types or says its unit in
 //! the last word of its name. Formatting for people (RFC 3339, `1.2 GB`) lives here too, so that
-//! every report writes the same quantity in the same way.
+//! every report writes the same quantity in the same way. So does reading what people write
+//! (`10m`, `512MiB`).
+
+mod quantity;
 
 use std::fmt;
+
+pub use quantity::{
+    DURATION_FORMS, SIZE_FORMS, duration_text, parse_duration, parse_size, size_text,
+};
 
 /// A moment of event time: whole seconds since 1970-01-01T00:00:00Z, as flow logs write `start` and
 /// `end`.

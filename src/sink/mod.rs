@@ -1,5 +1,8 @@
 //! Where findings go: one file or folder per kind of sink, encoders beside them.
 
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
+
 use crate::finding::Finding;
 
 /// Something that takes findings away.

@@ -11,7 +11,7 @@
 //!     └── ListShards ◄──────┘
 //! ```
 //!
-//! Memory: payload that was fetched and not yet emitted is limited by `read_ahead_bytes_max`; while
+//! Memory: payload that was fetched and not yet emitted is limited by `read_ahead_max`; while
 //! an answer is being decoded it takes about 2.4 times its payload, for at most [`CALLS_MAX`] answers.
 
 mod budget;

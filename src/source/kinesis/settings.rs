@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::aws::AwsAccess;
+use crate::units::{parse_duration, parse_size};
 
 /// Least time between two reads of one shard: Kinesis allows five reads a second, for all readers
 /// of the shard together.
@@ -16,6 +17,7 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_mins(1);
 const POLL_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
 /// Most records that one read may return, by Kinesis' own limit.
 pub const RECORDS_PER_CALL_LIMIT: u16 = 10_000;
+/// One answer may hold 10 MiB.
 const READ_AHEAD_BYTES_MIN: u64 = 16 << 20;
 const READ_AHEAD_BYTES_DEFAULT: u64 = 128 << 20;
 
@@ -27,9 +29,9 @@ const READ_AHEAD_BYTES_DEFAULT: u64 = 128 << 20;
 /// endpoint = "http://…"           # default: the region's, or AWS_ENDPOINT_URL
 /// profile = "security"            # default: AWS_PROFILE, or the standard credential chain
 /// start = "trim_horizon"          # "latest", or { at_timestamp = "2026-01-01T00:00:00Z" }
-/// poll_interval = "250ms"         # 200 ms to 60 s; a plain number is milliseconds
+/// poll_interval = "250ms"         # "200ms" to "60s"
 /// records_per_call_max = 10000    # 1 to 10000
-/// read_ahead_bytes_max = 134217728  # at least 16 MiB; payload fetched and not yet handed on
+/// read_ahead_max = "128MiB"       # at least "16MiB"; payload fetched and not yet handed on
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
@@ -133,20 +135,16 @@ enum MomentWritten {
 }
 
 impl TryFrom<MomentWritten> for Moment {
-    type Error = String;
+    type Error = &'static str;
 
-    fn try_from(written: MomentWritten) -> Result<Self, String> {
+    fn try_from(written: MomentWritten) -> Result<Self, Self::Error> {
         let text = match written {
             MomentWritten::Text(text) => text,
             MomentWritten::Toml(datetime) => datetime.to_string(),
         };
         text.parse::<jiff::Timestamp>()
             .map(|timestamp| Self { unix_ms: timestamp.as_millisecond() })
-            .map_err(|_| {
-                format!(
-                    "`at_timestamp` is `{text}`; write a moment with its offset, like `2026-01-01T00:00:00Z`"
-                )
-            })
+            .map_err(|_| "it must be a moment with its offset, like `2026-01-01T00:00:00Z`")
     }
 }
 
@@ -156,20 +154,13 @@ struct Written {
     stream: Option<String>,
     stream_arn: Option<String>,
     region: Option<String>,
-    endpoint: Option<String>,
+    endpoint: Option<EndpointWritten>,
     profile: Option<String>,
     #[serde(default)]
     start: StartPosition,
     poll_interval: Option<IntervalWritten>,
-    records_per_call_max: Option<u16>,
-    read_ahead_bytes_max: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum IntervalWritten {
-    Milliseconds(u64),
-    Text(String),
+    records_per_call_max: Option<RecordsWritten>,
+    read_ahead_max: Option<SizeWritten>,
 }
 
 impl TryFrom<Written> for KinesisSettings {
@@ -180,31 +171,75 @@ impl TryFrom<Written> for KinesisSettings {
         if let Some(region) = written.region {
             settings.access.region = Some(region);
         }
-        if let Some(endpoint) = written.endpoint {
-            settings.access.endpoint = Some(checked_endpoint(endpoint)?);
-        }
+        settings.access.endpoint = written.endpoint.map(|endpoint| endpoint.0);
         settings.access.profile = written.profile;
         settings.start = written.start;
-        if let Some(interval) = written.poll_interval {
-            settings.poll_interval = poll_interval(&interval)?;
+        if let Some(IntervalWritten(interval)) = written.poll_interval {
+            settings.poll_interval = interval;
         }
-        if let Some(records_max) = written.records_per_call_max {
-            if !(1..=RECORDS_PER_CALL_LIMIT).contains(&records_max) {
-                return Err(format!(
-                    "`records_per_call_max` is `{records_max}`; it must be 1 to {RECORDS_PER_CALL_LIMIT}"
-                ));
-            }
+        if let Some(RecordsWritten(records_max)) = written.records_per_call_max {
             settings.records_per_call_max = records_max;
         }
-        if let Some(bytes_max) = written.read_ahead_bytes_max {
-            if bytes_max < READ_AHEAD_BYTES_MIN {
-                return Err(format!(
-                    "`read_ahead_bytes_max` is `{bytes_max}`; it must be at least {READ_AHEAD_BYTES_MIN} (16 MiB), because one answer may hold 10 MiB"
-                ));
-            }
+        if let Some(SizeWritten(bytes_max)) = written.read_ahead_max {
             settings.read_ahead_bytes_max = bytes_max;
         }
         Ok(settings)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct EndpointWritten(String);
+
+impl TryFrom<String> for EndpointWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_url = text.starts_with("http://") || text.starts_with("https://");
+        is_url.then_some(Self(text)).ok_or("it must be a URL with `http://` or `https://`")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct IntervalWritten(Duration);
+
+impl TryFrom<String> for IntervalWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_duration(&text)
+            .filter(|interval| (POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(interval))
+            .map(Self)
+            .ok_or("it must be `200ms` to `60s`")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "u16")]
+struct RecordsWritten(u16);
+
+impl TryFrom<u16> for RecordsWritten {
+    type Error = &'static str;
+
+    fn try_from(records: u16) -> Result<Self, Self::Error> {
+        let is_possible = (1..=RECORDS_PER_CALL_LIMIT).contains(&records);
+        is_possible.then_some(Self(records)).ok_or("it must be 1 to 10000")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct SizeWritten(u64);
+
+impl TryFrom<String> for SizeWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_size(&text)
+            .filter(|bytes| *bytes >= READ_AHEAD_BYTES_MIN)
+            .map(Self)
+            .ok_or("it must be at least `16MiB`")
     }
 }
 
@@ -240,37 +275,6 @@ fn stream_address(name: Option<String>, arn: Option<String>) -> Result<StreamAdd
     }
 }
 
-fn checked_endpoint(endpoint: String) -> Result<String, String> {
-    if endpoint.starts_with("http://") || endpoint.starts_with("https://") {
-        Ok(endpoint)
-    } else {
-        Err(format!(
-            "`endpoint` is `{endpoint}`; it must be a URL that starts with `http://` or `https://`"
-        ))
-    }
-}
-
-fn poll_interval(written: &IntervalWritten) -> Result<Duration, String> {
-    let (shown, interval) = match written {
-        IntervalWritten::Milliseconds(ms) => (ms.to_string(), Some(Duration::from_millis(*ms))),
-        IntervalWritten::Text(text) => (text.clone(), duration(text)),
-    };
-    interval.filter(|interval| (POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(interval)).ok_or_else(
-        || {
-            format!(
-                "`poll_interval` is `{shown}`; it must be 200 ms to 60 s, written like `250`, `\"250ms\"` or `\"1s\"`"
-            )
-        },
-    )
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    if let Some(ms) = text.strip_suffix("ms") {
-        return ms.trim_end().parse().ok().map(Duration::from_millis);
-    }
-    text.strip_suffix('s')?.trim_end().parse().ok().map(Duration::from_secs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,12 +308,13 @@ mod tests {
         check(
             "stream = 'flow'\nregion = 'eu-west-1'\nendpoint = 'http://127.0.0.1:4566'\n\
              profile = 'security'\nstart = 'latest'\npoll_interval = '1s'\n\
-             records_per_call_max = 500\nread_ahead_bytes_max = 33554432",
+             records_per_call_max = 500\nread_ahead_max = '32MiB'",
             Ok(KinesisSettings {
                 access: AwsAccess {
                     region: Some("eu-west-1".into()),
                     endpoint: Some("http://127.0.0.1:4566".into()),
                     profile: Some("security".into()),
+                    credentials: None,
                 },
                 start: StartPosition::Latest,
                 poll_interval: Duration::from_secs(1),
@@ -335,21 +340,18 @@ mod tests {
         }
         check(
             "stream = 'flow'\nstart = { at_timestamp = '2026-01-01' }",
-            Err("write a moment with its offset"),
+            Err("a moment with its offset"),
         );
         check("stream = 'flow'\nstart = 'newest'", Err("unknown variant `newest`"));
     }
 
     #[test]
-    fn intervals_are_milliseconds_or_have_a_unit() {
+    fn intervals_have_a_unit() {
         let every = |ms| KinesisSettings { poll_interval: Duration::from_millis(ms), ..flow() };
-        check("stream = 'flow'\npoll_interval = 200", Ok(every(200)));
-        check("stream = 'flow'\npoll_interval = '250ms'", Ok(every(250)));
-        for wrong in ["199", "'1m'", "'60001ms'", "'fast'"] {
-            check(
-                &format!("stream = 'flow'\npoll_interval = {wrong}"),
-                Err("must be 200 ms to 60 s"),
-            );
+        check("stream = 'flow'\npoll_interval = '200ms'", Ok(every(200)));
+        check("stream = 'flow'\npoll_interval = '60s'", Ok(every(60_000)));
+        for wrong in ["'199ms'", "'61s'", "'fast'"] {
+            check(&format!("stream = 'flow'\npoll_interval = {wrong}"), Err("`200ms` to `60s`"));
         }
     }
 
@@ -359,9 +361,9 @@ mod tests {
         check("stream = 'a'\nstream_arn = 'b'", Err("remove one of them"));
         check("stream = 'arn:aws:kinesis:r:1:stream/a'", Err("write it as `stream_arn`"));
         check("stream_arn = 'arn:aws:sqs:r:1:a'", Err("it must be like `arn:aws:kinesis"));
-        check("stream = 'a'\nendpoint = 'localhost'", Err("starts with `http://`"));
+        check("stream = 'a'\nendpoint = 'localhost'", Err("a URL with `http://`"));
         check("stream = 'a'\nrecords_per_call_max = 10001", Err("must be 1 to 10000"));
-        check("stream = 'a'\nread_ahead_bytes_max = 1", Err("16 MiB"));
+        check("stream = 'a'\nread_ahead_max = '1MiB'", Err("at least `16MiB`"));
         check("stream = 'a'\nshard = 1", Err("unknown field `shard`"));
     }
 }
