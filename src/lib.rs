@@ -21,6 +21,9 @@ pub mod clock;
 
 pub mod metrics;
 
+#[cfg(feature = "kinesis")]
+pub mod aws;
+
 pub mod simd;
 
 pub mod record;

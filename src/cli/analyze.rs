@@ -1,24 +1,25 @@
 //! `flowgauge analyze`: the engine over files, and a report at the end.
 
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::failure::Failure;
+use super::job::{self, Request};
 use super::output::{self, OutputFormat};
 use super::signals::Signals;
-use super::{job, progress, report};
-use crate::aggregate::{Metric, TimeSettings, TopSpec};
-use crate::clock::{Clock, SystemClock};
-use crate::framing::Limits;
-use crate::pipeline::{self, Job, Summary};
-use crate::record::{FieldId, Filter, FormatChoice, Layout, Slot};
+use super::{progress, report};
+use crate::aggregate::{Metric, TopSpec};
+use crate::clock::SystemClock;
+use crate::config::EnginePlan;
+use crate::detect::DetectSettings;
+use crate::pipeline::{self, Summary};
+use crate::record::{Filter, FormatChoice, Layout, Slot};
 use crate::sink::Sink;
-use crate::source::StopFlag;
-use crate::source::discover::discover;
-use crate::source::file::FileSource;
-use crate::units::{UnixSeconds, duration_from_text};
+use crate::source::{STDIN, StopFlag, discover};
+use crate::units::{DURATION_FORMS, UnixSeconds, parse_duration};
 
 /// Report on flow log files: totals, top talkers, findings
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ pub(crate) struct AnalyzeArgs {
     output: OutputFormat,
     /// Write findings as NDJSON to a file, or `-` for standard output
     #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
-    findings: Option<String>,
+    findings: Option<PathBuf>,
     /// Order of the fields: auto (header, else AWS's default), v2 to v11, tgw, names, or a `LogFormat`
     #[arg(long, default_value = "auto", value_parser = FormatChoice::from_text)]
     format: FormatChoice,
@@ -104,7 +105,7 @@ fn metric(text: &str) -> Result<Metric, String> {
 }
 
 fn window_seconds(text: &str) -> Result<i64, String> {
-    let duration = duration_from_text(text).map_err(|error| error.to_string())?;
+    let duration = parse_duration(text).ok_or_else(|| format!("it must be {DURATION_FORMS}"))?;
     match i64::try_from(duration.as_secs()) {
         Ok(seconds) if seconds > 0 => Ok(seconds),
         _ => Err("a window is at least 1s long".to_owned()),
@@ -113,46 +114,30 @@ fn window_seconds(text: &str) -> Result<i64, String> {
 
 /// Runs the command.
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
-    let thread_count = job::thread_count(args.threads);
-    let files = discover(&args.paths).map_err(Failure::usage)?;
-    let network = job::network(&args.context)?;
-    let detectors = (!args.no_detect).then(|| job::detectors(&job::default_detectors(), network));
-    let total_bytes = files.iter().map(|file| file.size_bytes).sum();
+    let engine = EnginePlan { threads: args.threads, ..EnginePlan::default() };
+    let thread_count = engine.thread_count().get();
+    let files = files(&args.paths)?;
+    let total_bytes =
+        files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
+    let detectors = if args.no_detect {
+        None
+    } else {
+        Some(job::detectors(&DetectSettings::default(), &args.context)?)
+    };
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let expected_inputs = files.len();
-    let limits = Limits::default();
-    let since_until = (
-        args.since.map_or(std::ops::Bound::Unbounded, |s| std::ops::Bound::Included(s.0)),
-        args.until.map_or(std::ops::Bound::Unbounded, |s| std::ops::Bound::Excluded(s.0)),
-    );
-    let job = Job {
-        sources: FileSource::split(files, &args.format, limits.clone(), thread_count),
-        expected_inputs,
-        thread_count,
-        queue_depth: job::QUEUE_DEPTH,
-        limits,
-        pane_seconds: job::PANE_SECONDS,
-        time: TimeSettings {
-            lateness_seconds: job::LATENESS_SECONDS,
-            idle_after: None,
-            latest_plausible_end: job::latest_plausible_end(&*clock),
-        },
-        filter: Filter::within(args.condition.clone(), since_until),
+    let job = job::build(Request {
+        inputs: job::file_inputs(&files, &args.format, &engine),
+        engine,
+        filter: Filter::within(args.condition.clone(), event_time(args)),
         tops: tops(args),
         detectors,
         sinks: sinks(args)?,
-        isa: job::isa()?,
-        seed: job::seed(),
-        clock,
+        clock: Arc::new(SystemClock::new()),
         stop,
         progress: progress::bytes_bar(total_bytes),
-    };
-    let report = match pipeline::run(job) {
-        Ok(report) => report,
-        Err(error) => return Err(job::run_failure(error)),
-    };
+    })?;
+    let report = pipeline::run(job).map_err(job::run_failure)?;
     if signals.seen() {
         return Err(Failure::Interrupted);
     }
@@ -163,11 +148,34 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     if report.inputs.failed.is_empty() { Ok(()) } else { Err(Failure::Logged) }
 }
 
+/// The files that the paths mean; standard input comes after them.
+fn files(paths: &[String]) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(url) = paths.iter().find(|path| path.starts_with("s3://")) {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "`{url}`: reading from S3 is not built in; copy the objects with `aws s3 cp`, or pipe one into `-`"
+        )));
+    }
+    let (stdin, named): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.iter().map(PathBuf::from).partition(|path| path.as_os_str() == STDIN);
+    let mut files = discover(&named).map_err(Failure::usage)?;
+    files.extend(stdin.into_iter().next());
+    Ok(files)
+}
+
+fn event_time(args: &AnalyzeArgs) -> (Bound<i64>, Bound<i64>) {
+    (
+        args.since.map_or(Bound::Unbounded, |since| Bound::Included(since.0)),
+        args.until.map_or(Bound::Unbounded, |until| Bound::Excluded(until.0)),
+    )
+}
+
 fn tops(args: &AnalyzeArgs) -> Vec<TopSpec> {
-    let by: Vec<Vec<Slot>> = if args.by.is_empty() {
-        job::DEFAULT_TOPS.iter().map(|fields| known(fields)).collect()
-    } else {
-        args.by.iter().map(|fields| fields.0.clone()).collect()
+    if args.top == 0 {
+        return Vec::new();
+    }
+    let keys = match args.by.as_slice() {
+        [] => job::default_keys(),
+        asked => asked.iter().map(|KeyFields(slots)| slots.clone()).collect(),
     };
     let spec = |by| TopSpec {
         by,
@@ -176,18 +184,22 @@ fn tops(args: &AnalyzeArgs) -> Vec<TopSpec> {
         metric_min: args.min,
         window_seconds: args.window,
     };
-    if args.top == 0 { Vec::new() } else { by.into_iter().map(spec).collect() }
-}
-
-fn known(fields: &[FieldId]) -> Vec<Slot> {
-    fields.iter().copied().map(Slot::Known).collect()
+    keys.into_iter().map(spec).collect()
 }
 
 fn sinks(args: &AnalyzeArgs) -> Result<Vec<Box<dyn Sink>>, Failure> {
     match args.findings.as_deref() {
         None => Ok(Vec::new()),
-        Some("-") => Ok(vec![job::stdout_sink()]),
-        Some(path) => Ok(vec![job::new_file_sink(path)?]),
+        Some(path) if path.as_os_str() == STDIN => Ok(vec![job::stdout_sink("findings")]),
+        Some(path) => {
+            // A report describes one run: what an earlier run left in the file does not belong.
+            match std::fs::File::create(path) {
+                Ok(_) => Ok(vec![job::file_sink("findings", path)?]),
+                Err(error) => Err(Failure::usage(
+                    anyhow::Error::new(error)
+                        .context(format!("cannot write findings to `{}`", path.display())),
+                )),
+            }
+        }
     }
 }
-

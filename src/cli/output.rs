@@ -27,3 +27,9 @@ pub(crate) fn write_summary(summary: &Summary) -> Result<(), Failure> {
     line.push('\n');
     write_text(&line)
 }
+
+/// Writes a note for people to standard error.
+pub(crate) fn write_note(text: &str) {
+    // With standard error gone there is nobody to tell.
+    let _written = std::io::stderr().lock().write_all(text.as_bytes()).is_ok();
+}

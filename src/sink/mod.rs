@@ -2,6 +2,8 @@
 
 pub mod encode;
 mod file;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 mod stdout;
 
 use std::path::PathBuf;
