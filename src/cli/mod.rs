@@ -11,6 +11,7 @@ mod progress;
 mod report;
 mod run;
 mod signals;
+pub mod validate;
 
 use clap::{Parser, Subcommand};
 

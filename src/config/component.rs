@@ -31,12 +31,17 @@ impl TableReader<'_> {
                 Err(error) => error,
             };
             is_complete = false;
-            let Some(place) = error.span().and_then(|span| take_out(&mut table, &span)) else {
-                self.report_absence(error.message(), &taken_out);
+            let message = error.message();
+            if let Some(place) = error.span().and_then(|span| take_out(&mut table, &span)) {
+                self.report(message, &place, &references);
+                taken_out.extend(place.keys.last().cloned());
+            } else if let Some((place, words)) = take_out_named(&mut table, message) {
+                self.report_judged(words, &place, &references);
+                taken_out.extend(place.keys.last().cloned());
+            } else {
+                self.report_absence(message, &taken_out);
                 return None;
-            };
-            self.report(error.message(), &place, &references);
-            taken_out.extend(place.keys.last().cloned());
+            }
         }
     }
 
@@ -76,29 +81,45 @@ impl TableReader<'_> {
         are_inner_complete && unresolved.is_empty()
     }
 
-    /// Reports a fault of the table as a whole, such as a missing key.
+    /// Reports a fault of the table as a whole, such as a missing key, unless a key of which it speaks
+    /// was taken out before.
     fn report_absence(&mut self, message: &str, taken_out: &[String]) {
-        let absent =
-            message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        match absent {
-            Some(key) if taken_out.iter().any(|taken| taken == key) => {}
-            Some(key) => self.missing(format!("`[{0}]` has no `{key}`; add it", self.path)),
-            None => self.wrong(self.span.clone(), format!("`[{}]`: {message}", self.path)),
+        if taken_out.iter().any(|key| message.contains(&format!("`{key}`"))) {
+            return;
         }
+        let path = &self.path;
+        let report = match SerdeMessage::of(message) {
+            SerdeMessage::MissingField(key) => format!("`[{path}]` has no `{key}`; add it"),
+            _ => format!("`[{path}]`: {message}"),
+        };
+        self.missing(report);
+    }
+
+    /// Reports what a component's own check of the whole table says of one key, in `words` that follow
+    /// the key's name.
+    fn report_judged(
+        &mut self,
+        words: &str,
+        place: &Place<'_>,
+        references: &[(Range<usize>, String)],
+    ) {
+        let field = format!("field `{}`", self.path_of(&place.keys[0]));
+        let report = match place.reference(references) {
+            Some(name) => format!("{field} is {name}, which does not fit"),
+            None => format!("{field} {words}"),
+        };
+        self.wrong(place.key_span.clone(), report);
     }
 
     /// Reports what serde says of one key.
-    fn report(&mut self, message: &str, place: &Place, references: &[(Range<usize>, String)]) {
+    fn report(&mut self, message: &str, place: &Place<'_>, references: &[(Range<usize>, String)]) {
         let (key, parents) = place.keys.split_last().expect("a place has at least one key");
         let mut parent = self.path.clone();
         for name in parents {
             parent = format!("{parent}.{name}");
         }
-        let reference = references.iter().find(|(span, _)| *span == place.value_span);
-        let shown = match reference {
-            Some((_, name)) => name.clone(),
-            None => self.shown(&place.value),
-        };
+        let reference = place.reference(references);
+        let shown = reference.map_or_else(|| self.shown(&place.value), str::to_owned);
         let field = format!("field `{parent}.{key}`");
         let report = match SerdeMessage::of(message) {
             SerdeMessage::UnknownField(mut known) => {
@@ -132,8 +153,15 @@ impl TableReader<'_> {
 struct Place<'i> {
     keys: Vec<String>,
     key_span: Range<usize>,
-    value_span: Range<usize>,
     value: Spanned<DeValue<'i>>,
+}
+
+impl Place<'_> {
+    /// What the value was taken from, if it does not stand in the file itself.
+    fn reference<'r>(&self, references: &'r [(Range<usize>, String)]) -> Option<&'r str> {
+        let found = references.iter().find(|(span, _)| *span == self.value.span());
+        found.map(|(_, name)| name.as_str())
+    }
 }
 
 /// Takes out the entry to which an error at `span` belongs: the deepest whose key, value or list item
@@ -151,8 +179,20 @@ fn take_out<'i>(table: &mut DeTable<'i>, span: &Range<usize>) -> Option<Place<'i
         table.iter().find(|(key, value)| key.span() == *span || stands_at(value, span))?;
     let key = key.clone();
     let (_, value) = table.remove_entry(&key)?;
-    let (key_span, value_span) = (key.span(), value.span());
-    Some(Place { keys: vec![key.into_inner().into_owned()], key_span, value_span, value })
+    let key_span = key.span();
+    Some(Place { keys: vec![key.into_inner().into_owned()], key_span, value })
+}
+
+/// Takes out the key with whose name a message begins (``"`port` is …"``), as those of checks do that
+/// see the whole table; also gives the rest of the message.
+fn take_out_named<'i, 'm>(
+    table: &mut DeTable<'i>,
+    message: &'m str,
+) -> Option<(Place<'i>, &'m str)> {
+    let (name, words) = message.strip_prefix('`')?.split_once("` ")?;
+    let (key, value) = table.remove_entry(name)?;
+    let key_span = key.span();
+    Some((Place { keys: vec![key.into_inner().into_owned()], key_span, value }, words))
 }
 
 fn stands_at(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
@@ -255,19 +295,23 @@ mod tests {
         ratio: f64,
     }
 
-    fn read(text: &str) -> (Option<Settings>, Vec<String>) {
+    fn read<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<String>) {
         let variables = |name: &str| (name == "TOKEN").then(|| "hunter2".to_owned());
         let table = DeTable::parse(text).unwrap().into_inner();
         let mut root = TableReader::root(Document { text, variables: &variables }, table);
         let mut table = root.table("t").unwrap();
-        let settings = table.component::<Settings>();
+        let settings = table.component::<T>();
         let mut faults = table.finish();
         faults.sort_by_key(|fault| fault.span.start);
         (settings, faults.into_iter().map(|fault| fault.message).collect())
     }
 
     fn check(body: &str, expected: &[&str]) {
-        let (settings, faults) = read(&format!("[t]\n{body}"));
+        check_as::<Settings>(body, expected);
+    }
+
+    fn check_as<T: DeserializeOwned>(body: &str, expected: &[&str]) {
+        let (settings, faults) = read::<T>(&format!("[t]\n{body}"));
         assert_eq!(faults, expected, "{body}");
         assert_eq!(settings.is_some(), expected.is_empty(), "{body}");
     }
@@ -276,7 +320,7 @@ mod tests {
     fn settings_are_read() {
         let text =
             "[t]\nstream = 's'\nstart = 'latest'\ntoken = { env = 'TOKEN' }\ninner.ratio = 0.5";
-        let (settings, faults) = read(text);
+        let (settings, faults) = read::<Settings>(text);
         assert_eq!(faults, [""; 0]);
         let settings = settings.unwrap();
         assert_eq!(settings.token, Some(Secret::new("hunter2".to_owned())));
@@ -311,6 +355,48 @@ mod tests {
             &[
                 "field `t.ports` is `[1, 'x']`; it must be a whole number, 0 to 65535",
                 "field `t.inner` is `5`; it must be a table",
+            ],
+        );
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "Written")]
+    struct Checked;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        low: Option<u8>,
+        high: Option<u8>,
+        name: Option<String>,
+    }
+
+    impl TryFrom<Written> for Checked {
+        type Error = String;
+
+        fn try_from(written: Written) -> Result<Self, String> {
+            if written.name.as_deref() == Some("hunter2") {
+                return Err("`name` is `hunter2`; write another".to_owned());
+            }
+            match (written.low, written.high) {
+                (Some(0), _) => Err("`low` is `0`; it must be 1 to 9".to_owned()),
+                (_, Some(10..)) => Err("`high` is too high; it must be 1 to 9".to_owned()),
+                (None, None) => Err("it needs `low` or `high`".to_owned()),
+                _ => Ok(Self),
+            }
+        }
+    }
+
+    #[test]
+    fn checks_of_whole_tables_are_placed_by_the_name_they_begin_with() {
+        check_as::<Checked>("low = 1", &[]);
+        check_as::<Checked>("", &["`[t]`: it needs `low` or `high`"]);
+        check_as::<Checked>(
+            "low = 0\nhigh = 10\nname = { env = 'TOKEN' }",
+            &[
+                "field `t.low` is `0`; it must be 1 to 9",
+                "field `t.high` is too high; it must be 1 to 9",
+                "field `t.name` is the content of environment variable `TOKEN`, which does not fit",
             ],
         );
     }

@@ -253,7 +253,8 @@ impl<'a> TableReader<'a> {
 
     /// The dotted path of a key of this table.
     pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        let key = key.escape_debug();
+        if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
     }
 
     /// The value as the file writes it, shortened, in backticks.

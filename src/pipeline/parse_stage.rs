@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use crate::aggregate::{RoutedBatch, Router, Totals};
-use crate::framing::{self, Chunk, ChunkEvent, Framed, InputFault, InputId, InputInfo, Limits, Payload};
+use crate::aggregate::{RoutedBatch, Router, Totals, row_number};
+use crate::framing::{
+    self, BLOCK_BYTES, Chunk, ChunkData, ChunkEvent, InputFault, InputId, InputInfo, LayoutScope,
+    Limits, Payload, RecordFault,
+};
 use crate::record::{FaultKind, FaultSample, Filter, FlowBatch, Layout, ParsedBlock, Parser};
-
-/// Lines are parsed in blocks of about this size, so that a batch stays in the cache.
-const BLOCK_BYTES: usize = framing::BLOCK_BYTES;
 
 /// What a parse worker needs; cloned for each of them.
 #[derive(Clone)]
@@ -48,6 +48,7 @@ pub(super) struct ParsedData {
     /// All but `late`, which needs the order of chunks.
     pub(super) totals: Totals,
     pub(super) samples: Vec<LineSample>,
+    /// Lines of the input that the chunk spans.
     pub(super) line_count: u64,
     pub(super) bytes_read: u64,
     pub(super) bytes_decoded: u64,
@@ -55,12 +56,40 @@ pub(super) struct ParsedData {
     pub(super) continued: Option<Continued>,
 }
 
-/// The layouts around lines that continue their input, and the lines, should they have to be read
-/// again.
+/// The layouts around lines that continue their input, and what framing gave, should the lines have
+/// to be read again.
 pub(super) struct Continued {
     pub(super) layout_before: Arc<Layout>,
     pub(super) layout_after: Arc<Layout>,
-    pub(super) blocks: Vec<Arc<Vec<u8>>>,
+    unwrapped: Unwrapped,
+}
+
+/// A payload as framing left it, its lines in blocks that batches can share.
+struct Unwrapped {
+    runs: Vec<LineRun>,
+    faults: Vec<RecordFault>,
+    control: u64,
+    bytes_decoded: u64,
+    bytes_read: u64,
+    /// Lines of the input, where the payload is lines or documents of one.
+    input_lines: u64,
+    numbering: Numbering,
+}
+
+/// Neighbouring lines that are read with one layout.
+struct LineRun {
+    scope: LayoutScope,
+    first_line: u64,
+    blocks: Vec<Arc<Vec<u8>>>,
+}
+
+/// How the place of a malformed record is told.
+#[derive(Clone)]
+enum Numbering {
+    /// By its line in the input.
+    Lines,
+    /// By the stream record that it was in: first line and sequence number of each, in order.
+    Records(Vec<(u64, Option<Arc<str>>)>),
 }
 
 /// A sample of something that was not taken.
@@ -87,11 +116,8 @@ impl ParseStage {
             ChunkEvent::Idle => ParsedEvent::Idle,
             ChunkEvent::Close(fault) => ParsedEvent::Close(fault),
             ChunkEvent::Data(data) => {
-                let continues = matches!(data.payload, Payload::Lines(_));
-                let framed = framing::deframe(data.payload, &self.settings.limits);
-                let mut parsed = self.parse_framed(framed, layout, continues);
-                parsed.bytes_read = data.bytes_read;
-                ParsedEvent::Data(Box::new(parsed))
+                let unwrapped = self.unwrap(data);
+                ParsedEvent::Data(Box::new(self.parse(unwrapped, layout)))
             }
         };
         ParsedChunk { input, sequence, event }
@@ -99,93 +125,147 @@ impl ParseStage {
 
     /// Parses lines again with the layout that turned out to hold.
     pub(super) fn process_again(&mut self, data: ParsedData, layout: &Arc<Layout>) -> ParsedData {
-        let Some(continued) = data.continued else { return data };
-        let mut again = ParsedData {
-            bytes_read: data.bytes_read,
-            bytes_decoded: data.bytes_decoded,
-            ..ParsedData::default()
-        };
-        again.totals.control = data.totals.control;
-        let layout_after = self.parse_blocks(&continued.blocks, layout, &mut again);
-        let layout_before = Arc::clone(layout);
-        again.continued = Some(Continued { layout_before, layout_after, ..continued });
-        again
+        match data.continued {
+            None => data,
+            Some(continued) => self.parse(continued.unwrapped, layout),
+        }
     }
 
-    fn parse_framed(&mut self, framed: Framed, layout: &Arc<Layout>, continues: bool) -> ParsedData {
-        let mut parsed =
-            ParsedData { bytes_decoded: framed.bytes_decoded, ..ParsedData::default() };
-        let layout = framed.layout.as_ref().unwrap_or(layout);
-        let marks = framed.marks;
-        let blocks = line_blocks(framed.lines);
-        let layout_after = self.parse_blocks(&blocks, layout, &mut parsed);
-        if continues {
-            let layout_before = Arc::clone(layout);
-            parsed.continued = Some(Continued { layout_before, layout_after, blocks });
+    fn unwrap(&self, data: ChunkData) -> Unwrapped {
+        let has_lines = matches!(data.payload, Payload::Lines(_) | Payload::LongLine(_));
+        let mut framed = framing::deframe(data.payload, &self.settings.limits);
+        let numbering = if has_lines {
+            Numbering::Lines
         } else {
-            if parsed.totals.headers > 0 && marks.len() > 1 {
-                // A header inside a record binds that record only, so each is read on its own.
-                let bytes_decoded = parsed.bytes_decoded;
-                parsed = ParsedData { bytes_decoded, ..ParsedData::default() };
-                for record in records_of(&blocks, &marks) {
-                    self.parse_blocks(&[Arc::new(record)], layout, &mut parsed);
-                }
+            let starts = framed.segments.iter();
+            Numbering::Records(starts.map(|s| (s.line_index, s.origin.clone())).collect())
+        };
+        for note in &framed.notes {
+            tracing::debug!(note, "left out while unwrapping");
+        }
+        let whole = framed.lines.len();
+        let is_one_block = |bytes: &std::ops::Range<usize>| {
+            *bytes == (0..whole) && whole <= 2 * BLOCK_BYTES
+        };
+        let spans: Vec<_> = framed
+            .runs()
+            .map(|run| (run.scope.clone(), run.line_index, run.bytes))
+            .collect();
+        let lines = std::mem::take(&mut framed.lines);
+        let runs = match spans.as_slice() {
+            [(scope, first_line, bytes)] if is_one_block(bytes) => {
+                let (scope, first_line) = (scope.clone(), *first_line);
+                vec![LineRun { scope, first_line, blocks: vec![Arc::new(lines)] }]
             }
-            for sample in &mut parsed.samples {
-                let line = sample.line.take().unwrap_or(0);
-                let after = marks.partition_point(|(start, _)| u64::from(*start) <= line);
-                sample.record = after.checked_sub(1).map(|index| Arc::clone(&marks[index].1));
+            _ => spans
+                .into_iter()
+                .map(|(scope, first_line, bytes)| LineRun {
+                    scope,
+                    first_line,
+                    blocks: line_blocks(&lines[bytes]),
+                })
+                .collect(),
+        };
+        Unwrapped {
+            runs,
+            faults: framed.faults,
+            control: framed.control,
+            bytes_decoded: framed.bytes_decoded,
+            bytes_read: data.bytes_read,
+            input_lines: framed.input_lines,
+            numbering,
+        }
+    }
+
+    /// Parses what was unwrapped; `input_layout` holds at its first line, or at each of its records.
+    fn parse(&mut self, unwrapped: Unwrapped, input_layout: &Arc<Layout>) -> ParsedData {
+        let mut parsed = ParsedData {
+            line_count: unwrapped.input_lines,
+            bytes_read: unwrapped.bytes_read,
+            bytes_decoded: unwrapped.bytes_decoded,
+            ..ParsedData::default()
+        };
+        let mut layout_after = Arc::clone(input_layout);
+        let mut continues = false;
+        for run in &unwrapped.runs {
+            let layout = match &run.scope {
+                LayoutScope::Input => &layout_after,
+                LayoutScope::Record => input_layout,
+                LayoutScope::Fixed(layout) => layout,
+            };
+            let after = self.parse_blocks(run, &Arc::clone(layout), &unwrapped, &mut parsed);
+            if run.scope == LayoutScope::Input {
+                continues = true;
+                layout_after = after;
             }
         }
-        parsed.totals.control += framed.control;
-        for fault in framed.faults {
-            let sample = LineSample {
-                record: fault.origin,
-                line: None,
-                column: 0,
-                reason: fault.detail,
-                text: fault.excerpt,
-            };
+        parsed.totals.control = unwrapped.control;
+        for fault in &unwrapped.faults {
             count_fault(&mut parsed.totals, fault.kind);
-            parsed.samples.push(sample);
+            let has_line = unwrapped.input_lines > 0;
+            parsed.samples.push(LineSample {
+                record: fault.origin.clone(),
+                line: has_line.then_some(fault.input_line),
+                column: 0,
+                reason: format!("{}: {}", fault.kind, fault.detail),
+                text: fault.excerpt.clone(),
+            });
+        }
+        if continues {
+            let layout_before = Arc::clone(input_layout);
+            parsed.continued = Some(Continued { layout_before, layout_after, unwrapped });
         }
         parsed
     }
 
     fn parse_blocks(
         &mut self,
-        blocks: &[Arc<Vec<u8>>],
+        run: &LineRun,
         layout: &Arc<Layout>,
+        unwrapped: &Unwrapped,
         parsed: &mut ParsedData,
     ) -> Arc<Layout> {
         let mut layout = Arc::clone(layout);
-        for text in blocks {
+        let mut first_line = run.first_line;
+        for text in &run.blocks {
             let block = self.parser.parse(text, &layout);
             if let Some(after) = &block.layout_after {
                 layout = Arc::clone(after);
             }
-            self.take_block(block, parsed);
+            let block_lines = block.line_count;
+            self.take_block(block, first_line, &unwrapped.numbering, parsed);
+            first_line += block_lines;
         }
         layout
     }
 
-    fn take_block(&self, block: ParsedBlock, parsed: &mut ParsedData) {
-        let first_line = parsed.line_count;
-        parsed.line_count += block.line_count;
+    fn take_block(
+        &self,
+        block: ParsedBlock,
+        first_line: u64,
+        numbering: &Numbering,
+        parsed: &mut ParsedData,
+    ) {
         parsed.totals.headers += block.header_count;
         parsed.totals.faults.add_counts(&block.faults);
-        parsed.samples.extend(block.faults.samples().iter().map(|sample| {
-            let FaultSample { line, column, reason, text, .. } = sample.clone();
-            LineSample { record: None, line: Some(first_line + line), column, reason, text }
-        }));
+        for sample in block.faults.samples() {
+            let line = first_line + sample.line;
+            let (record, line) = match numbering {
+                Numbering::Lines => (None, Some(line)),
+                Numbering::Records(starts) => {
+                    let after = starts.partition_point(|(start, _)| *start <= line);
+                    (after.checked_sub(1).and_then(|index| starts[index].1.clone()), None)
+                }
+            };
+            let FaultSample { column, reason, text, .. } = sample.clone();
+            parsed.samples.push(LineSample { record, line, column, reason, text });
+        }
         for batch in block.batches {
             let kept_rows = self.kept_rows(&batch);
             match &kept_rows {
                 None => parsed.totals.add_batch(&batch, |_| true),
                 Some(rows) => {
-                    let is_kept = |row: usize| {
-                        rows.binary_search_by(|kept| (*kept as usize).cmp(&row)).is_ok()
-                    };
+                    let is_kept = |row: usize| rows.binary_search(&row_number(row)).is_ok();
                     parsed.totals.add_batch(&batch, is_kept);
                 }
             }
@@ -209,13 +289,10 @@ fn count_fault(totals: &mut Totals, kind: FaultKind) {
     });
 }
 
-/// Cuts lines into blocks that stay in the cache; one block is handed on as it is.
-fn line_blocks(lines: Vec<u8>) -> Vec<Arc<Vec<u8>>> {
-    if lines.len() <= 2 * BLOCK_BYTES {
-        return if lines.is_empty() { Vec::new() } else { vec![Arc::new(lines)] };
-    }
+/// Cuts lines into blocks that stay in the cache.
+fn line_blocks(lines: &[u8]) -> Vec<Arc<Vec<u8>>> {
     let mut blocks = Vec::with_capacity(lines.len() / BLOCK_BYTES + 1);
-    let mut rest = &lines[..];
+    let mut rest = lines;
     while !rest.is_empty() {
         let near = BLOCK_BYTES.min(rest.len()) - 1;
         let length = memchr::memchr(b'\n', &rest[near..]).map_or(rest.len(), |at| near + at + 1);
@@ -224,22 +301,4 @@ fn line_blocks(lines: Vec<u8>) -> Vec<Arc<Vec<u8>>> {
         rest = after;
     }
     blocks
-}
-
-/// The lines of each stream record, cut at the marks.
-fn records_of(blocks: &[Arc<Vec<u8>>], marks: &[(u32, Arc<str>)]) -> Vec<Vec<u8>> {
-    let lines = blocks.iter().flat_map(|block| block.split_inclusive(|byte| *byte == b'\n'));
-    let mut records: Vec<Vec<u8>> = Vec::with_capacity(marks.len());
-    let mut marks = marks.iter().peekable();
-    for (number, line) in (0_u32..).zip(lines) {
-        while marks.next_if(|(start, _)| *start <= number).is_some() {
-            records.push(Vec::new());
-        }
-        match records.last_mut() {
-            Some(record) => record.extend_from_slice(line),
-            None => records.push(line.to_vec()),
-        }
-    }
-    records.retain(|record| !record.is_empty());
-    records
 }
