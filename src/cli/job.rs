@@ -19,6 +19,8 @@ use crate::pipeline::{Job, RunError};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
+#[cfg(feature = "kinesis")]
+use crate::source::kinesis::KinesisSource;
 use crate::source::{DemoSource, FileSource, InputIds, Source, StopFlag};
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
@@ -132,7 +134,11 @@ pub(crate) fn file_inputs(
 }
 
 /// The sources of a plan.
-pub(crate) fn plan_inputs(plans: &[SourcePlan], engine: &EnginePlan) -> Result<Inputs, Failure> {
+pub(crate) fn plan_inputs(
+    plans: &[SourcePlan],
+    engine: &EnginePlan,
+    clock: &Arc<dyn Clock>,
+) -> Result<Inputs, Failure> {
     let ids = Arc::new(InputIds::default());
     let mut inputs = Inputs { sources: Vec::new(), expected_count: 0, is_bounded: true };
     for plan in plans {
@@ -162,8 +168,8 @@ pub(crate) fn plan_inputs(plans: &[SourcePlan], engine: &EnginePlan) -> Result<I
             SourceKind::Kinesis(settings) => {
                 let format = plan.format.clone();
                 let ids = Arc::clone(&ids);
-                let source =
-                    crate::source::KinesisSource::new(name, settings.clone(), format, ids);
+                let clock = Arc::clone(clock);
+                let source = KinesisSource::new(name, settings.clone(), format, ids, clock);
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }

@@ -11,7 +11,7 @@ use super::output::{self, OutputFormat};
 use super::report;
 use super::signals::Signals;
 use crate::aggregate::{Metric, TopSpec};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Plan};
 use crate::pipeline::{self, Summary};
 use crate::source::StopFlag;
@@ -59,14 +59,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         metric_min: 0,
         window_seconds: None,
     };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let job = job::build(Request {
-        inputs: job::plan_inputs(&plan.sources, &engine)?,
+        inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
         engine,
         filter: None,
         tops: job::default_keys().into_iter().map(spec).collect(),
         detectors: Some(job::detectors(&plan.detectors, &plan.context)?),
         sinks: job::plan_sinks(&plan.sinks)?,
-        clock: Arc::new(SystemClock::new()),
+        clock,
         stop,
         progress: Box::new(|_| {}),
     })?;

@@ -22,19 +22,23 @@ pub enum FaultKind {
     LineTooLong,
     /// JSON that is broken, or that holds no flow log message.
     Json,
+    /// A record in base64 that is cut short or damaged.
+    Base64,
     /// A compressed record whose bytes are damaged.
     Compression,
     /// A record that inflates beyond the limit.
     TooLarge,
     /// A KPL aggregate whose digest or structure is wrong.
     KplAggregate,
-    /// A Parquet value that its field can't have.
+    /// A record in a form in which flow logs never arrive.
+    Unsupported,
+    /// A Parquet row group that can't be read to its end.
     ParquetValue,
 }
 
 impl FaultKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::FieldCount,
         Self::Number,
         Self::Range,
@@ -43,9 +47,11 @@ impl FaultKind {
         Self::LogStatus,
         Self::LineTooLong,
         Self::Json,
+        Self::Base64,
         Self::Compression,
         Self::TooLarge,
         Self::KplAggregate,
+        Self::Unsupported,
         Self::ParquetValue,
     ];
 
@@ -61,9 +67,11 @@ impl FaultKind {
             Self::LogStatus => "log_status",
             Self::LineTooLong => "line_too_long",
             Self::Json => "json",
+            Self::Base64 => "base64",
             Self::Compression => "compression",
             Self::TooLarge => "too_large",
             Self::KplAggregate => "kpl_aggregate",
+            Self::Unsupported => "unsupported",
             Self::ParquetValue => "parquet_value",
         }
     }
@@ -80,10 +88,12 @@ impl fmt::Display for FaultKind {
             Self::LogStatus => "not OK, NODATA, SKIPDATA or -",
             Self::LineTooLong => "line too long",
             Self::Json => "JSON without a flow log message",
+            Self::Base64 => "damaged base64",
             Self::Compression => "damaged compressed data",
             Self::TooLarge => "inflates beyond the limit",
             Self::KplAggregate => "damaged KPL aggregate",
-            Self::ParquetValue => "value does not fit its field",
+            Self::Unsupported => "a form in which flow logs do not arrive",
+            Self::ParquetValue => "damaged Parquet row group",
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -80,7 +80,7 @@ struct Events<'a, 'b> {
 impl Events<'_, '_> {
     fn read(
         &mut self,
-        path: &PathBuf,
+        path: &Path,
         format: FormatChoice,
         limits: &Limits,
         stop: &StopFlag,
@@ -90,12 +90,9 @@ impl Events<'_, '_> {
             if is_stdin { "stdin".into() } else { path.to_string_lossy().into() };
         self.send(ChunkEvent::Open(InputInfo { name, format }))?;
         let opened = if is_stdin {
-            InputReader::open(Box::new(std::io::stdin().lock()), None, limits.clone())
+            Ok(InputReader::of_stream(Box::new(std::io::stdin()), limits))
         } else {
-            File::open(path).map_err(InputFault::from).and_then(|file| {
-                let seekable = file.try_clone().map_err(InputFault::from)?;
-                InputReader::open(Box::new(file), Some(seekable), limits.clone())
-            })
+            open(path, limits)
         };
         let fault = match opened {
             Err(fault) => Some(fault),
@@ -103,10 +100,10 @@ impl Events<'_, '_> {
                 if stop.is_requested() {
                     break None;
                 }
-                match reader.next() {
-                    None => break None,
-                    Some(Ok(data)) => self.send(ChunkEvent::Data(data))?,
-                    Some(Err(fault)) => break Some(fault),
+                match reader.next_piece() {
+                    Ok(None) => break None,
+                    Ok(Some(data)) => self.send(ChunkEvent::Data(data))?,
+                    Err(fault) => break Some(fault),
                 }
             },
         };
@@ -117,5 +114,14 @@ impl Events<'_, '_> {
         let chunk = Chunk { input: self.input, sequence: self.sequence, event };
         self.sequence += 1;
         (self.emit)(chunk)
+    }
+}
+
+fn open(path: &Path, limits: &Limits) -> Result<InputReader, InputFault> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(InputReader::of_file(file, limits))
+    } else {
+        Ok(InputReader::of_stream(Box::new(file), limits))
     }
 }
