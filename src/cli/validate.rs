@@ -68,6 +68,9 @@ fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
             }
             Err(error) => format!("cannot read context file `{}`: {error}", path.display()),
         },
+        FileRole::Sink if path.is_dir() => {
+            format!("`{}` is a directory; name a file in it", path.display())
+        }
         FileRole::Sink => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
             if directory.is_dir() {
@@ -200,6 +203,14 @@ mod tests {
                  ROOT/f.toml:10:2: context file `ROOT/list.json` is not usable: invalid type: sequence, expected a map at line 1 column 0\n\
                  ROOT/f.toml:13:1: there is no directory `ROOT/no`; create it, or change `path`",
             ),
+        );
+    }
+
+    #[test]
+    fn a_sink_needs_a_file() {
+        check(
+            "[sources.demo]\ntype = 'demo'\n[sinks.out]\ntype = 'file'\npath = 'ROOT/logs'\n",
+            Err("ROOT/f.toml:5:1: `ROOT/logs` is a directory; name a file in it"),
         );
     }
 

@@ -62,9 +62,9 @@ pub struct Limits<T> {
 pub struct EnginePlan {
     /// Parse threads, and as many state shards; 0 is one per core.
     pub threads: usize,
-    /// Length of a pane: the step in which windows slide.
+    /// Length of a pane, in whole seconds: the step in which windows slide.
     pub pane: Duration,
-    /// How far event time may run ahead of a record that still counts in its window.
+    /// How far event time may run ahead of a record that still counts in its window; whole seconds.
     pub lateness: Duration,
     /// After this much silence an input no longer holds the watermark back.
     pub idle_after: Duration,

@@ -23,6 +23,9 @@ use super::suggest::nearest;
 /// Looks up an environment variable.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
+/// What a duration of event time may look like.
+const SECONDS_FORMS: &str = "whole seconds, or a whole number with `s`, `m` or `h`";
+
 /// Most bytes that `{ file = "…" }` reads: a secret or a name, never a data file.
 const REFERENCED_FILE_MAX_BYTES: u64 = 64 << 10;
 
@@ -113,11 +116,14 @@ impl<'a> TableReader<'a> {
 
     /// Takes a duration, held against `limits`.
     pub(super) fn duration(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
-        let read = |value: &DeValue| match value {
-            DeValue::String(text) => parse_duration(text),
-            other => whole_number(other).map(Duration::from_secs),
-        };
-        self.quantity(key, limits, read, duration_text, &format!(", as {DURATION_FORMS}"))
+        self.quantity(key, limits, duration_value, duration_text, &format!(", as {DURATION_FORMS}"))
+    }
+
+    /// Takes a duration of event time, which has whole seconds, held against `limits`.
+    pub(super) fn seconds(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
+        let read =
+            |value: &DeValue| duration_value(value).filter(|duration| duration.subsec_nanos() == 0);
+        self.quantity(key, limits, read, duration_text, &format!(", as {SECONDS_FORMS}"))
     }
 
     /// Takes a number of bytes, held against `limits`.
@@ -281,6 +287,13 @@ fn shortened(text: &str) -> String {
         shown.push('…');
     }
     format!("`{shown}`")
+}
+
+fn duration_value(value: &DeValue<'_>) -> Option<Duration> {
+    match value {
+        DeValue::String(text) => parse_duration(text),
+        other => whole_number(other).map(Duration::from_secs),
+    }
 }
 
 /// A number without sign, fraction or exponent.

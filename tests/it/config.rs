@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use flowgauge::config::{
     ConfigError, DEFAULT_CONFIG, EnginePlan, FileRole, Plan, SinkKind, SourceKind, read,
 };
@@ -49,31 +51,36 @@ fn the_default_file_says_what_runs_without_a_file() {
     assert_eq!(format!("{:?}", plan(DEFAULT_CONFIG)), format!("{:?}", Plan::demo()));
 }
 
-#[test]
-fn the_default_file_shows_each_key_with_its_default() {
-    let shown: String = DEFAULT_CONFIG
+/// The default file with every key that it shows at its default made effective.
+fn default_with_keys() -> String {
+    DEFAULT_CONFIG
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{key}\n"),
-            _ => format!("{line}\n"),
+            Some(key) if is_setting(key) => key,
+            _ => line,
         })
-        .collect();
-    assert_ne!(shown, DEFAULT_CONFIG);
-    assert_eq!(format!("{:?}", plan(&shown)), format!("{:?}", Plan::demo()));
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
+fn the_default_file_shows_each_key_with_its_default() {
+    let shown = default_with_keys();
+    assert!(shown.contains("\npane = "), "{shown}");
+    assert_eq!(format!("{:?}", plan(&shown)), format!("{:?}", Plan::demo()));
+}
+
+#[cfg(feature = "kinesis")]
+#[test]
 fn the_default_file_is_valid_with_all_its_examples() {
-    let examples: String = DEFAULT_CONFIG
+    let examples: Vec<&str> = DEFAULT_CONFIG
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(example) if example.starts_with("[s") || is_setting(example) => {
-                format!("{example}\n")
-            }
-            _ => format!("{line}\n"),
+            Some(example) if example.starts_with("[s") || is_setting(example) => example,
+            _ => line,
         })
         .collect();
-    let plan = plan(&examples);
+    let plan = plan(&examples.join("\n"));
     assert!(plan.sources.len() >= 4 && plan.sinks.len() >= 2, "{plan:?}");
 }
 
@@ -236,12 +243,23 @@ fn limits_of_the_engine_are_kept() {
         &[
             "2:1: field `engine.threads` is `1025`; it must be 0 to 1024; remove the line to use 0",
             "3:1: field `engine.pane` is `2h`; it must be 1s to 1h; remove the line to use 60s",
-            "4:1: field `engine.lateness` is `soon`; it must be 0s to 24h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 10m",
+            "4:1: field `engine.lateness` is `soon`; it must be 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 10m",
             "5:1: field `engine.idle_after` is `0.5`; it must be 1s to 1h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
             "6:1: field `engine.queue_depth` is `0`; it must be 1 to 1024; remove the line to use 8",
             "7:1: field `engine.inflated_max` is `1TB`; it must be 1MiB to 64GiB, as bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`; remove the line to use 256MiB",
             "8:1: field `engine.line_max` is `1023`; it must be 1KiB to 1GiB; remove the line to use 16MiB",
             "9:1: field `engine.shutdown_limit` is `{ env = 'X' }`; it must be 1s to 1h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
+        ],
+    );
+}
+
+#[test]
+fn event_time_is_in_whole_seconds() {
+    check_part(
+        "[engine]\npane = '1500ms'\nlateness = '1500ms'\nidle_after = '1500ms'",
+        &[
+            "2:1: field `engine.pane` is `1500ms`; it must be 1s to 1h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 60s",
+            "3:1: field `engine.lateness` is `1500ms`; it must be 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 10m",
         ],
     );
 }
@@ -339,4 +357,25 @@ fn contents_of_references_are_not_repeated() {
     );
     assert!(!text.contains("hunter2"), "{text}");
     assert!(text.contains("is the content of environment variable `PASSWORD`"), "{text}");
+}
+
+proptest! {
+    /// Whatever a slip of the hand makes of a file, it is read to a plan or to faults within the text.
+    #[test]
+    fn damaged_files_are_read_without_harm(
+        at in 0..DEFAULT_CONFIG.len(),
+        removed in 0..40_usize,
+        inserted in "[\\[\\]{}=\"'#.,\\n a-z0-9é]{0,6}",
+    ) {
+        let text = default_with_keys();
+        let start = text.floor_char_boundary(at.min(text.len()));
+        let end = text.floor_char_boundary((start + removed).min(text.len()));
+        let damaged = format!("{}{inserted}{}", &text[..start], &text[end..]);
+        let lines = damaged.lines().count();
+        if let Err(ConfigError::Faults(faults)) = read("f", &damaged, &variables).into_plan() {
+            for fault in faults.faults() {
+                prop_assert!((1..=lines + 1).contains(&fault.line) && fault.column >= 1, "{fault:?}");
+            }
+        }
+    }
 }
