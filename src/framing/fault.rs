@@ -21,7 +21,7 @@ pub enum InputFault {
         #[source]
         source: std::io::Error,
     },
-    /// A document or line that grows beyond the limit on buffers.
+    /// A document that grows beyond [`Limits::document_bytes_max`](super::Limits).
     #[error(
         "a JSON document is longer than {limit_bytes} bytes or never ends; the documents before it were read"
     )]
@@ -41,4 +41,18 @@ pub enum InputFault {
     /// A stream service refused for good.
     #[error("{0}")]
     Stream(String),
+}
+
+/// Compressed data that cannot be decoded further; travels inside an [`std::io::Error`].
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct DecodeFault {
+    pub(super) format: &'static str,
+    pub(super) reason: &'static str,
+}
+
+impl From<DecodeFault> for std::io::Error {
+    fn from(fault: DecodeFault) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, fault)
+    }
 }

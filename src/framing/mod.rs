@@ -1,43 +1,37 @@
 //! From raw bytes to lines of flow log text: what arrives, sniffed and unwrapped record by record.
+//!
+//! ```text
+//! source thread:  file, stdin ─► InputReader ─► Payload (blocks of whole lines or documents)
+//!                 stream      ─────────────────► Payload (records)
+//! parse worker:   Payload ─► deframe ─► Framed (lines, their layout and origin, faults)
+//! ```
+//!
+//! Reading in blocks is sequential per input and stays cheap; unwrapping is a pure function of a
+//! payload and runs on any worker. Lines are not checked here: that is `record`'s work.
 
+mod cell;
 mod chunk;
+mod deframe;
 mod fault;
+mod framed;
+mod gzip;
+mod inflate;
+mod json;
+mod kpl;
+mod limits;
+mod lines;
+#[cfg(feature = "parquet")]
+pub mod parquet;
+mod sniff;
+mod stream;
+mod zstandard;
 
-pub use chunk::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, SourceRecord};
+pub use chunk::{
+    Chunk, ChunkData, ChunkEvent, InputId, InputInfo, LongLine, Payload, SourceRecord,
+};
+pub use deframe::deframe;
 pub use crate::record::FaultKind;
 pub use fault::InputFault;
-
-#[cfg(feature = "parquet")]
-pub mod parquet {
-    //! Parquet objects (to be written).
-
-    /// One row group of a Parquet object.
-    #[derive(Debug)]
-    pub struct RowGroup;
-}
-
-use std::sync::Arc;
-/// Placeholder.
-pub const BLOCK_BYTES: usize = 256 * 1024;
-/// Placeholder.
-#[derive(Clone, Debug, Default)]
-pub struct Limits;
-/// Placeholder.
-pub struct RecordFault { /// a
- pub kind: FaultKind, /// a
- pub origin: Option<Arc<str>>, /// a
- pub excerpt: Vec<u8>, /// a
- pub detail: String }
-/// Placeholder.
-#[derive(Default)]
-pub struct Framed { /// a
- pub lines: Vec<u8>, /// a
- pub layout: Option<Arc<crate::record::Layout>>, /// a
- pub control: u64, /// a
- pub faults: Vec<RecordFault>, /// a
- pub marks: Vec<(u32, Arc<str>)>, /// a
- pub bytes_decoded: u64 }
-/// Placeholder.
-pub fn deframe(payload: Payload, _l: &Limits) -> Framed {
-    match payload { Payload::Lines(lines) => Framed { bytes_decoded: lines.len() as u64, lines, ..Framed::default() }, _ => Framed::default() }
-}
+pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
+pub use limits::Limits;
+pub use stream::{BLOCK_BYTES, InputReader};

@@ -4,6 +4,7 @@
 //! or until told to stop. Waiting in `emit` is the back-pressure: a source that cannot emit must not
 //! read on.
 
+mod demo;
 mod discover;
 mod file;
 #[cfg(feature = "kinesis")]
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::framing::{Chunk, InputId};
 
+pub use demo::{DemoSettings, DemoSource};
 pub use discover::{DiscoverError, discover};
 pub use file::{FileSource, STDIN};
 
