@@ -160,7 +160,9 @@ pub(crate) fn plan_inputs(
                 inputs.is_bounded = false;
             }
             SourceKind::Demo(settings) => {
-                let source = DemoSource::new(name, settings.clone(), &ids);
+                let layout = plan.format.initial_layout();
+                let clock = Arc::clone(clock);
+                let source = DemoSource::new(&name, settings, layout, &ids, clock);
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }

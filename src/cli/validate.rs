@@ -147,7 +147,7 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Stdin => "standard input".to_owned(),
         SourceKind::Demo(_) => "generated records".to_owned(),
         #[cfg(feature = "kinesis")]
-        SourceKind::Kinesis(settings) => format!("Kinesis stream {}", settings.stream),
+        SourceKind::Kinesis(settings) => format!("Kinesis stream {}", settings.stream.stream_name()),
     }
 }
 

@@ -261,7 +261,13 @@ impl Draft {
                 self.stdin_source = Some(name.to_owned());
                 Some(SourceKind::Stdin)
             }
-            "demo" => table.component().map(SourceKind::Demo),
+            "demo" => {
+                let settings: DemoSettings = table.component()?;
+                if let Err(fault) = settings.check() {
+                    table.wrong(table.span.clone(), format!("`[{}]`: {fault}", table.path));
+                }
+                Some(SourceKind::Demo(settings))
+            }
             "kinesis" => kinesis(table),
             other => unreachable!("`{other}` is not in SOURCE_TYPES"),
         }
@@ -304,7 +310,6 @@ fn engine_plan(engine: &mut TableReader<'_>) -> EnginePlan {
         queue_depth: usize_from(engine.count("queue_depth", &EnginePlan::QUEUE_DEPTH)),
         inflated_max_bytes: engine.size("inflated_max", &EnginePlan::INFLATED_MAX_BYTES),
         line_max_bytes: engine.size("line_max", &EnginePlan::LINE_MAX_BYTES),
-        shutdown_limit: engine.duration("shutdown_limit", &EnginePlan::SHUTDOWN_LIMIT),
     }
 }
 

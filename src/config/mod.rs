@@ -7,14 +7,12 @@
 mod component;
 mod fault;
 mod file;
-mod pending;
 mod plan;
 mod reader;
 mod suggest;
 
 pub use fault::{ConfigError, ConfigFault, FaultList};
 pub use file::{FileMention, FileRole, Reading, load, process_variables, read, read_file};
-pub use pending::{DemoSettings, DetectSettings, DetectorSettings, KinesisSettings, KinesisStart};
 pub use plan::{EnginePlan, Limits, Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 

@@ -7,11 +7,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
-
+use crate::source::DemoSettings;
 #[cfg(feature = "kinesis")]
-use super::pending::KinesisSettings;
-use super::pending::{DemoSettings, DetectSettings};
+use crate::source::kinesis::KinesisSettings;
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]
@@ -74,8 +74,6 @@ pub struct EnginePlan {
     pub inflated_max_bytes: u64,
     /// Longest line; a longer one is counted as malformed.
     pub line_max_bytes: u64,
-    /// How long a drain may take after the first signal.
-    pub shutdown_limit: Duration,
 }
 
 impl EnginePlan {
@@ -107,12 +105,6 @@ impl EnginePlan {
     /// Of [`Self::line_max_bytes`].
     pub const LINE_MAX_BYTES: Limits<u64> =
         Limits { default: 16 << 20, min: 1 << 10, max: 1 << 30 };
-    /// Of [`Self::shutdown_limit`].
-    pub const SHUTDOWN_LIMIT: Limits<Duration> = Limits {
-        default: Duration::from_mins(1),
-        min: Duration::from_secs(1),
-        max: Duration::from_hours(1),
-    };
 
     /// How many parse threads to start: the configured number, or one per core that the process may
     /// use.
@@ -134,7 +126,6 @@ impl Default for EnginePlan {
             queue_depth: usize_from(Self::QUEUE_DEPTH.default),
             inflated_max_bytes: Self::INFLATED_MAX_BYTES.default,
             line_max_bytes: Self::LINE_MAX_BYTES.default,
-            shutdown_limit: Self::SHUTDOWN_LIMIT.default,
         }
     }
 }
