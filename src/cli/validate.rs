@@ -6,11 +6,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::failure::Failure;
 use crate::config::{
     ConfigError, ConfigFault, DetectSettings, FileMention, FileRole, Plan, SinkKind, SourceKind,
     read_file,
 };
 use crate::finding::FindingKind;
+use crate::enrich::OperatorContext;
 use crate::record::FormatChoice;
 use crate::source::{DiscoverError, discover};
 use crate::units::duration_text;
@@ -34,6 +36,14 @@ pub enum ValidateError {
     /// The result could not be printed.
     #[error("cannot print the result")]
     Output(#[source] io::Error),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ValidateArgs) -> Result<(), Failure> {
+    validate(args, &mut io::stdout().lock()).map_err(|error| match error {
+        ValidateError::Config(fault) => Failure::usage(fault),
+        ValidateError::Output(fault) => Failure::output(fault),
+    })
 }
 
 /// Checks the configuration and prints `FILE: ok` and what would run to `out`.
@@ -84,9 +94,7 @@ fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
 
 /// Why the text is not a context file.
 fn context_fault(text: &str) -> Option<String> {
-    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
-        .err()
-        .map(|error| error.to_string())
+    OperatorContext::from_json(text).err().map(|error| error.to_string())
 }
 
 fn print_summary(file: &Path, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
