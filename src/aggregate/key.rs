@@ -92,7 +92,7 @@ fn put<const N: usize>(key: &mut Vec<u8>, bytes: Option<[u8; N]>) -> bool {
 }
 
 /// Appends the packed start of a window.
-pub fn pack_window(start: UnixSeconds, key: &mut Vec<u8>) {
+pub(super) fn pack_window(start: UnixSeconds, key: &mut Vec<u8>) {
     key.extend_from_slice(&start.0.to_be_bytes());
 }
 
@@ -101,7 +101,7 @@ pub fn pack_window(start: UnixSeconds, key: &mut Vec<u8>) {
 /// # Panics
 /// If the key does not begin with one.
 #[must_use]
-pub fn unpack_window(key: &[u8]) -> (UnixSeconds, &[u8]) {
+pub(super) fn unpack_window(key: &[u8]) -> (UnixSeconds, &[u8]) {
     let (start, rest) = take(key);
     (UnixSeconds(i64::from_be_bytes(start)), rest)
 }
@@ -112,7 +112,7 @@ pub fn unpack_window(key: &[u8]) -> (UnixSeconds, &[u8]) {
 /// # Panics
 /// If `key` was not packed from columns of these kinds.
 #[must_use]
-pub fn unpack(mut key: &[u8], slots: &[Slot]) -> Vec<String> {
+pub(super) fn unpack(mut key: &[u8], slots: &[Slot]) -> Vec<String> {
     let mut values = Vec::with_capacity(slots.len());
     for slot in slots {
         let mut value = String::new();

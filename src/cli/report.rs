@@ -113,7 +113,7 @@ fn write_top(out: &mut String, spec: &TopSpec, answer: &TopAnswer) -> std::fmt::
     let mut rows = Vec::new();
     for row in &answer.rows {
         let mut cells: Vec<String> =
-            row.window_start.iter().map(std::string::ToString::to_string).collect();
+            row.window_start.iter().map(ToString::to_string).collect();
         cells.extend(row.key.iter().cloned());
         if distinct.is_some() {
             cells.push(Grouped(u128::from(row.distinct.unwrap_or(0))).to_string());

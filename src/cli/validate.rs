@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::config::{
-    ConfigError, ConfigFault, DetectSettings, FileMention, FileRole, Plan, SinkKind, SourceKind,
+    ConfigError, ConfigFault, FileMention, FileRole, Plan, SinkKind, SourceKind,
     read_file,
 };
 use crate::finding::FindingKind;
+use crate::detect::DetectSettings;
 use crate::enrich::OperatorContext;
 use crate::record::FormatChoice;
 use crate::source::{DiscoverError, discover};
@@ -20,7 +21,7 @@ use crate::units::duration_text;
 /// Arguments of `flowgauge validate`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: flowgauge validate -c flowgauge.toml")]
-pub struct ValidateArgs {
+pub(crate) struct ValidateArgs {
     /// The configuration to check.
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
@@ -29,7 +30,7 @@ pub struct ValidateArgs {
 /// Why `validate` did not say `ok`. Bad configuration and bad usage are one exit code, 2; a closed
 /// output is a failure while running.
 #[derive(Debug, thiserror::Error)]
-pub enum ValidateError {
+pub(crate) enum ValidateError {
     /// The configuration is unreadable or faulty; every fault is in the message.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`ValidateError::Config`] with every fault of the file.
-pub fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<(), ValidateError> {
+pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<(), ValidateError> {
     let mut reading = read_file(&args.config)?;
     let faults: Vec<ConfigFault> = reading.files().iter().filter_map(file_fault).collect();
     for fault in faults {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use crate::source::DemoSettings;
 use crate::record::FormatChoice;
 
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
