@@ -360,6 +360,29 @@ fn a_stop_hands_on_the_answer_in_hand_and_closes() {
 }
 
 #[test]
+fn a_thousand_shards_are_read_side_by_side() {
+    const SHARDS: usize = 1000;
+    let scripts = (0..SHARDS)
+        .map(|shard| Script {
+            records: vec![direct(shard), direct(shard + SHARDS)],
+            answer_records: 1,
+            closed: shard % 2 == 0,
+            ..Script::default()
+        })
+        .collect();
+    let server = ScriptedKinesis::start(scripts, 300);
+    let mut reading = Reading::start(settings(&server.endpoint, "flow"));
+    reading.until("every record", |reading| reading.record_count() == 2 * SHARDS);
+    let inputs = reading.stop();
+    for (shard, read) in payloads(&inputs).into_values().enumerate() {
+        assert_eq!(read, [direct(shard), direct(shard + SHARDS)]);
+    }
+    let last_opened = inputs.values().map(|input| input.opened_at).max();
+    let first_data = inputs.values().filter_map(|input| input.first_data_at).min();
+    assert!(last_opened < first_data);
+}
+
+#[test]
 fn a_pipeline_that_takes_no_more_ends_the_source() {
     let script =
         Script { records: (0..100).map(direct).collect(), answer_records: 10, ..Script::default() };
