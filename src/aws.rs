@@ -10,7 +10,6 @@ use std::time::Duration;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, ProvideCredentials};
-use aws_smithy_types::error::display::DisplayErrorContext;
 
 /// What the settings say about reaching AWS; everything else comes from the environment, the profile
 /// files and the instance or task role.
@@ -84,5 +83,34 @@ impl AwsAccess {
 /// An error of the SDK with all its causes on one line: its own text says only which layer failed.
 #[must_use]
 pub fn causes(error: &(dyn Error + 'static)) -> String {
-    DisplayErrorContext(error).to_string()
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let layer = error.to_string();
+        // Some layers repeat what they wrap.
+        if !text.ends_with(&layer) {
+            text.push_str(": ");
+            text.push_str(&layer);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn causes_are_said_once_each() {
+        let layers = ["dispatch failure", "io error", "io error", "connection refused"];
+        let chain =
+            layers.into_iter().rev().fold(None, |cause, text| Some(Box::new(Layer(text, cause))));
+        let text = causes(&*chain.unwrap());
+        assert_eq!(text, "dispatch failure: io error: connection refused");
+    }
 }

@@ -41,7 +41,7 @@ use crate::source::{Emit, InputIds, Source, SourceError, StopFlag};
 
 use budget::ByteBudget;
 use feed::Outgoing;
-use supervisor::{Fatal, Shared, Supervisor, Trouble};
+use supervisor::{Fatal, Shared, Supervisor, Trouble, unless_requested};
 
 pub use counters::{Count, KinesisCounters};
 pub use settings::{
@@ -105,23 +105,24 @@ impl KinesisSource {
             })
     }
 
-    fn connect(&self, runtime: &Runtime) -> Result<Client, SourceError> {
-        let config = runtime
-            .block_on(self.settings.access.load())
-            .map_err(|error| self.refused(error.to_string()))?;
+    /// `None` if a stop was requested meanwhile.
+    fn connect(&self, runtime: &Runtime, stop: &StopFlag) -> Result<Option<Client>, SourceError> {
+        let loading = unless_requested(stop, self.settings.access.load());
+        let Some(loaded) = runtime.block_on(loading) else { return Ok(None) };
+        let config = loaded.map_err(|error| self.refused(error.to_string()))?;
         // The SDK's own retries would hide throttling from the pace and the counters, and sleep with
         // an iterator that runs out; the readers know better what to repeat, and when.
         let config = aws_sdk_kinesis::config::Builder::from(&config)
             .retry_config(RetryConfig::disabled())
             .build();
-        Ok(Client::from_conf(config))
+        Ok(Some(Client::from_conf(config)))
     }
 }
 
 impl Source for KinesisSource {
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
         let runtime = self.runtime()?;
-        let client = self.connect(&runtime)?;
+        let Some(client) = self.connect(&runtime, stop)? else { return Ok(()) };
         let shared = Arc::new(Shared {
             source_name: self.name.as_str().into(),
             client,

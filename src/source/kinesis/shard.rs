@@ -80,7 +80,6 @@ pub(super) struct ShardReader {
     backoff: Backoff,
     /// Iterators refused since the last answer.
     iterators_refused: u32,
-    answered: bool,
     next_call: Instant,
     last_call: Instant,
     last_notice: Option<Instant>,
@@ -125,7 +124,6 @@ impl ShardReader {
             pace,
             backoff: Backoff::default(),
             iterators_refused: 0,
-            answered: false,
             next_call: now,
             last_call: now,
             last_notice: None,
@@ -207,7 +205,6 @@ impl ShardReader {
     ) -> Result<(), Break> {
         self.backoff.reset();
         self.iterators_refused = 0;
-        self.answered = true;
         let range = self.shard.hash_key_range;
         let records: Vec<SourceRecord> =
             answer.records.into_iter().map(|record| source_record(record, range)).collect();
@@ -349,7 +346,8 @@ impl ShardReader {
         let counters = &self.shared.counters;
         let after = match failure.kind {
             FailureKind::NotFound => return Err(Break::Gone(failure.message)),
-            FailureKind::Denied if !self.answered => {
+            // Permissions that were there and are gone may come back; those that never were don't.
+            FailureKind::Denied if counters.answers.get() == 0 => {
                 return Err(Break::Refused(format!(
                     "{}; allow `kinesis:GetShardIterator` and `kinesis:GetRecords` on the stream",
                     failure.message

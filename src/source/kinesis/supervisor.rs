@@ -381,7 +381,11 @@ async fn close(end: ReaderEnd) -> Result<(), Hangup> {
     feed.tell(ChunkEvent::Close(fault)).await
 }
 
-async fn unless_requested<T>(stop: &StopFlag, work: impl Future<Output = T>) -> Option<T> {
+/// Does the work, or gives it up when a stop is requested.
+pub(super) async fn unless_requested<T>(
+    stop: &StopFlag,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let requested = async {
         while !stop.is_requested() {
             sleep(STOP_CHECK_INTERVAL).await;
