@@ -19,6 +19,7 @@ pub mod clock;
 
 pub mod metrics;
 
+#[expect(unsafe_code, reason = "vector loads, stores and instruction sets; the only home of it")]
 pub mod simd;
 
 pub mod record;
