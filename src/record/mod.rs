@@ -3,6 +3,7 @@
 mod batch;
 mod field;
 mod layout;
+pub mod value;
 
 pub use batch::{Action, ColumnSet, ColumnView, FlowBatch, LogStatus, TextView};
 pub use field::{FIELD_COUNT, FieldId, FieldKind, FieldSpec};
