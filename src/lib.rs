@@ -24,6 +24,7 @@ pub mod metrics;
 #[cfg(feature = "kinesis")]
 pub mod aws;
 
+#[expect(unsafe_code, reason = "vector loads, stores and instruction sets; the only home of it")]
 pub mod simd;
 
 pub mod record;
