@@ -227,7 +227,7 @@ fn fill_row_carefully(
         if let Err(fault) = store(*kind, batch.columns[position].as_mut(), row, token, span) {
             undo(batch, position, row);
             let name = batch.layout.slots()[position].name();
-            let kind = fault_kind(fault);
+            let kind = FaultKind::from(fault);
             let column = u16::try_from(position + 1).expect("layouts are far shorter");
             return Careful::Fault(kind, column, format!("{name}: {kind}"));
         }
@@ -236,18 +236,19 @@ fn fill_row_carefully(
     Careful::Record
 }
 
-const fn fault_kind(fault: ValueFault) -> FaultKind {
-    match fault {
-        ValueFault::Number => FaultKind::Number,
-        ValueFault::Range => FaultKind::Range,
-        ValueFault::Address => FaultKind::Address,
-        ValueFault::Action => FaultKind::Action,
-        ValueFault::LogStatus => FaultKind::LogStatus,
+impl From<ValueFault> for FaultKind {
+    fn from(fault: ValueFault) -> Self {
+        match fault {
+            ValueFault::Number => Self::Number,
+            ValueFault::Range => Self::Range,
+            ValueFault::Address => Self::Address,
+            ValueFault::Action => Self::Action,
+            ValueFault::LogStatus => Self::LogStatus,
+        }
     }
 }
 
 /// Checks a field's text by its kind and, if the job keeps the column, stores the value.
-#[expect(clippy::cast_possible_truncation, reason = "each value is checked against its type's range")]
 #[inline]
 fn store(
     kind: FieldKind,
@@ -277,24 +278,24 @@ fn store(
             keep!(Addr, addr);
         }
         FieldKind::Port => {
-            let port = value::number_below(token, u64::from(u16::MAX))?;
-            keep!(U16, port as u16);
+            let port = value::number_u16(token)?;
+            keep!(U16, port);
         }
         FieldKind::Protocol => {
-            let protocol = value::number_below(token, u64::from(u8::MAX))?;
-            keep!(U8, protocol as u8);
+            let protocol = value::number_u8(token)?;
+            keep!(U8, protocol);
         }
         FieldKind::Counter => {
             let count = value::number_u64(token)?;
             keep!(U64, count);
         }
         FieldKind::Seconds => {
-            let seconds = value::number_below(token, i64::MAX.unsigned_abs())?;
-            keep!(I64, seconds.cast_signed());
+            let seconds = value::number_i63(token)?;
+            keep!(I64, seconds);
         }
         FieldKind::Int32 => {
-            let number = value::number_below(token, u64::from(i32::MAX.unsigned_abs()))?;
-            keep!(U32, number as u32);
+            let number = value::number_i31(token)?;
+            keep!(U32, number);
         }
         FieldKind::Action => {
             let action = value::action(token)?;
