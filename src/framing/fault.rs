@@ -22,19 +22,23 @@ pub enum FaultKind {
     LineTooLong,
     /// JSON that is broken, or that holds no flow log message.
     Json,
+    /// A record in base64 that is cut short or damaged.
+    Base64,
     /// A compressed record whose bytes are damaged.
     Compression,
     /// A record that inflates beyond the limit.
     TooLarge,
     /// A KPL aggregate whose digest or structure is wrong.
     KplAggregate,
-    /// A Parquet value that its field can't have.
+    /// A record in a form in which flow logs never arrive.
+    Unsupported,
+    /// A Parquet row group that can't be read to its end.
     ParquetValue,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::FieldCount,
         Self::Number,
         Self::Range,
@@ -43,9 +47,11 @@ impl FaultKind {
         Self::LogStatus,
         Self::LineTooLong,
         Self::Json,
+        Self::Base64,
         Self::Compression,
         Self::TooLarge,
         Self::KplAggregate,
+        Self::Unsupported,
         Self::ParquetValue,
     ];
 
@@ -61,9 +67,11 @@ impl FaultKind {
             Self::LogStatus => "log_status",
             Self::LineTooLong => "line_too_long",
             Self::Json => "json",
+            Self::Base64 => "base64",
             Self::Compression => "compression",
             Self::TooLarge => "too_large",
             Self::KplAggregate => "kpl_aggregate",
+            Self::Unsupported => "unsupported",
             Self::ParquetValue => "parquet_value",
         }
     }
@@ -80,10 +88,12 @@ impl fmt::Display for FaultKind {
             Self::LogStatus => "not OK, NODATA or SKIPDATA",
             Self::LineTooLong => "line too long",
             Self::Json => "JSON without a flow log message",
+            Self::Base64 => "damaged base64",
             Self::Compression => "damaged compressed data",
             Self::TooLarge => "inflates beyond the limit",
             Self::KplAggregate => "damaged KPL aggregate",
-            Self::ParquetValue => "value does not fit its field",
+            Self::Unsupported => "a form in which flow logs do not arrive",
+            Self::ParquetValue => "damaged Parquet row group",
         })
     }
 }
@@ -109,7 +119,7 @@ pub enum InputFault {
         #[source]
         source: std::io::Error,
     },
-    /// A document or line that grows beyond the limit on buffers.
+    /// A document that grows beyond [`Limits::document_bytes_max`](super::Limits).
     #[error(
         "a JSON document is longer than {limit_bytes} bytes or never ends; the documents before it were read"
     )]
@@ -129,4 +139,18 @@ pub enum InputFault {
     /// A stream service refused for good.
     #[error("{0}")]
     Stream(String),
+}
+
+/// Compressed data that cannot be decoded further; travels inside an [`std::io::Error`].
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct DecodeFault {
+    pub(super) format: &'static str,
+    pub(super) reason: &'static str,
+}
+
+impl From<DecodeFault> for std::io::Error {
+    fn from(fault: DecodeFault) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, fault)
+    }
 }
