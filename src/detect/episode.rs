@@ -44,16 +44,16 @@ pub(super) struct Report {
 pub(super) struct Episodes<K> {
     open: BTreeMap<K, Episode>,
     quiet_seconds: i64,
-    episodes_max: usize,
+    open_max: usize,
     evictions: u64,
 }
 
 impl<K: Copy + Ord> Episodes<K> {
     /// No episode; one ends when it was quiet for `quiet_seconds`, or when there are more than
-    /// `episodes_max`.
-    pub(super) const fn new(quiet_seconds: u32, episodes_max: usize) -> Self {
+    /// `open_max`.
+    pub(super) const fn new(quiet_seconds: u32, open_max: usize) -> Self {
         let quiet_seconds = quiet_seconds as i64;
-        Self { open: BTreeMap::new(), quiet_seconds, episodes_max, evictions: 0 }
+        Self { open: BTreeMap::new(), quiet_seconds, open_max, evictions: 0 }
     }
 
     /// Takes evidence and says whether it has to be reported.
@@ -93,10 +93,10 @@ impl<K: Copy + Ord> Episodes<K> {
     pub(super) fn end_pane(&mut self, now: UnixSeconds) {
         let quiet_since = now.saturating_add(-self.quiet_seconds);
         self.open.retain(|_, episode| episode.last_seen >= quiet_since);
-        if self.open.len() <= self.episodes_max {
+        if self.open.len() <= self.open_max {
             return;
         }
-        let excess = self.open.len() - (self.episodes_max - self.episodes_max / 10);
+        let excess = self.open.len() - (self.open_max - self.open_max / 10);
         let mut by_quiet: Vec<(UnixSeconds, K)> =
             self.open.iter().map(|(key, episode)| (episode.last_seen, *key)).collect();
         by_quiet.sort_unstable();

@@ -246,6 +246,9 @@ impl HostSweep {
             self.settings.medium_window_seconds,
             self.settings.slow_window_seconds,
         ];
+        let is_quick = |counts: &Counts| {
+            last_seen.0 - counts.first_seen.0 <= self.settings.window_seconds.into()
+        };
         windows.into_iter().enumerate().find_map(|(position, window_seconds)| {
             let before = view.before_window(window_seconds);
             let counts = distinct.counts(before);
@@ -253,7 +256,7 @@ impl HostSweep {
                 match sweep.protocol {
                     UDP => "udp",
                     ICMP | ICMP_V6 => "icmp",
-                    _ if position == 0 => "fast",
+                    _ if is_quick(&counts) => "fast",
                     _ => "slow",
                 }
             } else if position == 0 && !inside && self.is_bare(&counts) {

@@ -19,6 +19,8 @@ mod pane;
 mod port_scan;
 mod remote_access;
 mod report;
+#[cfg(test)]
+mod scenarios;
 mod settings;
 mod tracker;
 

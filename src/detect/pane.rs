@@ -125,19 +125,17 @@ impl<'a> PaneView<'a> {
         ids.dedup();
         let places: Vec<&Place> = ids.iter().map(|id| &self.pane.places[*id as usize]).collect();
         let mut context = Context::default();
-        let parts: [(&'static str, fn(&Place) -> &Option<String>); 3] = [
-            ("account-id", |place| &place.account_id),
-            ("subnet-id", |place| &place.subnet_id),
-            ("vpc-id", |place| &place.vpc_id),
-        ];
-        for (name, part) in parts {
+        let mut note = |name: &'static str, part: fn(&Place) -> Option<&str>| {
             let mut values = places.iter().map(|place| part(place));
             if let Some(Some(first)) = values.next()
-                && values.all(|value| value.as_ref() == Some(first))
+                && values.all(|value| value == Some(first))
             {
-                context.fields.insert(name, first.clone());
+                context.fields.insert(name, first.to_owned());
             }
-        }
+        };
+        note("account-id", |place| place.account_id.as_deref());
+        note("subnet-id", |place| place.subnet_id.as_deref());
+        note("vpc-id", |place| place.vpc_id.as_deref());
         let mut interfaces: Vec<String> =
             places.iter().filter_map(|place| place.interface_id.clone()).collect();
         interfaces.dedup();

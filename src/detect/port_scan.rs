@@ -34,7 +34,8 @@ pub struct PortScanSettings {
     /// Whether to look for port scans.
     pub enabled: bool,
     /// Distinct failed ports of a host within `window_seconds`, 2 to 65536. Four fifths of it are enough
-    /// within `medium_window_seconds`, two thirds within `slow_window_seconds`.
+    /// within `medium_window_seconds`, two thirds within `slow_window_seconds`; the shortest window that
+    /// has enough is the one reported.
     pub ports_min: u32,
     /// The short window, 60 to 86400.
     pub window_seconds: u32,
@@ -346,7 +347,7 @@ fn trip<'a>(
     group: &[Seen<'a>],
     distinct: &Distinct<u16>,
 ) -> Option<Trip<'a>> {
-    settings.windows().into_iter().enumerate().find_map(|(position, window)| {
+    settings.windows().into_iter().find_map(|window| {
         let before = view.before_window(window.seconds);
         let counts = distinct.counts(before);
         let answered_max = counts.answered * u64::from(settings.failed_per_answered_min);
@@ -355,13 +356,14 @@ fn trip<'a>(
         }
         let contacts: Vec<_> =
             group.iter().copied().filter(|seen| seen.outcome.is_failed()).collect();
+        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
+        let span_seconds = last_seen.0 - counts.first_seen.0;
         let variant = match pair.protocol {
             UDP => "udp",
             _ if is_stealthy(&contacts) => "stealth",
-            _ if position == 0 => "fast",
+            _ if span_seconds <= settings.window_seconds.into() => "fast",
             _ => "slow",
         };
-        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
         Some(Trip { pair, window, before, counts, variant, last_seen, contacts })
     })
 }
