@@ -18,7 +18,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chunk::{LongLine, Payload, SourceRecord};
-use crate::record::FaultKind;
 use super::framed::{Framed, FramedBuilder, LayoutScope};
 use super::inflate::{self, Inflated, Inflater};
 use super::json::LayoutMemo;
@@ -26,6 +25,7 @@ use super::kpl::{self, Aggregate};
 use super::limits::Limits;
 use super::lines::LineBuffer;
 use super::sniff::{Form, form_of, without_mark};
+use crate::record::FaultKind;
 
 /// How many wrappings inside one another are undone; AWS's own deliveries have at most three.
 const NESTING_MAX: u32 = 6;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::record::Layout;
 
-use crate::record::FaultKind;
 use super::lines::LineBuffer;
+use crate::record::FaultKind;
 
 /// Bytes of a bad record that are kept to show it.
 pub const EXCERPT_BYTES: usize = 200;

@@ -123,13 +123,7 @@ impl Envelopes {
         }
     }
 
-    fn singles(
-        &self,
-        network: &Network,
-        before: &[u8],
-        after: &[u8],
-        out: &mut Vec<KeyedPayload>,
-    ) {
+    fn singles(&self, network: &Network, before: &[u8], after: &[u8], out: &mut Vec<KeyedPayload>) {
         out.extend(self.lines.iter().map(|line| {
             let data = [before, &self.text[line.place.clone()], after].concat();
             (network.interface_id(line.interface).to_owned(), data)
@@ -162,9 +156,7 @@ impl Envelopes {
         json.extend_from_slice(network.account_id(interface).as_bytes());
         json.extend_from_slice(b"\",\"logGroup\":\"/vpc/flow-logs\",\"logStream\":\"");
         json.extend_from_slice(network.interface_id(interface).as_bytes());
-        json.extend_from_slice(
-            b"-all\",\"subscriptionFilters\":[\"to-stream\"],\"logEvents\":[",
-        );
+        json.extend_from_slice(b"-all\",\"subscriptionFilters\":[\"to-stream\"],\"logEvents\":[");
         for (index, event) in events.iter().enumerate() {
             if index > 0 {
                 json.push(b',');

@@ -189,8 +189,7 @@ impl Generator {
             let delay = i64::try_from(delay).expect("at most an hour");
             let end = self.timing.first_second + now_seconds - delay;
             // Between two contacts of attacks there is always something ordinary, however late they are.
-            attacked = !attacked
-                && self.schedule.act(&self.network, now_ms, end, &mut self.block);
+            attacked = !attacked && self.schedule.act(&self.network, now_ms, end, &mut self.block);
             if !attacked {
                 self.background.draw(&self.network, end, &mut self.block);
             }
@@ -288,8 +287,7 @@ mod tests {
 
     #[test]
     fn one_seed_gives_the_same_bytes_everywhere() {
-        let settings =
-            GenerateSettings { records: 20_000, attacks: all_attacks(1), ..settings() };
+        let settings = GenerateSettings { records: 20_000, attacks: all_attacks(1), ..settings() };
         let v5 = Layout::from_text("v5").unwrap().into();
         assert_eq!(digest(&settings), "GOLDEN1");
         assert_eq!(digest(&GenerateSettings { format: v5, ..settings.clone() }), "GOLDEN2");

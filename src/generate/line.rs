@@ -243,12 +243,7 @@ impl Context<'_> {
         }
     }
 
-    fn write_gateway_end(
-        &self,
-        field: FieldId,
-        end: Option<InterfaceIndex>,
-        line: &mut LineText,
-    ) {
+    fn write_gateway_end(&self, field: FieldId, end: Option<InterfaceIndex>, line: &mut LineText) {
         let Some(end) = end else { return line.byte(b'-') };
         let interface = self.network.interface(end);
         match field {

@@ -5,12 +5,12 @@
 
 use base64_simd::STANDARD;
 
-use crate::record::FaultKind;
 use crate::framing::framed::LayoutScope;
 use crate::framing::json::{
     EnvelopeEnd, Node, Piece, Splitter, direct_message, is_separator, read_envelope, row_of,
 };
 use crate::framing::sniff::{Form, form_of};
+use crate::record::FaultKind;
 
 use super::{Completeness, Deframer, NESTING_MAX};
 
