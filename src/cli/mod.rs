@@ -1,1 +1,3 @@
 //! What users type: arguments, reports, exit codes.
+
+pub mod generate;

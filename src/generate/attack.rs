@@ -230,11 +230,8 @@ fn plan_attack(
     let ordinary = network.interface_count() - InterfaceIndex::FIRST_ORDINARY;
     let drawn = random.between(range.contacts.0, range.contacts.1);
     let contacts = drawn.min((records_each / CONTACT_RECORDS_MAX).max(CONTACTS_MIN));
-    let target_count = if kind == AttackKind::HostSweep {
-        contacts.min(u64::from(ordinary) * 3 / 4)
-    } else {
-        1
-    };
+    let target_count =
+        if kind == AttackKind::HostSweep { contacts.min(u64::from(ordinary) * 3 / 4) } else { 1 };
     let contacts = if kind == AttackKind::HostSweep { target_count } else { contacts };
 
     let period_ms = period_records.saturating_mul(1_000) / settings.records_per_second;
@@ -428,11 +425,8 @@ impl Attack {
             _ => (0, 0),
         };
         let packets = random.between(80, 600);
-        let request = Leg {
-            packets,
-            bytes: packets * random.between(60, 120),
-            tcp_flags: request_flags,
-        };
+        let request =
+            Leg { packets, bytes: packets * random.between(60, 120), tcp_flags: request_flags };
         let answer = Leg {
             packets: packets + random.below(200),
             bytes: packets * random.between(90, 900),

@@ -345,13 +345,8 @@ impl Background {
         let gateway_port = self.random.port(1024, 65535);
         let request = exchange.flow(network, gateway, Some(host));
         flows.push(Flow { dst: gateway_addr, via: Via::Destination(remote), ..request });
-        let outside = Flow {
-            src: gateway_addr,
-            src_port: gateway_port,
-            egress: true,
-            peer: None,
-            ..request
-        };
+        let outside =
+            Flow { src: gateway_addr, src_port: gateway_port, egress: true, peer: None, ..request };
         flows.push(outside);
         flows.push(Flow { egress: false, ..outside.answer(answer) });
         let back = request.answer(answer);
@@ -388,8 +383,7 @@ impl Background {
         let size = self.random.tail(2_000_000);
         let asked = 5 + self.random.below(8) + size / 3;
         let given = 4 + self.random.below(8) + size;
-        let (request_flags, answer_flags) =
-            if protocol == TCP { self.tcp_flags() } else { (0, 0) };
+        let (request_flags, answer_flags) = if protocol == TCP { self.tcp_flags() } else { (0, 0) };
         let answer = Leg {
             packets: given,
             bytes: given * self.random.between(90, 1_400),
@@ -458,11 +452,7 @@ pub(super) fn look_alikes(network: &Network) -> Vec<LookAlike> {
     let web = |index: &InterfaceIndex| network.interface(*index).role == Role::Web;
     let group = |name, note, interfaces| LookAlike { name, note, must_not: &SCANS, interfaces };
     vec![
-        group(
-            "nat_gateway",
-            "many clients behind one address",
-            vec![InterfaceIndex::NAT_GATEWAY],
-        ),
+        group("nat_gateway", "many clients behind one address", vec![InterfaceIndex::NAT_GATEWAY]),
         group(
             "dns_resolver",
             "asked by every host, asks servers everywhere",

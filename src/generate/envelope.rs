@@ -123,13 +123,7 @@ impl Envelopes {
         }
     }
 
-    fn singles(
-        &self,
-        network: &Network,
-        before: &[u8],
-        after: &[u8],
-        out: &mut Vec<KeyedPayload>,
-    ) {
+    fn singles(&self, network: &Network, before: &[u8], after: &[u8], out: &mut Vec<KeyedPayload>) {
         out.extend(self.lines.iter().map(|line| {
             let data = [before, &self.text[line.place.clone()], after].concat();
             (network.interface_id(line.interface).to_owned(), data)
@@ -162,9 +156,7 @@ impl Envelopes {
         json.extend_from_slice(network.account_id(interface).as_bytes());
         json.extend_from_slice(b"\",\"logGroup\":\"/vpc/flow-logs\",\"logStream\":\"");
         json.extend_from_slice(network.interface_id(interface).as_bytes());
-        json.extend_from_slice(
-            b"-all\",\"subscriptionFilters\":[\"to-stream\"],\"logEvents\":[",
-        );
+        json.extend_from_slice(b"-all\",\"subscriptionFilters\":[\"to-stream\"],\"logEvents\":[");
         for (index, event) in events.iter().enumerate() {
             if index > 0 {
                 json.push(b',');
@@ -342,7 +334,7 @@ mod tests {
         let (message, digest) = message.split_at(message.len() - 16);
         assert_eq!(Md5::digest(message).as_slice(), digest);
         let aggregate = AggregatedRecord::decode(message).unwrap();
-        assert_eq!(aggregate.partition_key_table, [payload.0.clone()]);
+        assert_eq!(aggregate.partition_key_table, std::slice::from_ref(&payload.0));
         aggregate.records.iter().map(|record| text(&record.data)).collect()
     }
 

@@ -110,7 +110,12 @@ pub(super) struct Party {
 }
 
 impl Party {
-    pub(super) fn inside(network: &Network, interface: InterfaceIndex, v6: bool, port: u16) -> Self {
+    pub(super) fn inside(
+        network: &Network,
+        interface: InterfaceIndex,
+        v6: bool,
+        port: u16,
+    ) -> Self {
         let addr = network.interface(interface).addr(v6);
         Self { addr, port, interface: Some(interface) }
     }

@@ -189,8 +189,7 @@ impl Generator {
             let delay = i64::try_from(delay).expect("at most an hour");
             let end = self.timing.first_second + now_seconds - delay;
             // Between two contacts of attacks there is always something ordinary, however late they are.
-            attacked = !attacked
-                && self.schedule.act(&self.network, now_ms, end, &mut self.block);
+            attacked = !attacked && self.schedule.act(&self.network, now_ms, end, &mut self.block);
             if !attacked {
                 self.background.draw(&self.network, end, &mut self.block);
             }
@@ -277,9 +276,9 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn digest(settings: &GenerateSettings) -> String {
+    fn digest(settings: &GenerateSettings) -> u64 {
         let digest = Sha256::digest(text(settings));
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        u64::from_be_bytes(digest[..8].try_into().unwrap())
     }
 
     fn all_attacks(count: u32) -> BTreeMap<AttackKind, u32> {
@@ -288,12 +287,14 @@ mod tests {
 
     #[test]
     fn one_seed_gives_the_same_bytes_everywhere() {
-        let settings =
-            GenerateSettings { records: 20_000, attacks: all_attacks(1), ..settings() };
+        let settings = GenerateSettings { records: 20_000, attacks: all_attacks(1), ..settings() };
         let v5 = Layout::from_text("v5").unwrap().into();
-        assert_eq!(digest(&settings), "GOLDEN1");
-        assert_eq!(digest(&GenerateSettings { format: v5, ..settings.clone() }), "GOLDEN2");
-        assert_ne!(digest(&GenerateSettings { seed: 2, ..settings }), "GOLDEN1");
+        assert_eq!(digest(&settings), 0xd29f2236a8ed3609);
+        assert_eq!(
+            digest(&GenerateSettings { format: v5, ..settings.clone() }),
+            0x7e3b2344a22ab245
+        );
+        assert_ne!(digest(&GenerateSettings { seed: 2, ..settings }), 0xd29f2236a8ed3609);
     }
 
     fn fits(kind: FieldKind, value: &str) -> bool {
@@ -367,7 +368,7 @@ mod tests {
             let v6 = share(&|line| line.contains(':')) / (1.0 - gaps).max(1e-9);
             assert!(near(gaps, nodata_share), "{gaps} of {nodata_share}");
             assert!(near(rejects, reject_share), "{rejects} of {reject_share}");
-            assert!(nodata_share == 1.0 || near(v6, ipv6_share), "{v6} of {ipv6_share}");
+            assert!(nodata_share > 0.99 || near(v6, ipv6_share), "{v6} of {ipv6_share}");
         };
         check(0.05, 0.035, 0.01);
         check(0.0, 0.0, 0.0);

@@ -8,9 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::record::Layout;
 
 /// A kind of attack that can be planted.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttackKind {
     /// One source, one host, hundreds of ports: rejected, silently dropped or refused, a few answered.

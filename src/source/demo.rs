@@ -309,7 +309,8 @@ mod tests {
         let mut source = source(&DemoSettings::default(), clock);
         assert!(source.make_batch(Duration::from_secs(6)));
         assert_eq!(source.generator.elapsed_ms(), 6_000);
-        let lines: usize = source.shards.iter().map(|shard| shard.lines.split(|b| *b == b'\n').count() - 1).sum();
+        let lines: usize =
+            source.shards.iter().map(|shard| shard.lines.split(|b| *b == b'\n').count() - 1).sum();
         assert_eq!(lines, 1_200);
     }
 
