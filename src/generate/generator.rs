@@ -448,4 +448,44 @@ mod tests {
         assert!(actors.len() >= 10, "{actors:?}");
         assert!((299_000..=301_000).contains(&generator.elapsed_ms()));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn settings_that_pass_the_check_make_their_records(
+            seed: u64,
+            records in 1_u64..6_000,
+            (interfaces, external_addresses) in (16_u32..300, 16_u32..5_000),
+            (zipf, ipv6_share) in (0.0..3.0, 0.0..=1.0),
+            (reject_share, nodata_share) in (0.0..=1.0, 0.0..=1.0),
+            (disorder_seconds, aggregation_seconds) in (0_u32..3_600, 1_u32..3_600),
+            records_per_second in proptest::prop_oneof![1_u64..100, 1_u64..1_000_000_000],
+            attacks in 0_u32..3,
+        ) {
+            let settings = GenerateSettings {
+                seed,
+                records,
+                interfaces,
+                external_addresses,
+                zipf,
+                ipv6_share,
+                reject_share,
+                nodata_share,
+                disorder_seconds,
+                aggregation_seconds,
+                records_per_second,
+                attacks: all_attacks(attacks),
+                ..GenerateSettings::default()
+            };
+            proptest::prop_assume!(settings.check().is_ok());
+            let mut generator = Generator::new(&settings);
+            let mut out = Vec::new();
+            proptest::prop_assert_eq!(generator.fill(&mut out, usize::MAX) as u64, records);
+            let labels = generator.labels();
+            proptest::prop_assert_eq!(labels.records, records);
+            let planted: u64 = labels.attacks.iter().map(|attack| attack.records).sum();
+            proptest::prop_assert!(planted <= records);
+        }
+    }
 }
