@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,9 +14,14 @@ use clap::{Args, ValueEnum};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::generate::envelope::{DocumentCompression, Envelopes, Form, KeyedPayload};
+use super::failure::Failure;
+#[cfg(feature = "kinesis")]
+use crate::generate::envelope::KeyedPayload;
+use crate::generate::envelope::{DocumentCompression, Envelopes, Form};
 use crate::generate::{AttackKind, GenerateSettings, Generator, SettingsError};
 use crate::record::Layout;
+#[cfg(feature = "kinesis")]
+use crate::sink::kinesis::{StreamTarget, StreamWriter};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +35,7 @@ Examples:
 /// Make synthetic flow logs with planted, labelled attacks. One seed gives the same lines everywhere.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Records to make; k, m and g stand for thousands, millions and billions, 0 for no end.
     #[arg(long, short = 'n', value_name = "COUNT", default_value = "1m", value_parser = count)]
     records: u64,
@@ -153,9 +158,9 @@ impl WrapForm {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct AttackCounts(BTreeMap<AttackKind, u32>);
 
-/// Arguments that are fine one by one and wrong together: a case for exit code 2.
+/// Arguments that are fine one by one and wrong together.
 #[derive(Debug, thiserror::Error)]
-pub enum GenerateUsageError {
+enum GenerateUsageError {
     /// Settings that do not fit each other.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -175,20 +180,14 @@ const BATCH_LINES: usize = 20_000;
 const WRITE_BYTES: usize = 1 << 16;
 
 /// Runs the command.
-///
-/// # Errors
-/// [`GenerateUsageError`] before anything is written; otherwise what the system or the stream refused.
-pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
-    let settings = args.settings()?;
+pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    let settings = args.settings().map_err(Failure::usage)?;
     let mut generator = Generator::new(&settings);
-    match &args.stream {
-        Some(stream) => write_stream(&mut generator, args, stream)?,
-        None => write_output(&mut generator, args)?,
-    }
-    match &args.labels {
-        Some(path) => write_labels(&generator, path),
-        None => Ok(()),
-    }
+    let written = match &args.stream {
+        Some(stream) => write_stream(&mut generator, args, stream),
+        None => write_output(&mut generator, args),
+    };
+    written.and_then(|()| write_labels(&generator, args)).map_err(Failure::running)
 }
 
 impl GenerateArgs {
@@ -291,6 +290,7 @@ fn write_lines(generator: &mut Generator, out: &mut dyn Write) -> io::Result<()>
 }
 
 /// Wraps everything and hands it over in batches of payloads.
+#[cfg(feature = "kinesis")]
 fn put_all(
     generator: &mut Generator,
     form: Form,
@@ -307,17 +307,31 @@ fn put_all(
 }
 
 /// Puts everything into a Kinesis stream.
+#[cfg(feature = "kinesis")]
 fn write_stream(
     generator: &mut Generator,
     args: &GenerateArgs,
     stream: &str,
 ) -> anyhow::Result<()> {
-    put_all(generator, args.form.form(), &mut |_payloads| {
-        anyhow::bail!("this build cannot write to stream `{stream}`; leave `--stream` out")
-    })
+    let target = StreamTarget {
+        stream: stream.to_owned(),
+        region: args.region.clone(),
+        endpoint: args.endpoint.clone(),
+    };
+    let mut writer = StreamWriter::connect(&target)?;
+    put_all(generator, args.form.form(), &mut |payloads| Ok(writer.put(payloads)?))
 }
 
-fn write_labels(generator: &Generator, path: &Path) -> anyhow::Result<()> {
+/// Says that this build has no streams.
+#[cfg(not(feature = "kinesis"))]
+fn write_stream(_: &mut Generator, _: &GenerateArgs, stream: &str) -> anyhow::Result<()> {
+    anyhow::bail!(
+        "this build cannot write to stream `{stream}`; build it with the feature `kinesis`"
+    )
+}
+
+fn write_labels(generator: &Generator, args: &GenerateArgs) -> anyhow::Result<()> {
+    let Some(path) = &args.labels else { return Ok(()) };
     let mut json = serde_json::to_vec_pretty(&generator.labels()).context("labels as JSON")?;
     json.push(b'\n');
     std::fs::write(path, json).with_context(|| format!("cannot write to `{}`", path.display()))

@@ -5,6 +5,10 @@
 //! read on.
 
 mod demo;
+mod discover;
+mod file;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::framing::{Chunk, InputId};
 
 pub use demo::{DemoSettings, DemoSource};
+pub use discover::{DiscoverError, discover};
+pub use file::{FileSource, STDIN};
 
 /// Takes a chunk, waiting while the pipeline is full; `Break` means that the run is over and the source
 /// must return at once.
@@ -49,6 +55,12 @@ impl StopFlag {
     /// Asks every holder to stop.
     pub fn request(&self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// The flag itself, for a signal handler to set.
+    #[must_use]
+    pub fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
     }
 
     /// Whether somebody asked.
