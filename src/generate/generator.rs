@@ -289,12 +289,12 @@ mod tests {
     fn one_seed_gives_the_same_bytes_everywhere() {
         let settings = GenerateSettings { records: 20_000, attacks: all_attacks(1), ..settings() };
         let v5 = Layout::from_text("v5").unwrap().into();
-        assert_eq!(digest(&settings), 0xd29f2236a8ed3609);
+        assert_eq!(digest(&settings), 0xdb0f6e518ab8288b);
         assert_eq!(
             digest(&GenerateSettings { format: v5, ..settings.clone() }),
-            0x7e3b2344a22ab245
+            0xeeac0288382d6484
         );
-        assert_ne!(digest(&GenerateSettings { seed: 2, ..settings }), 0xd29f2236a8ed3609);
+        assert_ne!(digest(&GenerateSettings { seed: 2, ..settings }), 0xdb0f6e518ab8288b);
     }
 
     fn fits(kind: FieldKind, value: &str) -> bool {
