@@ -85,7 +85,9 @@ mod tests {
 
     fn set_of(ports: &[u16]) -> ClientPorts {
         let mut set = ClientPorts::default();
-        ports.iter().for_each(|port| set.insert(*port));
+        for port in ports {
+            set.insert(*port);
+        }
         set
     }
 

@@ -252,7 +252,9 @@ mod tests {
 
     fn table_of(rows: &[ContactRow<'static>]) -> ContactTable {
         let mut table = ContactTable::new(60, 1);
-        rows.iter().for_each(|row| table.add_row(row));
+        for row in rows {
+            table.add_row(row);
+        }
         table
     }
 
@@ -294,7 +296,9 @@ mod tests {
     fn a_full_table_refuses_contacts_that_it_does_not_have() {
         let mut table = ContactTable::with_contacts_max(60, 1, 1);
         let other = ContactRow { dst_port: 80, ..request() };
-        [request(), other, request()].iter().for_each(|row| table.add_row(row));
+        for row in [request(), other, request()] {
+            table.add_row(&row);
+        }
         assert_eq!((table.refused_rows(), table.contact_count()), (1, 1));
         let panes = table.close_all();
         assert_eq!(panes[0].refused_rows, 1);

@@ -9,14 +9,12 @@
 use crate::net::Addr;
 use crate::record::Action;
 
-/// FIN, as flow logs write it.
-pub(crate) const TCP_FIN: u8 = 1;
 /// SYN, as flow logs write it.
 pub(crate) const TCP_SYN: u8 = 2;
 /// RST, as flow logs write it.
 pub(crate) const TCP_RST: u8 = 4;
 /// ACK, as flow logs write it: only beside SYN.
-pub(crate) const TCP_ACK: u8 = 16;
+pub(super) const TCP_ACK: u8 = 16;
 
 /// Ports above the well-known range that belong to services often enough to decide a tie.
 const REGISTERED_SERVICES: [u16; 38] = [

@@ -16,7 +16,7 @@ pub use client_ports::{CLIENT_PORTS_MAX, ClientPorts};
 pub use contact::{Contact, ContactKey, Side, Tally};
 pub use contact_row::{CONTACT_COLUMNS, ContactRow, Vantage};
 pub use contact_table::{CONTACTS_MAX_DEFAULT, ContactTable, PaneContacts, pair_hash};
-pub(crate) use initiator::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+pub(crate) use initiator::{TCP_RST, TCP_SYN};
 pub use key::AnyColumn;
 pub use place::{Place, PlaceIds};
 pub(crate) use route::row_number;

@@ -165,7 +165,9 @@ mod tests {
         let [c, a, b] = ["c", "a", "b"].map(|name| places.id_of(named(name)).unwrap());
         for order in [[a, b, c], [c, b, a], [b, c, a], [c, a, b]] {
             let mut kept = PlaceIds::default();
-            order.into_iter().for_each(|id| kept.insert(id, places.list()));
+            for id in order {
+                kept.insert(id, places.list());
+            }
             let mut kept: Vec<u32> = kept.iter().collect();
             kept.sort_unstable();
             assert_eq!(kept, [a, b]);

@@ -44,9 +44,8 @@ impl RoutedBatch {
     /// The rows whose address pair `shard` owns, without the late ones.
     pub fn contact_rows(&self, shard: usize) -> impl Iterator<Item = usize> {
         let rows = self.rows(self.contact_rows.get(shard).map(Vec::as_slice));
-        let is_late = |row: usize| {
-            self.late_rows.binary_search_by(|late| (*late as usize).cmp(&row)).is_ok()
-        };
+        let is_late =
+            |row: usize| self.late_rows.binary_search_by(|late| (*late as usize).cmp(&row)).is_ok();
         rows.filter(move |row| !is_late(*row))
     }
 
@@ -108,8 +107,7 @@ impl Router {
             late_rows: Vec::new(),
         };
         if self.shard_count > 1 {
-            routed.top_rows =
-                self.tops.iter().map(|spec| self.top_owners(spec, &routed)).collect();
+            routed.top_rows = self.tops.iter().map(|spec| self.top_owners(spec, &routed)).collect();
             if self.with_contacts {
                 routed.contact_rows = self.contact_owners(&routed);
             }
@@ -148,7 +146,10 @@ impl Router {
     }
 
     /// Multiply-shift onto the shards: even for any count, and independent of the hash's low bits.
-    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below the count")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the product's high half is below the count"
+    )]
     const fn owner(&self, hash: u64) -> usize {
         ((hash as u128 * self.shard_count as u128) >> 64) as usize
     }

@@ -279,7 +279,9 @@ impl TopTable {
             }
             answer.matching_count += 1;
             let full = kept.len() == self.spec.rows_max;
-            if self.spec.rows_max == 0 || full && kept.peek().is_some_and(|worst| worst.value > value) {
+            if self.spec.rows_max == 0
+                || full && kept.peek().is_some_and(|worst| worst.value > value)
+            {
                 continue;
             }
             let row = self.row(entry, sums);
@@ -320,8 +322,7 @@ impl TopTable {
                 (Some(start), rest)
             }
         };
-        let distinct =
-            matches!(self.spec.metric, Metric::Distinct(_)).then_some(entry.distinct);
+        let distinct = matches!(self.spec.metric, Metric::Distinct(_)).then_some(entry.distinct);
         TopRow { window_start, key: unpack(packed, &self.spec.by), sums, distinct }
     }
 }

@@ -3,7 +3,7 @@
 //! Parse workers make a [`Totals`] per block and the sequencer adds them up; sums are 128 bits wide, so
 //! no sequence of 64-bit counters can overflow them.
 
-use crate::record::{Action, FieldId, Faults, FlowBatch, LogStatus};
+use crate::record::{Action, Faults, FieldId, FlowBatch, LogStatus};
 use crate::units::UnixSeconds;
 
 /// The columns that [`Totals::add_batch`] reads.

@@ -122,7 +122,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let detectors = if args.no_detect {
         None
     } else {
-        Some(job::detectors(&DetectSettings::default(), &args.context)?)
+        Some(job::detectors(&DetectSettings::default(), &args.context, &engine)?)
     };
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;

@@ -206,6 +206,7 @@ pub(crate) fn file_sink(name: &str, path: &Path) -> Result<Box<dyn Sink>, Failur
 pub(crate) fn detectors(
     settings: &DetectSettings,
     context_files: &[PathBuf],
+    engine: &EnginePlan,
 ) -> Result<DetectorSet, Failure> {
     let mut operator = OperatorContext::default();
     for path in context_files {
@@ -222,7 +223,7 @@ pub(crate) fn detectors(
         allowlisted: operator.allowlisted_scanners,
         nat_gateways: operator.nat_gateways,
     };
-    Ok(DetectorSet::new(settings, network))
+    Ok(DetectorSet::new(settings, network, whole_seconds(engine.pane)))
 }
 
 /// How a failed run is told.

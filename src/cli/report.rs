@@ -50,7 +50,12 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
         .map(|(count, name)| format!("{} {name}", grouped(*count)))
         .collect();
     writeln!(out, "Records    {} ({})", grouped(totals.records()), parts.join(", "))?;
-    writeln!(out, "Actions    {} ACCEPT, {} REJECT", grouped(totals.accept), grouped(totals.reject))?;
+    writeln!(
+        out,
+        "Actions    {} ACCEPT, {} REJECT",
+        grouped(totals.accept),
+        grouped(totals.reject)
+    )?;
     writeln!(out, "Traffic    {}, {} packets", ByteCount(totals.bytes), Grouped(totals.packets))?;
     if let (Some(first), Some(last)) = (totals.first_start, totals.last_end) {
         writeln!(out, "Time       {first} to {last}")?;
@@ -112,8 +117,7 @@ fn write_top(out: &mut String, spec: &TopSpec, answer: &TopAnswer) -> std::fmt::
     head.extend(["bytes", "packets", "flows"]);
     let mut rows = Vec::new();
     for row in &answer.rows {
-        let mut cells: Vec<String> =
-            row.window_start.iter().map(ToString::to_string).collect();
+        let mut cells: Vec<String> = row.window_start.iter().map(ToString::to_string).collect();
         cells.extend(row.key.iter().cloned());
         if distinct.is_some() {
             cells.push(Grouped(u128::from(row.distinct.unwrap_or(0))).to_string());

@@ -62,10 +62,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let job = job::build(Request {
         inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
-        engine,
         filter: None,
         tops: job::default_keys().into_iter().map(spec).collect(),
-        detectors: Some(job::detectors(&plan.detectors, &plan.context)?),
+        detectors: Some(job::detectors(&plan.detectors, &plan.context, &engine)?),
+        engine,
         sinks: job::plan_sinks(&plan.sinks)?,
         clock,
         stop,

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::config::{
-    ConfigError, ConfigFault, FileMention, FileRole, Plan, SinkKind, SourceKind,
-    read_file,
+    ConfigError, ConfigFault, FileMention, FileRole, Plan, SinkKind, SourceKind, read_file,
 };
-use crate::finding::FindingKind;
 use crate::detect::DetectSettings;
 use crate::enrich::OperatorContext;
+use crate::finding::FindingKind;
 use crate::record::FormatChoice;
 use crate::source::{DiscoverError, discover};
 use crate::units::duration_text;
@@ -156,7 +155,9 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Stdin => "standard input".to_owned(),
         SourceKind::Demo(_) => "generated records".to_owned(),
         #[cfg(feature = "kinesis")]
-        SourceKind::Kinesis(settings) => format!("Kinesis stream {}", settings.stream.stream_name()),
+        SourceKind::Kinesis(settings) => {
+            format!("Kinesis stream {}", settings.stream.stream_name())
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use crate::source::DemoSettings;
+use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
+use crate::source::DemoSettings;
 
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
 use super::plan::{EnginePlan, Plan, SinkKind, SinkPlan, SourceKind, SourcePlan, usize_from};
@@ -189,7 +190,11 @@ impl Draft {
             self.read_source(name, table, &mut root);
         }
         if let Some(mut detectors) = root.table("detectors") {
-            if let Some(settings) = detectors.component() {
+            if let Some(settings) = detectors.component::<DetectSettings>() {
+                for (name, fault) in settings.check() {
+                    let path = detectors.path_of(name);
+                    detectors.wrong(detectors.span.clone(), format!("`[{path}]`: {fault}"));
+                }
                 self.plan.detectors = settings;
             }
             root.absorb(detectors);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::record::Layout;
 
-use crate::record::FaultKind;
 use super::lines::LineBuffer;
+use crate::record::FaultKind;
 
 /// Bytes of a bad record that are kept to show it.
 pub const EXCERPT_BYTES: usize = 200;
@@ -143,11 +143,18 @@ impl FramedBuilder {
     fn end_segment(&mut self) {
         let may_hold_header = self.lines.take_header_like();
         if let Some(last) = self.framed.segments.last_mut() {
-            last.may_hold_header = may_hold_header;
+            last.may_hold_header |= may_hold_header;
             if last.offset == self.lines.len_bytes() {
                 self.framed.segments.pop();
             }
         }
+    }
+
+    /// Takes back the segment that was begun last if nothing was added to it: lines go on in the one
+    /// before.
+    pub(super) fn abandon_empty_segment(&mut self) {
+        let lines_end = self.lines.len_bytes();
+        self.framed.segments.pop_if(|last| last.offset == lines_end);
     }
 
     /// The scope of the lines that are being added.

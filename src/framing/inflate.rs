@@ -94,36 +94,36 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn check(data: &[u8], bytes_max: usize, expected: Inflated) {
-        assert_eq!(Inflater::new().gzip(data, bytes_max), expected);
+    fn check(data: &[u8], bytes_max: usize, expected: &Inflated) {
+        assert_eq!(Inflater::new().gzip(data, bytes_max), *expected);
     }
 
     #[test]
     fn members_padding_and_equal_members_are_all_read() {
         let one = gzip_of(b"one\n");
-        check(&one, 4, Inflated::Whole(b"one\n".to_vec()));
-        check(&[&one[..], &one].concat(), 100, Inflated::Whole(b"one\none\n".to_vec()));
-        check(&[&one[..], &[0; 7]].concat(), 100, Inflated::Whole(b"one\n".to_vec()));
-        check(&gzip_of(b""), 0, Inflated::Whole(Vec::new()));
+        check(&one, 4, &Inflated::Whole(b"one\n".to_vec()));
+        check(&[&one[..], &one].concat(), 100, &Inflated::Whole(b"one\none\n".to_vec()));
+        check(&[&one[..], &[0; 7]].concat(), 100, &Inflated::Whole(b"one\n".to_vec()));
+        check(&gzip_of(b""), 0, &Inflated::Whole(Vec::new()));
     }
 
     #[test]
     fn damage_keeps_what_came_before() {
         let one = gzip_of(b"one\n");
-        check(&one[..one.len() - 3], 100, Inflated::Cut(b"one\n".to_vec()));
-        check(&one[..12], 100, Inflated::Cut(Vec::new()));
-        check(&[&one[..], b"x"].concat(), 100, Inflated::Cut(b"one\n".to_vec()));
+        check(&one[..one.len() - 3], 100, &Inflated::Cut(b"one\n".to_vec()));
+        check(&one[..10], 100, &Inflated::Cut(Vec::new()));
+        check(&[&one[..], b"x"].concat(), 100, &Inflated::Cut(b"one\n".to_vec()));
     }
 
     #[test]
     fn the_limit_holds_for_bombs_and_for_forged_sizes() {
         let bomb = gzip_of(&vec![0; 1 << 20]);
-        check(&bomb, 1 << 19, Inflated::TooLarge);
-        check(&bomb, 1 << 20, Inflated::Whole(vec![0; 1 << 20]));
+        check(&bomb, 1 << 19, &Inflated::TooLarge);
+        check(&bomb, 1 << 20, &Inflated::Whole(vec![0; 1 << 20]));
         let mut forged = gzip_of(b"one\n");
         let size_at = forged.len() - 4;
         forged[size_at..].copy_from_slice(&u32::MAX.to_le_bytes());
-        check(&forged, usize::MAX, Inflated::Cut(b"one\n".to_vec()));
+        check(&forged, usize::MAX, &Inflated::Cut(b"one\n".to_vec()));
     }
 
     #[test]
@@ -132,6 +132,6 @@ mod tests {
         let twice = [&one[..], &one].concat();
         assert_eq!(zstd(&twice, 8), Inflated::Whole(b"one\none\n".to_vec()));
         assert_eq!(zstd(&twice, 7), Inflated::TooLarge);
-        assert_eq!(zstd(&one[..one.len() - 1], 8), Inflated::Cut(Vec::new()));
+        assert_eq!(zstd(&one[..one.len() - 4], 8), Inflated::Cut(Vec::new()));
     }
 }

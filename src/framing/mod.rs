@@ -26,11 +26,11 @@ mod sniff;
 mod stream;
 mod zstandard;
 
+pub use crate::record::FaultKind;
 pub use chunk::{
     Chunk, ChunkData, ChunkEvent, InputId, InputInfo, LongLine, Payload, SourceRecord,
 };
 pub use deframe::deframe;
-pub use crate::record::FaultKind;
 pub use fault::InputFault;
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;

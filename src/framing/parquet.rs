@@ -25,9 +25,9 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::record::{FieldId, Layout};
 
 use super::cell;
-use crate::record::FaultKind;
-use super::fault::{InputFault};
+use super::fault::InputFault;
 use super::framed::{Framed, FramedBuilder, LayoutScope};
+use crate::record::FaultKind;
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 8 * 1024;

@@ -32,9 +32,10 @@ impl LayoutGuess {
                 self.inputs.insert(chunk.input, guess);
                 layout
             }
-            ChunkEvent::Close(_) => {
-                self.inputs.remove(&chunk.input).map_or_else(Layout::default_v2, |guess| guess.layout)
-            }
+            ChunkEvent::Close(_) => self
+                .inputs
+                .remove(&chunk.input)
+                .map_or_else(Layout::default_v2, |guess| guess.layout),
             ChunkEvent::Idle => Layout::default_v2(),
             ChunkEvent::Data(data) => {
                 let Some(guess) = self.inputs.get_mut(&chunk.input) else {

@@ -13,6 +13,6 @@ mod topology;
 pub use deliver::DeliveryReport;
 pub use job::{Job, RunError, RunReport};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};
-pub use summary::{SUMMARY_SCHEMA, Summary};
 pub(crate) use summary::per_second;
+pub use summary::{SUMMARY_SCHEMA, Summary};
 pub use topology::run;

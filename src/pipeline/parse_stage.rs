@@ -144,13 +144,10 @@ impl ParseStage {
             tracing::debug!(note, "left out while unwrapping");
         }
         let whole = framed.lines.len();
-        let is_one_block = |bytes: &std::ops::Range<usize>| {
-            *bytes == (0..whole) && whole <= 2 * BLOCK_BYTES
-        };
-        let spans: Vec<_> = framed
-            .runs()
-            .map(|run| (run.scope.clone(), run.line_index, run.bytes))
-            .collect();
+        let is_one_block =
+            |bytes: &std::ops::Range<usize>| *bytes == (0..whole) && whole <= 2 * BLOCK_BYTES;
+        let spans: Vec<_> =
+            framed.runs().map(|run| (run.scope.clone(), run.line_index, run.bytes)).collect();
         let lines = std::mem::take(&mut framed.lines);
         let runs = match spans.as_slice() {
             [(scope, first_line, bytes)] if is_one_block(bytes) => {

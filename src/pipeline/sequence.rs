@@ -159,11 +159,8 @@ impl Sequencer {
         let is_stale = |data: &ParsedData| {
             data.continued.as_ref().is_some_and(|lines| lines.layout_before != state.layout)
         };
-        let mut data = if is_stale(&data) {
-            self.reparser.process_again(data, &state.layout)
-        } else {
-            data
-        };
+        let mut data =
+            if is_stale(&data) { self.reparser.process_again(data, &state.layout) } else { data };
         if let Some(lines) = data.continued.take() {
             if lines.layout_after != state.layout {
                 warn_of_unknown_names(&mut self.unknown_names, &lines.layout_after, &state.name);
@@ -269,10 +266,8 @@ impl InputState {
 
     /// Says what to do if every line had the wrong number of fields and nobody said the format.
     fn unreadable(&self) -> Option<String> {
-        let hopeless = self.is_auto
-            && self.header_count == 0
-            && self.good_count == 0
-            && self.miscounted > 0;
+        let hopeless =
+            self.is_auto && self.header_count == 0 && self.good_count == 0 && self.miscounted > 0;
         let sample = self.samples.first().filter(|_| hopeless)?;
         Some(format!(
             "0 of {} lines are flow log records: there is no header, and the first line has {} \

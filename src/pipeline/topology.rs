@@ -181,28 +181,29 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
         let (findings_out, findings_in) = bounded::<Vec<Finding>>(queue_depth);
 
         let deliverer =
-            spawn(scope, "deliver", move || deliver(delivery, &findings_in, stop));
-        let judger = spawn(scope, "judge", move || judge_panes(judge, &panes_in, &findings_out));
+            spawn(scope, "deliver", stop, move || deliver(delivery, &findings_in, stop));
+        let judger =
+            spawn(scope, "judge", stop, move || judge_panes(judge, &panes_in, &findings_out));
         let mut shards_out = Vec::new();
         let mut shard_threads = Vec::new();
         for (index, shard) in shards.into_iter().enumerate() {
             let (rows_out, rows_in) = bounded::<ToShard>(queue_depth);
             let panes_out = panes_out.clone();
             shards_out.push(rows_out);
-            shard_threads.push(spawn(scope, &format!("shard-{index}"), move || {
+            shard_threads.push(spawn(scope, &format!("shard-{index}"), stop, move || {
                 keep_state(index, shard, &rows_in, &panes_out)
             }));
         }
         drop(panes_out);
         let tick = (!stages.is_bounded).then_some(TICK);
         let progress = stages.progress;
-        let sequencer_thread = spawn(scope, "sequence", move || {
+        let sequencer_thread = spawn(scope, "sequence", stop, move || {
             sequence(sequencer, &parsed_in, &shards_out, &*clock, tick, progress)
         });
         for index in 0..thread_count {
             let (work_in, parsed_out) = (work_in.clone(), parsed_out.clone());
             let mut parser = ParseStage::new(parse.clone(), new_parser());
-            spawn(scope, &format!("parse-{index}"), move || {
+            spawn(scope, &format!("parse-{index}"), stop, move || {
                 for (chunk, layout) in work_in {
                     if parsed_out.send(parser.process(chunk, &layout)).is_err() {
                         return;
@@ -216,7 +217,9 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
             .enumerate()
             .map(|(index, source)| {
                 let work_out = work_out.clone();
-                spawn(scope, &format!("source-{index}"), move || read(source, &work_out, stop))
+                spawn(scope, &format!("source-{index}"), stop, move || {
+                    read(source, &work_out, stop)
+                })
             })
             .collect();
         drop(work_out);
@@ -241,12 +244,28 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
 fn spawn<'scope, 'env, T: Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     name: &str,
+    stop: &'scope StopFlag,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> ScopedJoinHandle<'scope, T> {
+    let guarded = move || {
+        let _guard = StopOnPanic(stop);
+        work()
+    };
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn_scoped(scope, work)
+        .spawn_scoped(scope, guarded)
         .expect("the system can start as many threads as there are cores")
+}
+
+/// Ends the run when its thread panics: a live source would otherwise read on into nothing.
+struct StopOnPanic<'a>(&'a StopFlag);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.request();
+        }
+    }
 }
 
 /// The thread's result; its panic goes on in the joining thread.

@@ -17,7 +17,9 @@ use crate::net::Prefix;
 
 /// Why a condition could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("condition `{text}`: {reason} at character {at}; write it like `action = REJECT and dstport in (22, 3389)`")]
+#[error(
+    "condition `{text}`: {reason} at character {at}; write it like `action = REJECT and dstport in (22, 3389)`"
+)]
 pub struct FilterError {
     text: String,
     reason: String,
@@ -207,9 +209,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
             '!' | '<' | '>' if trimmed[1..].starts_with('=') => 2,
             c if is_sign(c) => 1,
             '"' => trimmed[1..].find('"').map_or(trimmed.len(), |end| end + 2),
-            _ => trimmed
-                .find(|c: char| is_sign(c) || c.is_whitespace())
-                .unwrap_or(trimmed.len()),
+            _ => trimmed.find(|c: char| is_sign(c) || c.is_whitespace()).unwrap_or(trimmed.len()),
         };
         let at = text[..text.len() - trimmed.len()].chars().count() + 1;
         tokens.push((&trimmed[..length], at));
@@ -310,7 +310,12 @@ impl<'a> Reader<'a> {
         Ok(if is_not_equal || negated { self.but_present(slot, test) } else { test })
     }
 
-    fn list(&mut self, slot: usize, kind: FieldKind, negated: bool) -> Result<Condition, FilterError> {
+    fn list(
+        &mut self,
+        slot: usize,
+        kind: FieldKind,
+        negated: bool,
+    ) -> Result<Condition, FilterError> {
         let in_parentheses = self.take_if("(");
         let mut parts = Vec::new();
         loop {
@@ -379,13 +384,11 @@ mod tests {
 
     fn check(text: &str, expected: &[u32]) {
         let filter = Filter::from_text(text).unwrap();
-        let columns = filter.slots().iter().fold(
-            crate::record::ColumnSet::new(),
-            |mut columns, slot| {
+        let columns =
+            filter.slots().iter().fold(crate::record::ColumnSet::new(), |mut columns, slot| {
                 columns.insert_slot(slot);
                 columns
-            },
-        );
+            });
         let mut parser = Parser::new(Isa::detect(), columns);
         let block = parser.parse(&Arc::new(LINES.into()), &Layout::default_v2());
         assert_eq!(filter.rows(&block.batches[0]), expected, "{text}");

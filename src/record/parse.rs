@@ -151,8 +151,7 @@ fn is_one_line(separators: &[u32], field_count: usize) -> bool {
         return false;
     }
     let (inner, last) = (&separators[..field_count - 1], separators[field_count - 1]);
-    inner.iter().fold(0, |seen, separator| seen | separator) & LINE_END == 0
-        && last & LINE_END != 0
+    inner.iter().fold(0, |seen, separator| seen | separator) & LINE_END == 0 && last & LINE_END != 0
 }
 
 /// Writes a line of the usual form into the batch's next row; false leaves the row as it was.

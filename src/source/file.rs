@@ -11,9 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{Emit, InputIds, Source, SourceError, StopFlag};
-use crate::framing::{
-    Chunk, ChunkEvent, InputFault, InputId, InputInfo, InputReader, Limits,
-};
+use crate::framing::{Chunk, ChunkEvent, InputFault, InputId, InputInfo, InputReader, Limits};
 use crate::record::FormatChoice;
 
 /// The path that means standard input.
@@ -44,11 +42,8 @@ impl FileSource {
         for file in files {
             queue.send((ids.next(), file.clone())).expect("the queue holds the whole list");
         }
-        let reader = || Self {
-            files: shared.clone(),
-            format: format.clone(),
-            limits: limits.clone(),
-        };
+        let reader =
+            || Self { files: shared.clone(), format: format.clone(), limits: limits.clone() };
         (0..reader_count.clamp(1, files.len()))
             .map(|_| Box::new(reader()) as Box<dyn Source>)
             .collect()
@@ -86,8 +81,7 @@ impl Events<'_, '_> {
         stop: &StopFlag,
     ) -> ControlFlow<()> {
         let is_stdin = path.as_os_str() == STDIN;
-        let name: Arc<str> =
-            if is_stdin { "stdin".into() } else { path.to_string_lossy().into() };
+        let name: Arc<str> = if is_stdin { "stdin".into() } else { path.to_string_lossy().into() };
         self.send(ChunkEvent::Open(InputInfo { name, format }))?;
         let opened = if is_stdin {
             Ok(InputReader::of_stream(Box::new(std::io::stdin()), limits))

@@ -7,6 +7,8 @@
 //! Members may come in any order. Messages are copied to the lines as they stand, unless they hold
 //! escapes; everything else is passed over. One pass, no tree, no allocation.
 
+use std::borrow::Cow;
+
 use crate::framing::lines::LineBuffer;
 
 use super::text::{RawText, string_inside};
@@ -21,8 +23,8 @@ pub(in crate::framing) struct Envelope {
     pub(in crate::framing) length: usize,
     /// Whether it is a probe of the service rather than data; its messages were not taken.
     pub(in crate::framing) is_control: bool,
-    /// Events that have no message.
-    pub(in crate::framing) empty_events: u64,
+    /// Events that have no message, or one that is too long.
+    pub(in crate::framing) bad_events: u64,
 }
 
 /// How reading an envelope ended.
@@ -47,7 +49,7 @@ pub(in crate::framing) fn read_envelope(
         bytes,
         at: 0,
         line_bytes_max,
-        empty_events: 0,
+        bad_events: 0,
         has_events: false,
         message_type: None,
     };
@@ -58,9 +60,9 @@ pub(in crate::framing) fn read_envelope(
     }
     match end {
         Ok(()) if reader.has_events && reader.message_type != Some(MessageType::Unknown) => {
-            let Reader { at, empty_events, .. } = reader;
-            let empty_events = if is_control { 0 } else { empty_events };
-            EnvelopeEnd::Whole(Envelope { length: at, is_control, empty_events })
+            let Reader { at, bad_events, .. } = reader;
+            let bad_events = if is_control { 0 } else { bad_events };
+            EnvelopeEnd::Whole(Envelope { length: at, is_control, bad_events })
         }
         Ok(()) | Err(Stop::Other) => {
             lines.set_back(before);
@@ -88,7 +90,7 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     line_bytes_max: usize,
-    empty_events: u64,
+    bad_events: u64,
     has_events: bool,
     message_type: Option<MessageType>,
 }
@@ -162,13 +164,14 @@ impl<'a> Reader<'a> {
             }
         }
         match message {
-            None => self.empty_events += 1,
-            Some(message) => {
-                let text = message.decoded().ok_or(Stop::Broken)?;
-                let mut left_out = 0;
-                lines.push_text(&text, self.line_bytes_max, |_| left_out += 1);
-                self.empty_events += left_out;
-            }
+            None => self.bad_events += 1,
+            Some(message) => match message.decoded().ok_or(Stop::Broken)? {
+                Cow::Borrowed(line) if line.len() <= self.line_bytes_max => lines.push_line(line),
+                Cow::Borrowed(_) => self.bad_events += 1,
+                Cow::Owned(text) => {
+                    lines.push_text(&text, self.line_bytes_max, |_| self.bad_events += 1);
+                }
+            },
         }
         Ok(())
     }
@@ -271,6 +274,8 @@ fn is_envelope_key(key: RawText<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -284,7 +289,7 @@ mod tests {
 
     fn check(input: &str, lines: &str, is_control: bool) {
         let (end, got) = read(input.as_bytes());
-        let whole = Envelope { length: input.len(), is_control, empty_events: 0 };
+        let whole = Envelope { length: input.len(), is_control, bad_events: 0 };
         assert_eq!((end, got.as_str()), (EnvelopeEnd::Whole(whole), lines), "{input}");
     }
 
@@ -344,7 +349,7 @@ mod tests {
     fn events_without_a_message_are_counted() {
         let input = br#"{"logEvents":[{"id":"1"},{"message":7},{}]}"#;
         let (end, lines) = read(input);
-        let whole = Envelope { length: input.len(), is_control: false, empty_events: 3 };
+        let whole = Envelope { length: input.len(), is_control: false, bad_events: 3 };
         assert_eq!((end, lines.as_str()), (EnvelopeEnd::Whole(whole), ""));
     }
 
@@ -417,7 +422,7 @@ mod tests {
                 }
             }
             let (end, lines) = read(input.as_bytes());
-            let whole = Envelope { length: input.len(), is_control, empty_events: 0 };
+            let whole = Envelope { length: input.len(), is_control, bad_events: 0 };
             prop_assert_eq!(end, EnvelopeEnd::Whole(whole));
             prop_assert_eq!(lines, expected);
         }
@@ -440,7 +445,7 @@ mod tests {
                 escaped.push(character);
             } else {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    escaped.push_str(&format!("\\u{unit:04x}"));
+                    write!(escaped, "\\u{unit:04x}").unwrap();
                 }
             }
         }

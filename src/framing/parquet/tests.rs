@@ -127,7 +127,7 @@ fn a_file_costs_its_length_in_all() {
         300,
     );
     let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &object).unwrap();
+    io::Write::write_all(&mut file, &object).unwrap();
     let groups: Vec<_> = RowGroups::of_file(file).unwrap().collect();
     assert_eq!(groups.len(), 4);
     assert_eq!(groups.iter().map(RowGroup::bytes_read).sum::<u64>(), object.len() as u64);

@@ -2,7 +2,7 @@
 
 use crate::framing::chunk::Payload;
 use crate::framing::fault::InputFault;
-use crate::framing::json::{Piece, Splitter};
+use crate::framing::json::{Piece, Splitter, is_separator};
 
 use super::BLOCK_BYTES;
 use super::feed::{Feed, Filled, Pace, fault_of};
@@ -89,7 +89,9 @@ impl DocumentCutter {
                 Ok(Some(Payload::DocumentStart(rest)))
             }
             Filled::Failed(error) => {
-                Err(fault_of(error, self.feed.decoded_bytes(), rest.len() as u64))
+                let between = rest.iter().take_while(|byte| is_separator(**byte)).count();
+                let dropped = (rest.len() - between) as u64;
+                Err(fault_of(error, self.feed.decoded_bytes(), dropped))
             }
             Filled::End | Filled::More if rest.is_empty() => Ok(None),
             Filled::End | Filled::More => {
