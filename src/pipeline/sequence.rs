@@ -76,6 +76,9 @@ pub(super) struct Sequencer {
     inputs: BTreeMap<InputId, InputState>,
     watermarks: Watermarks,
     report: InputReport,
+    /// Samples and faults of closed inputs, by input, because inputs close in any order.
+    samples: BTreeMap<InputId, Vec<MalformedSample>>,
+    failed: BTreeMap<InputId, FailedInput>,
     unknown_names: BTreeSet<String>,
 }
 
@@ -86,6 +89,8 @@ impl Sequencer {
             inputs: BTreeMap::new(),
             watermarks: Watermarks::new(time, expected_inputs),
             report: InputReport::default(),
+            samples: BTreeMap::new(),
+            failed: BTreeMap::new(),
             unknown_names: BTreeSet::new(),
         }
     }
@@ -134,7 +139,9 @@ impl Sequencer {
         for input in unclosed {
             self.close(input, None);
         }
-        self.report.malformed_samples.truncate(MALFORMED_SAMPLES_MAX);
+        let samples = self.samples.into_values().flatten();
+        self.report.malformed_samples = samples.take(MALFORMED_SAMPLES_MAX).collect();
+        self.report.failed = self.failed.into_values().collect();
         self.report
     }
 
@@ -190,12 +197,14 @@ impl Sequencer {
         if let Some(fault) = fault {
             let message = with_causes(&fault);
             tracing::error!(input = %state.name, error = %message, "input ended with a fault");
-            self.report.failed.push(FailedInput { name: Arc::clone(&state.name), message });
+            self.failed.insert(input, FailedInput { name: Arc::clone(&state.name), message });
         } else if let Some(message) = state.unreadable() {
             tracing::error!(input = %state.name, error = %message, "no record could be read");
-            self.report.failed.push(FailedInput { name: Arc::clone(&state.name), message });
+            self.failed.insert(input, FailedInput { name: Arc::clone(&state.name), message });
         }
-        self.report.malformed_samples.extend(state.samples);
+        if !state.samples.is_empty() {
+            self.samples.insert(input, state.samples);
+        }
     }
 }
 

@@ -193,12 +193,11 @@ fn fill_row_carefully(
 ) -> Careful {
     let (mut start, mut end) = bounds;
     // CR of files from Windows, NUL padding of preallocated files, stray blanks.
-    let is_padding = |byte: u8| matches!(byte, b' ' | b'\t' | b'\r' | 0);
-    while start < end && is_padding(text[start]) {
-        start += 1;
-    }
-    while start < end && is_padding(text[end - 1]) {
+    while start < end && matches!(text[end - 1], b' ' | b'\t' | b'\r' | 0) {
         end -= 1;
+    }
+    while start < end && matches!(text[start], b' ' | b'\t') {
+        start += 1;
     }
     if start == end {
         return Careful::Blank;

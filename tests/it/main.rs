@@ -2,6 +2,7 @@
 
 mod analyze;
 mod config;
+mod cuts;
 mod detect;
 mod framing;
 mod generate;

@@ -135,9 +135,7 @@ fn value(batch: &FlowBatch, slot: &Slot, row: usize) -> Option<String> {
         FieldKind::Int32 => batch.small_ints(*field)?.get(row).map(|value| value.to_string()),
         FieldKind::Action => batch.actions()?.get(row).map(|value| value.name().to_owned()),
         FieldKind::LogStatus => batch.log_statuses()?.get(row).map(|value| value.name().to_owned()),
-        FieldKind::Text => {
-            Some(String::from_utf8_lossy(batch.texts(slot)?.get(row)?).into_owned())
-        }
+        FieldKind::Text => Some(String::from_utf8_lossy(batch.texts(slot)?.get(row)?).into_owned()),
     }
 }
 
@@ -188,7 +186,11 @@ fn values_equal_what_sekoia_parsed() {
         let lower = |name: &str| our(name).map(|word| word.to_ascii_lowercase());
         for (name, our_value, peer_value) in [
             ("account-id", our("account-id"), &peer["cloud"]["account"]["id"]),
-            ("interface-id", our("interface-id"), &peer["observer"]["ingress"]["interface"]["name"]),
+            (
+                "interface-id",
+                our("interface-id"),
+                &peer["observer"]["ingress"]["interface"]["name"],
+            ),
             ("srcaddr", our("srcaddr"), &peer["source"]["ip"]),
             ("dstaddr", our("dstaddr"), &peer["destination"]["ip"]),
             ("srcport", our("srcport"), &peer["source"]["port"]),

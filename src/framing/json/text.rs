@@ -85,7 +85,7 @@ fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// The character of `XXXX` or `XXXX\uXXXX`, and how many bytes that takes. A lone surrogate gives the
+/// The character of the four hex digits after `\u`, or of a surrogate pair of two such escapes, and how many bytes that takes. A lone surrogate gives the
 /// replacement character: the field that holds it is odd, the rest of the line is not.
 fn unescape_utf16(rest: &[u8]) -> Option<(char, usize)> {
     let first = code_unit(rest)?;
