@@ -218,7 +218,7 @@ pub fn log_status(token: &[u8]) -> Result<LogStatus, ValueFault> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use proptest::prelude::*;
 
@@ -418,7 +418,7 @@ mod tests {
 
         #[test]
         fn ipv4_texts_and_their_neighbours(
-            ip in any::<std::net::Ipv4Addr>(),
+            ip in any::<Ipv4Addr>(),
             edits in prop::collection::vec((any::<prop::sample::Index>(), address_byte(), 0u8..3), 0..4),
         ) {
             check_addr(&mutated(ip.to_string(), &edits));
@@ -426,7 +426,7 @@ mod tests {
 
         #[test]
         fn ipv6_texts_and_their_neighbours(
-            ip in any::<std::net::Ipv6Addr>(),
+            ip in any::<Ipv6Addr>(),
             kept in any::<u8>(),
             edits in prop::collection::vec((any::<prop::sample::Index>(), address_byte(), 0u8..3), 0..4),
         ) {
