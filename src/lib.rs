@@ -13,11 +13,16 @@
 
 pub mod units;
 
+pub mod secret;
+
 pub mod net;
 
 pub mod clock;
 
 pub mod metrics;
+
+#[cfg(feature = "kinesis")]
+pub mod aws;
 
 #[expect(unsafe_code, reason = "vector loads, stores and instruction sets; the only home of it")]
 pub mod simd;

@@ -2,9 +2,16 @@
 //!
 //! Everything that measures something in flowgauge either has one of these types or says its unit in
 //! the last word of its name. Formatting for people (RFC 3339, `1.2 GB`) lives here too, so that
-//! every report writes the same quantity in the same way.
+//! every report writes the same quantity in the same way. So does reading what people write
+//! (`10m`, `512MiB`).
+
+mod quantity;
 
 use std::fmt;
+
+pub use quantity::{
+    DURATION_FORMS, SIZE_FORMS, duration_text, parse_duration, parse_size, size_text,
+};
 
 /// A moment of event time: whole seconds since 1970-01-01T00:00:00Z, as flow logs write `start` and
 /// `end`.
@@ -21,6 +28,23 @@ impl UnixSeconds {
     #[must_use]
     pub const fn saturating_add(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))
+    }
+
+    /// The moment that a user wrote: Unix seconds, an RFC 3339 time, or a date (midnight UTC).
+    ///
+    /// # Errors
+    /// If it is none of these.
+    pub fn from_text(text: &str) -> Result<Self, MomentError> {
+        let fault = || MomentError(text.to_owned());
+        if let Ok(seconds) = text.parse() {
+            return Ok(Self(seconds));
+        }
+        if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self(moment.as_second()));
+        }
+        let date: jiff::civil::Date = text.parse().map_err(|_| fault())?;
+        let midnight = jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0));
+        midnight.map(|moment| Self(moment.as_second())).map_err(|_| fault())
     }
 
     /// The pane of `pane_seconds` that holds this moment.
@@ -45,6 +69,11 @@ impl fmt::Display for UnixSeconds {
         write!(f, "{}", moment.strftime("%Y-%m-%dT%H:%M:%SZ"))
     }
 }
+
+/// A text that is no moment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a time; write `2026-01-31T12:00:00Z`, `2026-01-31` or Unix seconds")]
+pub struct MomentError(String);
 
 /// The number of a pane: event time divided by the pane's length, rounded down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,7 +146,7 @@ mod tests {
         check(UnixSeconds(1_767_225_600), "2026-01-01T00:00:00Z");
         check(UnixSeconds(-1), "1969-12-31T23:59:59Z");
         assert!(UnixSeconds::MAX.to_string().starts_with("9999-12-3"));
-        assert!(UnixSeconds::MIN.to_string().starts_with("-00"));
+        assert!(UnixSeconds::MIN.to_string().starts_with("-9999"));
     }
 
     #[test]

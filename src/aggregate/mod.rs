@@ -1,1 +1,26 @@
 //! Totals, talkers and contacts: state that shards own by key.
+
+mod client_ports;
+mod contact;
+mod contact_row;
+mod contact_table;
+mod initiator;
+mod key;
+mod place;
+mod route;
+mod top;
+mod totals;
+mod watermark;
+
+pub use client_ports::{CLIENT_PORTS_MAX, ClientPorts};
+pub use contact::{Contact, ContactKey, Side, Tally};
+pub use contact_row::{CONTACT_COLUMNS, ContactRow, Vantage};
+pub use contact_table::{CONTACTS_MAX_DEFAULT, ContactTable, PaneContacts, pair_hash};
+pub(crate) use initiator::{TCP_RST, TCP_SYN};
+pub use key::AnyColumn;
+pub use place::{Place, PlaceIds};
+pub(crate) use route::row_number;
+pub use route::{RoutedBatch, Router, Rows};
+pub use top::{KeyReader, Metric, TopAnswer, TopRow, TopSpec, TopTable, merge_answers};
+pub use totals::{Sums, TOTALS_COLUMNS, Totals};
+pub use watermark::{TimeSettings, Watermarks};

@@ -1,1 +1,68 @@
 //! What users type: arguments, reports, exit codes.
+//!
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed while
+//! running, 2 bad usage or configuration (nothing was started), 130 interrupted.
+
+mod analyze;
+mod failure;
+mod generate;
+mod job;
+mod logs;
+mod output;
+mod progress;
+mod report;
+mod run;
+mod signals;
+mod validate;
+
+use clap::{Parser, Subcommand};
+
+/// Reads VPC Flow Logs once, while they flow, and turns them into findings, talkers and totals.
+#[derive(Debug, Parser)]
+#[command(name = "flowgauge", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration, 130 interrupted.
+
+Examples:
+  flowgauge run                                  the demo: generated traffic with planted attacks
+  flowgauge analyze logs/                        a report on files
+  flowgauge generate --records 1m -o flow.log    synthetic flow logs")]
+struct Arguments {
+    /// Log more: -v for the run's life cycle, -vv for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Log only errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Form of the log lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: logs::LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Analyze(analyze::AnalyzeArgs),
+    Validate(validate::ValidateArgs),
+    Generate(generate::GenerateArgs),
+}
+
+/// Runs the program with the process's arguments and returns its exit code.
+#[must_use]
+pub fn main() -> u8 {
+    // clap prints help and usage errors itself and exits with 0 or 2.
+    let arguments = Arguments::parse();
+    logs::start(arguments.verbose, arguments.quiet, arguments.log_format);
+    let outcome = match arguments.command {
+        Command::Run(args) => run::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Validate(args) => validate::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,1 +1,21 @@
 //! Configuration: as written in the file, and as a plan that may run.
+//!
+//! [`load`] reads a file, [`read`] a text; both report every fault at once, with line and column. The
+//! result is a [`Plan`], the only thing that starts a pipeline. Paths are taken as on the command
+//! line: relative to the working directory.
+
+mod component;
+mod fault;
+mod file;
+mod plan;
+mod reader;
+mod suggest;
+
+pub use fault::{ConfigError, ConfigFault, FaultList};
+pub use file::{FileMention, FileRole, Reading, load, process_variables, read, read_file};
+pub use plan::{EnginePlan, Limits, Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+pub use reader::Variables;
+
+/// The documented configuration that `flowgauge init` prints: every key with its unit, default and
+/// range. It says what runs without a configuration.
+pub const DEFAULT_CONFIG: &str = include_str!("default.toml");

@@ -1,1 +1,5 @@
 //! What the operator knows of the network, attached to records and findings.
+
+mod operator;
+
+pub use operator::{OperatorContext, OperatorError, Service};

@@ -64,13 +64,28 @@ pub enum Payload {
     /// Whole lines of flow log text that continue the input: a header in one piece binds the next.
     /// Every line ends in LF.
     Lines(Vec<u8>),
-    /// Whole JSON documents that continue the input (CloudWatch Logs envelopes, Firehose records).
+    /// One line longer than [`Limits::line_bytes_max`](super::Limits); it was not kept.
+    LongLine(LongLine),
+    /// Whole JSON documents that continue the input (CloudWatch Logs envelopes, Firehose records),
+    /// or lines of text between them.
     Documents(Vec<u8>),
+    /// The start of a document whose rest was lost with the input. Whole messages in it count; the
+    /// loss itself is what the input's fault says.
+    DocumentStart(Vec<u8>),
     /// Records that stand for themselves: each is sniffed on its own.
     Records(Vec<SourceRecord>),
     /// One row group of a Parquet object.
     #[cfg(feature = "parquet")]
     RowGroup(super::parquet::RowGroup),
+}
+
+/// What is kept of a line that is too long to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LongLine {
+    /// How long it was, without its LF.
+    pub length_bytes: u64,
+    /// How it begins.
+    pub excerpt: Vec<u8>,
 }
 
 /// One record of a stream service.

@@ -1,92 +1,4 @@
-//! Faults in what came from outside: of single lines (counted, sampled) and of whole inputs (reported).
-
-use std::fmt;
-
-/// Why a line, or a record that should have held lines, was not taken. One byte, counted per kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum FaultKind {
-    /// Fewer or more fields than the layout has.
-    FieldCount,
-    /// Not a decimal number where one must stand.
-    Number,
-    /// A number outside the field's range.
-    Range,
-    /// Not an IPv4 or IPv6 address.
-    Address,
-    /// An action that is neither `ACCEPT` nor `REJECT`.
-    Action,
-    /// A status that is none of `OK`, `NODATA`, `SKIPDATA`.
-    LogStatus,
-    /// A line longer than the limit.
-    LineTooLong,
-    /// JSON that is broken, or that holds no flow log message.
-    Json,
-    /// A compressed record whose bytes are damaged.
-    Compression,
-    /// A record that inflates beyond the limit.
-    TooLarge,
-    /// A KPL aggregate whose digest or structure is wrong.
-    KplAggregate,
-    /// A Parquet value that its field can't have.
-    ParquetValue,
-}
-
-impl FaultKind {
-    /// Every kind.
-    pub const ALL: [Self; 12] = [
-        Self::FieldCount,
-        Self::Number,
-        Self::Range,
-        Self::Address,
-        Self::Action,
-        Self::LogStatus,
-        Self::LineTooLong,
-        Self::Json,
-        Self::Compression,
-        Self::TooLarge,
-        Self::KplAggregate,
-        Self::ParquetValue,
-    ];
-
-    /// A stable name for counters and JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FieldCount => "field_count",
-            Self::Number => "number",
-            Self::Range => "range",
-            Self::Address => "address",
-            Self::Action => "action",
-            Self::LogStatus => "log_status",
-            Self::LineTooLong => "line_too_long",
-            Self::Json => "json",
-            Self::Compression => "compression",
-            Self::TooLarge => "too_large",
-            Self::KplAggregate => "kpl_aggregate",
-            Self::ParquetValue => "parquet_value",
-        }
-    }
-}
-
-impl fmt::Display for FaultKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FieldCount => "wrong number of fields",
-            Self::Number => "not a number",
-            Self::Range => "number out of range",
-            Self::Address => "not an IP address",
-            Self::Action => "not ACCEPT or REJECT",
-            Self::LogStatus => "not OK, NODATA or SKIPDATA",
-            Self::LineTooLong => "line too long",
-            Self::Json => "JSON without a flow log message",
-            Self::Compression => "damaged compressed data",
-            Self::TooLarge => "inflates beyond the limit",
-            Self::KplAggregate => "damaged KPL aggregate",
-            Self::ParquetValue => "value does not fit its field",
-        })
-    }
-}
+//! Faults of whole inputs: what came before them was taken, the rest could not be.
 
 /// Why an input ended early or could not be used. What came before it was taken.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +21,7 @@ pub enum InputFault {
         #[source]
         source: std::io::Error,
     },
-    /// A document or line that grows beyond the limit on buffers.
+    /// A document that grows beyond [`Limits::document_bytes_max`](super::Limits).
     #[error(
         "a JSON document is longer than {limit_bytes} bytes or never ends; the documents before it were read"
     )]
@@ -129,4 +41,18 @@ pub enum InputFault {
     /// A stream service refused for good.
     #[error("{0}")]
     Stream(String),
+}
+
+/// Compressed data that cannot be decoded further; travels inside an [`std::io::Error`].
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct DecodeFault {
+    pub(super) format: &'static str,
+    pub(super) reason: &'static str,
+}
+
+impl From<DecodeFault> for std::io::Error {
+    fn from(fault: DecodeFault) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, fault)
+    }
 }

@@ -73,6 +73,17 @@ pub enum Action {
     Reject,
 }
 
+impl Action {
+    /// The word in a record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "ACCEPT",
+            Self::Reject => "REJECT",
+        }
+    }
+}
+
 /// Whether a record stands for traffic, for none, or for a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
@@ -86,11 +97,30 @@ pub enum LogStatus {
     SkipData,
 }
 
+impl LogStatus {
+    /// The word in a record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::NoData => "NODATA",
+            Self::SkipData => "SKIPDATA",
+        }
+    }
+}
+
 /// Where a text value stands in the batch's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
+}
+
+impl Span {
+    #[expect(clippy::cast_possible_truncation, reason = "`reset` holds texts below 4 GiB")]
+    pub(super) const fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
 }
 
 /// The values of one column, one variant per way of storing.
@@ -151,6 +181,20 @@ pub(super) struct Column {
 }
 
 impl Column {
+    pub(super) fn set_absent(&mut self, row: usize) {
+        self.absent[row / 64] |= 1 << (row % 64);
+        self.absent_count += 1;
+    }
+
+    /// Undoes what a line that turned out faulty left in `row`.
+    pub(super) fn clear_absent(&mut self, row: usize) {
+        let bit = 1 << (row % 64);
+        if self.absent[row / 64] & bit != 0 {
+            self.absent[row / 64] &= !bit;
+            self.absent_count -= 1;
+        }
+    }
+
     fn reset(&mut self, rows: usize) {
         self.values.grow(rows);
         self.absent.clear();
@@ -163,7 +207,7 @@ impl Column {
 #[derive(Clone, Debug)]
 pub struct FlowBatch {
     pub(super) layout: Arc<Layout>,
-    pub(super) text: Vec<u8>,
+    pub(super) text: Arc<Vec<u8>>,
     pub(super) rows: usize,
     /// One per slot of the layout; `None` where the job doesn't need it.
     pub(super) columns: Vec<Option<Column>>,
@@ -181,12 +225,12 @@ impl FlowBatch {
             })
         };
         let columns = layout.slots().iter().map(column).collect();
-        Self { layout, text: Vec::new(), rows: 0, columns }
+        Self { layout, text: Arc::default(), rows: 0, columns }
     }
 
     /// Empties the batch and takes `text` as the lines that its text columns point into, with room
     /// for `rows_max` records.
-    pub(super) fn reset(&mut self, text: Vec<u8>, rows_max: usize) {
+    pub(super) fn reset(&mut self, text: Arc<Vec<u8>>, rows_max: usize) {
         assert!(u32::try_from(text.len()).is_ok(), "a block of lines is far below 4 GiB");
         self.text = text;
         self.rows = 0;
@@ -203,13 +247,6 @@ impl FlowBatch {
     #[must_use]
     pub const fn layout(&self) -> &Arc<Layout> {
         &self.layout
-    }
-
-    /// Gives back the text buffer, leaving an empty batch.
-    #[must_use]
-    pub fn take_text(&mut self) -> Vec<u8> {
-        self.rows = 0;
-        std::mem::take(&mut self.text)
     }
 
     fn column(&self, field: FieldId) -> Option<&Column> {

@@ -4,11 +4,21 @@
 //! or until told to stop. Waiting in `emit` is the back-pressure: a source that cannot emit must not
 //! read on.
 
+mod demo;
+mod discover;
+mod file;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::framing::Chunk;
+use crate::framing::{Chunk, InputId};
+
+pub use demo::{DemoSettings, DemoSource};
+pub use discover::{DiscoverError, discover};
+pub use file::{FileSource, STDIN};
 
 /// Takes a chunk, waiting while the pipeline is full; `Break` means that the run is over and the source
 /// must return at once.
@@ -47,9 +57,32 @@ impl StopFlag {
         self.0.store(true, Ordering::SeqCst);
     }
 
+    /// The flag itself, for a signal handler to set.
+    #[must_use]
+    pub fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     /// Whether somebody asked.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Gives every input of a run its own id, whichever source it belongs to.
+#[derive(Debug, Default)]
+pub struct InputIds(AtomicU32);
+
+impl InputIds {
+    /// The next id, from 0 on.
+    ///
+    /// # Panics
+    /// After 4,294,967,295 inputs.
+    #[must_use]
+    pub fn next(&self) -> InputId {
+        let id = self.0.fetch_add(1, Ordering::Relaxed);
+        assert!(id < u32::MAX, "a run has more inputs than ids");
+        InputId(id)
     }
 }

@@ -7,5 +7,6 @@ mod framing;
 mod generate;
 mod hostile;
 mod kinesis;
+mod program;
 mod samples;
 mod tidy;

@@ -1,0 +1,131 @@
+//! Who opened a connection, judged from one record alone.
+//!
+//! Both directions of a connection must come to the same answer, because each arrives in its own
+//! record, perhaps at another interface. Evidence in order: TCP flags (SYN without ACK is the client's,
+//! SYN-ACK the server's), a REJECT (whoever is refused began), and last the ports (the service port
+//! is the server's). The rules and their reasons: Zeek and SiLK infer the same way from flows; flow
+//! logs never show an ACK by itself, so a record with flags 0 says nothing.
+
+use crate::net::Addr;
+use crate::record::Action;
+
+/// SYN, as flow logs write it.
+pub(crate) const TCP_SYN: u8 = 2;
+/// RST, as flow logs write it.
+pub(crate) const TCP_RST: u8 = 4;
+/// ACK, as flow logs write it: only beside SYN.
+pub(super) const TCP_ACK: u8 = 16;
+
+/// Ports above the well-known range that belong to services often enough to decide a tie.
+const REGISTERED_SERVICES: [u16; 38] = [
+    1080, 1194, 1433, 1521, 1723, 1883, 2049, 2181, 2375, 2376, 3128, 3268, 3306, 3389, 4222, 4789,
+    5060, 5432, 5601, 5671, 5672, 5900, 5985, 5986, 6379, 6443, 6881, 7946, 8080, 8443, 9000, 9090,
+    9092, 9100, 9200, 9300, 11211, 27017,
+];
+
+/// What a record says about its two ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub(super) src: Addr,
+    pub(super) dst: Addr,
+    pub(super) src_port: u16,
+    pub(super) dst_port: u16,
+    pub(super) action: Action,
+    pub(super) tcp_flags: Option<u8>,
+}
+
+/// Whether the record's source is the client.
+///
+/// Where nothing tells the ends apart (ICMP, equal ports) the lower address counts as the client, for
+/// both directions: the sides keep what each one sent, and a reader that sees both can do better.
+pub(super) fn source_is_client(ends: &Ends) -> bool {
+    if ends.src_port == 0 && ends.dst_port == 0 {
+        return ends.src <= ends.dst;
+    }
+    if let Some(flags) = ends.tcp_flags
+        && flags & TCP_SYN != 0
+    {
+        return flags & TCP_ACK == 0;
+    }
+    let (src_rank, dst_rank) = (port_rank(ends.src_port), port_rank(ends.dst_port));
+    if ends.action == Action::Reject {
+        // A stateless network ACL refuses replies: those go from a service to an ephemeral port.
+        return !(src_rank <= RANK_REGISTERED && dst_rank == RANK_EPHEMERAL);
+    }
+    (dst_rank, ends.dst_port, ends.src) <= (src_rank, ends.src_port, ends.dst)
+}
+
+const RANK_REGISTERED: u8 = 1;
+const RANK_EPHEMERAL: u8 = 3;
+
+/// How unlikely it is that a service listens on `port`: 0 for the well-known range.
+fn port_rank(port: u16) -> u8 {
+    match port {
+        0..=1023 => 0,
+        _ if REGISTERED_SERVICES.binary_search(&port).is_ok() => RANK_REGISTERED,
+        1024..=32767 => 2,
+        _ => RANK_EPHEMERAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: Addr = Addr::v4(1);
+    const B: Addr = Addr::v4(2);
+
+    fn check(ports: (u16, u16), action: Action, tcp_flags: Option<u8>, expected: bool) {
+        let ends = Ends { src: A, dst: B, src_port: ports.0, dst_port: ports.1, action, tcp_flags };
+        assert_eq!(source_is_client(&ends), expected, "{ends:?}");
+    }
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(REGISTERED_SERVICES.is_sorted());
+    }
+
+    #[test]
+    fn flags_decide_before_ports() {
+        check((22, 50000), Action::Accept, Some(TCP_SYN), true);
+        check((50000, 22), Action::Accept, Some(TCP_SYN | TCP_ACK), false);
+        check((50000, 22), Action::Accept, Some(0), true);
+        check((22, 50000), Action::Accept, Some(TCP_RST), false);
+    }
+
+    #[test]
+    fn the_refused_side_began_unless_it_replied() {
+        check((50000, 61000), Action::Reject, None, true);
+        check((61000, 50000), Action::Reject, None, true);
+        check((443, 50000), Action::Reject, None, false);
+        check((443, 8080), Action::Reject, None, true);
+        check((22, 50000), Action::Reject, Some(TCP_SYN), true);
+    }
+
+    #[test]
+    fn service_ports_are_servers() {
+        check((50000, 443), Action::Accept, None, true);
+        check((8080, 2000), Action::Accept, None, false);
+        check((2000, 40000), Action::Accept, None, false);
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_agree(
+            src in 0_u32..4, dst in 0_u32..4, src_port in 0_u16.., dst_port in 0_u16..,
+            flags in prop::option::of(Just(0_u8)),
+        ) {
+            prop_assume!((src, src_port) != (dst, dst_port) && src != dst);
+            let there = Ends {
+                src: Addr::v4(src), dst: Addr::v4(dst), src_port, dst_port,
+                action: Action::Accept, tcp_flags: flags,
+            };
+            let back = Ends {
+                src: there.dst, dst: there.src, src_port: dst_port, dst_port: src_port, ..there
+            };
+            prop_assert_ne!(source_is_client(&there), source_is_client(&back));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Access to AWS: region, credentials and endpoint, found by the standard chain of the AWS SDK.
+//!
+//! Sources and sinks that speak to AWS take an [`AwsAccess`] from their settings and get the
+//! configuration of the SDK's clients from it. What is missing is found here, before the first call,
+//! so that the message can say what to set instead of what an HTTP client saw.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_kinesis::config::{Credentials, ProvideCredentials};
+
+/// What the settings say about reaching AWS; everything else comes from the environment, the profile
+/// files and the instance or task role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AwsAccess {
+    /// A region such as `eu-central-1`.
+    pub region: Option<String>,
+    /// A URL to use in place of the region's public endpoint.
+    pub endpoint: Option<String>,
+    /// A profile of the shared configuration files.
+    pub profile: Option<String>,
+    /// Credentials that the caller has already; the chain is asked if there are none.
+    pub credentials: Option<Credentials>,
+}
+
+/// What is missing to reach AWS.
+#[derive(Debug, thiserror::Error)]
+pub enum AwsAccessError {
+    /// The chain names no region.
+    #[error(
+        "no AWS region is set; set `region`, the environment variable `AWS_REGION`, or `region` in the AWS profile"
+    )]
+    NoRegion,
+    /// The chain yields no credentials.
+    #[error(
+        "no usable AWS credentials ({reason}); set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, name a `profile`, or run with an instance or task role"
+    )]
+    NoCredentials {
+        /// What the chain said, causes included.
+        reason: String,
+    },
+}
+
+impl AwsAccess {
+    /// The configuration for the SDK's clients, after checking that a region and credentials exist.
+    ///
+    /// # Errors
+    /// If either is missing.
+    pub async fn load(&self) -> Result<SdkConfig, AwsAccessError> {
+        // A GetRecords answer may hold 10 MB: 30 seconds is what Amazon's own client library grants.
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .operation_attempt_timeout(Duration::from_secs(30))
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts);
+        if let Some(region) = &self.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(profile) = &self.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        if let Some(credentials) = &self.credentials {
+            loader = loader.credentials_provider(credentials.clone());
+        }
+        let config = loader.load().await;
+        if config.region().is_none() {
+            return Err(AwsAccessError::NoRegion);
+        }
+        let no_credentials = |reason| AwsAccessError::NoCredentials { reason };
+        let provider = config
+            .credentials_provider()
+            .ok_or_else(|| no_credentials("the chain is empty".to_owned()))?;
+        provider.provide_credentials().await.map_err(|error| no_credentials(causes(&error)))?;
+        Ok(config)
+    }
+}
+
+/// An error of the SDK with all its causes on one line: its own text says only which layer failed.
+#[must_use]
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let layer = error.to_string();
+        // Some layers repeat what they wrap.
+        if !text.ends_with(&layer) {
+            text.push_str(": ");
+            text.push_str(&layer);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn causes_are_said_once_each() {
+        let layers = ["dispatch failure", "io error", "io error", "connection refused"];
+        let chain =
+            layers.into_iter().rev().fold(None, |cause, text| Some(Box::new(Layer(text, cause))));
+        let text = causes(&*chain.unwrap());
+        assert_eq!(text, "dispatch failure: io error: connection refused");
+    }
+}

@@ -1,0 +1,205 @@
+//! `flowgauge analyze`: the engine over files, and a report at the end.
+
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::job::{self, Request};
+use super::output::{self, OutputFormat};
+use super::signals::Signals;
+use super::{progress, report};
+use crate::aggregate::{Metric, TopSpec};
+use crate::clock::SystemClock;
+use crate::config::EnginePlan;
+use crate::detect::DetectSettings;
+use crate::pipeline::{self, Summary};
+use crate::record::{Filter, FormatChoice, Layout, Slot};
+use crate::sink::Sink;
+use crate::source::{STDIN, StopFlag, discover};
+use crate::units::{DURATION_FORMS, UnixSeconds, parse_duration};
+
+/// Report on flow log files: totals, top talkers, findings
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flowgauge analyze logs/
+  flowgauge analyze --by srcaddr,dstaddr --metric distinct:dstport --min 100 flow.log.gz
+  flowgauge analyze --where 'action = REJECT and dstport in (22, 3389)' --findings alerts.ndjson 'logs/**/*.gz'
+  zcat flow.log.gz | flowgauge analyze --output json -")]
+pub(crate) struct AnalyzeArgs {
+    /// Files, directories, globs, or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    /// Form of the report on standard output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: OutputFormat,
+    /// Write findings as NDJSON to a file, or `-` for standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
+    findings: Option<PathBuf>,
+    /// Order of the fields: auto (header, else AWS's default), v2 to v11, tgw, names, or a `LogFormat`
+    #[arg(long, default_value = "auto", value_parser = FormatChoice::from_text)]
+    format: FormatChoice,
+    /// Rows of each top; 0 for none
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    top: usize,
+    /// Fields to rank by, separated by commas; may be repeated for several tops
+    #[arg(long, value_name = "FIELD[,FIELD…]", value_parser = key_fields)]
+    by: Vec<KeyFields>,
+    /// What to rank by: bytes, packets, flows or distinct:FIELD
+    #[arg(long, default_value = "bytes", value_parser = metric)]
+    metric: Metric,
+    /// Only rows whose metric is at least this
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    min: u128,
+    /// Count tops apart for each window of this length, such as 5m, by the records' end
+    #[arg(long, value_name = "DURATION", value_parser = window_seconds)]
+    window: Option<i64>,
+    /// Only records that end at or after this time (RFC 3339, date or Unix seconds)
+    #[arg(long, value_name = "TIME", value_parser = UnixSeconds::from_text, allow_hyphen_values = true)]
+    since: Option<UnixSeconds>,
+    /// Only records that end before this time
+    #[arg(long, value_name = "TIME", value_parser = UnixSeconds::from_text, allow_hyphen_values = true)]
+    until: Option<UnixSeconds>,
+    /// Only records for which this holds, such as 'action = REJECT and dstport in (22, 3389)'
+    #[arg(long = "where", value_name = "EXPR", value_parser = Filter::from_text)]
+    condition: Option<Filter>,
+    /// What the operator knows (JSON: vpc_cidrs, allowlisted_scanners, …); may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
+    context: Vec<PathBuf>,
+    /// No detectors
+    #[arg(long)]
+    no_detect: bool,
+    /// Threads for parsing and for state; 0 for one per core
+    #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+/// The fields of one `--by`.
+#[derive(Clone, Debug)]
+struct KeyFields(Vec<Slot>);
+
+fn key_fields(text: &str) -> Result<KeyFields, String> {
+    let layout = Layout::from_text(&text.replace(',', " ")).map_err(|error| error.to_string())?;
+    Ok(KeyFields(layout.slots().to_vec()))
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    match text {
+        "bytes" => Ok(Metric::Bytes),
+        "packets" => Ok(Metric::Packets),
+        "flows" => Ok(Metric::Flows),
+        _ => {
+            let field = text.strip_prefix("distinct:").ok_or_else(|| {
+                "it must be `bytes`, `packets`, `flows` or `distinct:FIELD`".to_owned()
+            })?;
+            let KeyFields(mut slots) = key_fields(field)?;
+            match (slots.pop(), slots.is_empty()) {
+                (Some(slot), true) => Ok(Metric::Distinct(slot)),
+                _ => Err("`distinct:` takes one field".to_owned()),
+            }
+        }
+    }
+}
+
+fn window_seconds(text: &str) -> Result<i64, String> {
+    let duration = parse_duration(text).ok_or_else(|| format!("it must be {DURATION_FORMS}"))?;
+    match i64::try_from(duration.as_secs()) {
+        Ok(seconds) if seconds > 0 => Ok(seconds),
+        _ => Err("a window is at least 1s long".to_owned()),
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
+    let engine = EnginePlan { threads: args.threads, ..EnginePlan::default() };
+    let thread_count = engine.thread_count().get();
+    let files = files(&args.paths)?;
+    let total_bytes =
+        files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
+    let detectors = if args.no_detect {
+        None
+    } else {
+        Some(job::detectors(&DetectSettings::default(), &args.context, &engine)?)
+    };
+    let stop = StopFlag::default();
+    let signals = Signals::listen(&stop)?;
+    let job = job::build(Request {
+        inputs: job::file_inputs(&files, &args.format, &engine),
+        engine,
+        filter: Filter::within(args.condition.clone(), event_time(args)),
+        tops: tops(args),
+        detectors,
+        sinks: sinks(args)?,
+        clock: Arc::new(SystemClock::new()),
+        stop,
+        progress: progress::bytes_bar(total_bytes),
+    })?;
+    let report = pipeline::run(job).map_err(job::run_failure)?;
+    if signals.seen() {
+        return Err(Failure::Interrupted);
+    }
+    match args.output {
+        OutputFormat::Json => output::write_summary(&Summary::new(&report, thread_count))?,
+        OutputFormat::Text => output::write_text(&report::text(&report, thread_count))?,
+    }
+    if report.inputs.failed.is_empty() { Ok(()) } else { Err(Failure::Logged) }
+}
+
+/// The files that the paths mean; standard input comes after them.
+fn files(paths: &[String]) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(url) = paths.iter().find(|path| path.starts_with("s3://")) {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "`{url}`: reading from S3 is not built in; copy the objects with `aws s3 cp`, or pipe one into `-`"
+        )));
+    }
+    let (stdin, named): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.iter().map(PathBuf::from).partition(|path| path.as_os_str() == STDIN);
+    let mut files = discover(&named).map_err(Failure::usage)?;
+    files.extend(stdin.into_iter().next());
+    Ok(files)
+}
+
+fn event_time(args: &AnalyzeArgs) -> (Bound<i64>, Bound<i64>) {
+    (
+        args.since.map_or(Bound::Unbounded, |since| Bound::Included(since.0)),
+        args.until.map_or(Bound::Unbounded, |until| Bound::Excluded(until.0)),
+    )
+}
+
+fn tops(args: &AnalyzeArgs) -> Vec<TopSpec> {
+    if args.top == 0 {
+        return Vec::new();
+    }
+    let keys = match args.by.as_slice() {
+        [] => job::default_keys(),
+        asked => asked.iter().map(|KeyFields(slots)| slots.clone()).collect(),
+    };
+    let spec = |by| TopSpec {
+        by,
+        metric: args.metric.clone(),
+        rows_max: args.top,
+        metric_min: args.min,
+        window_seconds: args.window,
+    };
+    keys.into_iter().map(spec).collect()
+}
+
+fn sinks(args: &AnalyzeArgs) -> Result<Vec<Box<dyn Sink>>, Failure> {
+    match args.findings.as_deref() {
+        None => Ok(Vec::new()),
+        Some(path) if path.as_os_str() == STDIN => Ok(vec![job::stdout_sink("findings")]),
+        Some(path) => {
+            // A report describes one run: what an earlier run left in the file does not belong.
+            match std::fs::File::create(path) {
+                Ok(_) => Ok(vec![job::file_sink("findings", path)?]),
+                Err(error) => Err(Failure::usage(
+                    anyhow::Error::new(error)
+                        .context(format!("cannot write findings to `{}`", path.display())),
+                )),
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! From a plan to a job: opens sources and sinks, and supplies what only the edge of the program knows
+//! (clock, seed, environment).
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::failure::Failure;
+use crate::aggregate::{TimeSettings, TopSpec};
+use crate::clock::Clock;
+use crate::config::{EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+use crate::detect::{DetectSettings, DetectorSet, Network};
+use crate::enrich::OperatorContext;
+use crate::framing::Limits;
+use crate::pipeline::{Job, RunError};
+use crate::record::{FieldId, Filter, Slot};
+use crate::simd::Isa;
+use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
+#[cfg(feature = "kinesis")]
+use crate::source::kinesis::KinesisSource;
+use crate::source::{DemoSource, FileSource, InputIds, Source, StopFlag};
+
+/// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
+/// interface.
+const DEFAULT_TOPS: [&[FieldId]; 5] = [
+    &[FieldId::SrcAddr],
+    &[FieldId::DstAddr],
+    &[FieldId::SrcAddr, FieldId::DstAddr],
+    &[FieldId::DstPort],
+    &[FieldId::InterfaceId],
+];
+
+/// How far into the future a record may end before its clock is taken to be broken.
+const FUTURE_MAX_SECONDS: i64 = 24 * 60 * 60;
+
+/// The environment variable that forces the byte kernels, for bug reports: `scalar`, `sse2`, `avx2` …
+const ISA_VARIABLE: &str = "FLOWGAUGE_ISA";
+
+/// What the caller of [`build`] decides.
+pub(crate) struct Request {
+    pub(crate) engine: EnginePlan,
+    pub(crate) inputs: Inputs,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) tops: Vec<TopSpec>,
+    pub(crate) detectors: Option<DetectorSet>,
+    pub(crate) sinks: Vec<Box<dyn Sink>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stop: StopFlag,
+    pub(crate) progress: Box<dyn FnMut(u64) + Send>,
+}
+
+/// Opened sources.
+pub(crate) struct Inputs {
+    sources: Vec<Box<dyn Source>>,
+    /// Inputs that are known beforehand; event time waits for them.
+    expected_count: usize,
+    /// Whether every input ends by itself.
+    is_bounded: bool,
+}
+
+/// The keys of the default tops.
+pub(crate) fn default_keys() -> Vec<Vec<Slot>> {
+    let slots = |fields: &&[FieldId]| fields.iter().copied().map(Slot::Known).collect();
+    DEFAULT_TOPS.iter().map(slots).collect()
+}
+
+/// The job of a request.
+pub(crate) fn build(request: Request) -> Result<Job, Failure> {
+    let Request { engine, inputs, filter, tops, detectors, sinks, clock, stop, progress } = request;
+    let now = clock.now();
+    Ok(Job {
+        sources: inputs.sources,
+        expected_inputs: inputs.expected_count,
+        thread_count: engine.thread_count().get(),
+        queue_depth: engine.queue_depth,
+        limits: limits(&engine),
+        pane_seconds: whole_seconds(engine.pane),
+        time: TimeSettings {
+            lateness_seconds: whole_seconds(engine.lateness),
+            idle_after: (!inputs.is_bounded).then_some(engine.idle_after),
+            latest_plausible_end: now.saturating_add(FUTURE_MAX_SECONDS),
+        },
+        filter,
+        tops,
+        detectors,
+        sinks,
+        isa: isa()?,
+        seed: RandomState::new().hash_one(0_u8),
+        clock,
+        stop,
+        progress,
+    })
+}
+
+fn whole_seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).expect("durations of a plan are below a day")
+}
+
+/// The framing limits of an engine.
+pub(crate) fn limits(engine: &EnginePlan) -> Limits {
+    let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    Limits {
+        line_bytes_max: bytes(engine.line_max_bytes),
+        inflated_bytes_max: bytes(engine.inflated_max_bytes),
+        ..Limits::default()
+    }
+}
+
+fn isa() -> Result<Isa, Failure> {
+    let Ok(name) = std::env::var(ISA_VARIABLE) else { return Ok(Isa::detect()) };
+    let available = Isa::available();
+    Isa::from_name(&name).filter(|isa| available.contains(isa)).ok_or_else(|| {
+        let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+        Failure::usage(anyhow::anyhow!(
+            "{ISA_VARIABLE} is `{name}`, which this machine doesn't have; use one of {}, or unset it",
+            names.join(", ")
+        ))
+    })
+}
+
+/// Sources over files, bounded.
+pub(crate) fn file_inputs(
+    files: &[PathBuf],
+    format: &crate::record::FormatChoice,
+    engine: &EnginePlan,
+) -> Inputs {
+    let ids = InputIds::default();
+    let thread_count = engine.thread_count().get();
+    let sources = FileSource::split(files, format, &limits(engine), thread_count, &ids);
+    Inputs { sources, expected_count: files.len(), is_bounded: true }
+}
+
+/// The sources of a plan.
+pub(crate) fn plan_inputs(
+    plans: &[SourcePlan],
+    engine: &EnginePlan,
+    clock: &Arc<dyn Clock>,
+) -> Result<Inputs, Failure> {
+    let ids = Arc::new(InputIds::default());
+    let mut inputs = Inputs { sources: Vec::new(), expected_count: 0, is_bounded: true };
+    for plan in plans {
+        let name = plan.name.clone();
+        match &plan.kind {
+            SourceKind::File { paths } => {
+                let files = crate::source::discover(paths).map_err(Failure::usage)?;
+                let limits = limits(engine);
+                let reader_count = engine.thread_count().get();
+                let readers = FileSource::split(&files, &plan.format, &limits, reader_count, &ids);
+                inputs.sources.extend(readers);
+                inputs.expected_count += files.len();
+            }
+            SourceKind::Stdin => {
+                let stdin = [PathBuf::from(crate::source::STDIN)];
+                let reader = FileSource::split(&stdin, &plan.format, &limits(engine), 1, &ids);
+                inputs.sources.extend(reader);
+                inputs.expected_count += 1;
+                inputs.is_bounded = false;
+            }
+            SourceKind::Demo(settings) => {
+                let layout = plan.format.initial_layout();
+                let clock = Arc::clone(clock);
+                let source = DemoSource::new(&name, settings, layout, &ids, clock);
+                inputs.sources.push(Box::new(source));
+                inputs.is_bounded = false;
+            }
+            #[cfg(feature = "kinesis")]
+            SourceKind::Kinesis(settings) => {
+                let format = plan.format.clone();
+                let ids = Arc::clone(&ids);
+                let clock = Arc::clone(clock);
+                let source = KinesisSource::new(name, settings.clone(), format, ids, clock);
+                inputs.sources.push(Box::new(source));
+                inputs.is_bounded = false;
+            }
+        }
+    }
+    Ok(inputs)
+}
+
+/// The sinks of a plan, opened.
+pub(crate) fn plan_sinks(plans: &[SinkPlan]) -> Result<Vec<Box<dyn Sink>>, Failure> {
+    plans
+        .iter()
+        .map(|plan| match &plan.kind {
+            SinkKind::Stdout => Ok(stdout_sink(&plan.name)),
+            SinkKind::File { path } => file_sink(&plan.name, path),
+        })
+        .collect()
+}
+
+/// Findings to standard output.
+pub(crate) fn stdout_sink(name: &str) -> Box<dyn Sink> {
+    Box::new(StdoutSink::new(name.to_owned(), encode::ndjson::encode))
+}
+
+/// Findings to the end of a file.
+pub(crate) fn file_sink(name: &str, path: &Path) -> Result<Box<dyn Sink>, Failure> {
+    let sink = FileSink::open(name.to_owned(), path, encode::ndjson::encode);
+    Ok(Box::new(sink.map_err(Failure::usage)?))
+}
+
+/// Detectors that know what the context files say.
+pub(crate) fn detectors(
+    settings: &DetectSettings,
+    context_files: &[PathBuf],
+    engine: &EnginePlan,
+) -> Result<DetectorSet, Failure> {
+    let mut operator = OperatorContext::default();
+    for path in context_files {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read context file `{}`", path.display()))
+            .map_err(Failure::Usage)?;
+        let one = OperatorContext::from_json(&text)
+            .with_context(|| format!("context file `{}`", path.display()))
+            .map_err(Failure::Usage)?;
+        operator.merge(one);
+    }
+    let network = Network {
+        inside: operator.vpc_cidrs,
+        allowlisted: operator.allowlisted_scanners,
+        nat_gateways: operator.nat_gateways,
+    };
+    Ok(DetectorSet::new(settings, network, whole_seconds(engine.pane)))
+}
+
+/// How a failed run is told.
+pub(crate) fn run_failure(error: RunError) -> Failure {
+    match error {
+        RunError::Sink(SinkError::Closed { .. }) => Failure::OutputClosed,
+        other => Failure::running(other),
+    }
+}

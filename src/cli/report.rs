@@ -1,0 +1,210 @@
+//! The report for people: aligned, with units, most important figures first.
+
+use std::fmt::Write as _;
+
+use crate::aggregate::{Metric, TopAnswer, TopSpec};
+use crate::pipeline::{RunReport, per_second};
+use crate::record::{FaultKind, Slot};
+use crate::units::{ByteCount, Grouped};
+
+/// Malformed samples that the text report shows; JSON has them all.
+const SAMPLES_SHOWN: usize = 5;
+
+/// Characters of a malformed line that the report shows.
+const SAMPLE_CHARS_SHOWN: usize = 100;
+
+/// The report as text.
+pub(crate) fn text(report: &RunReport, thread_count: usize) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _infallible = write_all(&mut out, report, thread_count);
+    out
+}
+
+fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::fmt::Result {
+    let inputs = &report.inputs;
+    let totals = &inputs.totals;
+    let seconds = report.elapsed.as_secs_f64();
+    let grouped = |count: u64| Grouped(u128::from(count));
+    writeln!(
+        out,
+        "Input      {} {}, {} read, {} of text",
+        grouped(inputs.input_count),
+        if inputs.input_count == 1 { "input" } else { "inputs" },
+        ByteCount(u128::from(inputs.bytes_read)),
+        ByteCount(u128::from(inputs.bytes_decoded)),
+    )?;
+    let parts = [
+        (totals.ok, "ok"),
+        (totals.nodata, "without data"),
+        (totals.skipdata, "skipped by AWS"),
+        (totals.faults.total(), "malformed"),
+        (totals.filtered, "filtered out"),
+        (totals.late, "late"),
+        (totals.headers, "headers"),
+        (totals.control, "control messages"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{} {name}", grouped(*count)))
+        .collect();
+    writeln!(out, "Records    {} ({})", grouped(totals.records()), parts.join(", "))?;
+    writeln!(
+        out,
+        "Actions    {} ACCEPT, {} REJECT",
+        grouped(totals.accept),
+        grouped(totals.reject)
+    )?;
+    writeln!(out, "Traffic    {}, {} packets", ByteCount(totals.bytes), Grouped(totals.packets))?;
+    if let (Some(first), Some(last)) = (totals.first_start, totals.last_end) {
+        writeln!(out, "Time       {first} to {last}")?;
+    }
+    writeln!(
+        out,
+        "Speed      {} records/s, {}/s, {seconds:.2} s on {thread_count} {}",
+        grouped(per_second(totals.records(), seconds)),
+        ByteCount(u128::from(per_second(inputs.bytes_decoded, seconds))),
+        if thread_count == 1 { "thread" } else { "threads" },
+    )?;
+    write_protocols(out, report)?;
+    for (spec, answer) in report.tops.iter().zip(&report.answers) {
+        write_top(out, spec, answer)?;
+    }
+    write_findings(out, report)?;
+    write_malformed(out, report)?;
+    for input in &inputs.failed {
+        writeln!(out, "\nIncomplete: {}: {}", input.name, input.message)?;
+    }
+    Ok(())
+}
+
+fn write_protocols(out: &mut String, report: &RunReport) -> std::fmt::Result {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (number, sums) in report.inputs.totals.by_protocol.iter().enumerate() {
+        if sums.flows > 0 {
+            rows.push(vec![
+                protocol_name(number),
+                Grouped(u128::from(sums.flows)).to_string(),
+                Grouped(sums.packets).to_string(),
+                ByteCount(sums.bytes).to_string(),
+            ]);
+        }
+    }
+    write_table(out, "Protocols", &["protocol", "flows", "packets", "bytes"], 1, &rows)
+}
+
+fn write_top(out: &mut String, spec: &TopSpec, answer: &TopAnswer) -> std::fmt::Result {
+    let names: Vec<&str> = spec.by.iter().map(Slot::name).collect();
+    let title = format!(
+        "Top {} by {} ({} of {} keys)",
+        names.join(", "),
+        spec.metric.name(),
+        answer.rows.len(),
+        Grouped(u128::from(answer.matching_count)),
+    );
+    let mut head = Vec::new();
+    if spec.window_seconds.is_some() {
+        head.push("window");
+    }
+    head.extend(&names);
+    let text_columns = head.len();
+    let distinct = match &spec.metric {
+        Metric::Distinct(slot) => Some(format!("distinct {}", slot.name())),
+        _ => None,
+    };
+    head.extend(distinct.as_deref());
+    head.extend(["bytes", "packets", "flows"]);
+    let mut rows = Vec::new();
+    for row in &answer.rows {
+        let mut cells: Vec<String> = row.window_start.iter().map(ToString::to_string).collect();
+        cells.extend(row.key.iter().cloned());
+        if distinct.is_some() {
+            cells.push(Grouped(u128::from(row.distinct.unwrap_or(0))).to_string());
+        }
+        cells.push(ByteCount(row.sums.bytes).to_string());
+        cells.push(Grouped(row.sums.packets).to_string());
+        cells.push(Grouped(u128::from(row.sums.flows)).to_string());
+        rows.push(cells);
+    }
+    write_table(out, &title, &head, text_columns, &rows)
+}
+
+fn write_findings(out: &mut String, report: &RunReport) -> std::fmt::Result {
+    let rows: Vec<Vec<String>> = report
+        .findings_by_kind
+        .iter()
+        .map(|(kind, count)| vec![kind.name().to_owned(), Grouped(u128::from(*count)).to_string()])
+        .collect();
+    write_table(out, "Findings", &["kind", "count"], 1, &rows)
+}
+
+fn write_malformed(out: &mut String, report: &RunReport) -> std::fmt::Result {
+    let faults = &report.inputs.totals.faults;
+    if faults.total() == 0 {
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = FaultKind::ALL
+        .into_iter()
+        .filter(|kind| faults.count(*kind) > 0)
+        .map(|kind| vec![kind.to_string(), Grouped(u128::from(faults.count(kind))).to_string()])
+        .collect();
+    write_table(out, "Malformed", &["reason", "records"], 1, &rows)?;
+    for sample in report.inputs.malformed_samples.iter().take(SAMPLES_SHOWN) {
+        let text: String = sample.text.chars().take(SAMPLE_CHARS_SHOWN).collect();
+        writeln!(out, "  {}: {}: {}", sample.origin, sample.reason, text.escape_debug())?;
+    }
+    Ok(())
+}
+
+/// Writes a table: the first `text_columns` to the left, figures to the right.
+fn write_table(
+    out: &mut String,
+    title: &str,
+    head: &[&str],
+    text_columns: usize,
+    rows: &[Vec<String>],
+) -> std::fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    writeln!(out, "\n{title}")?;
+    let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            if column < text_columns {
+                write!(line, "  {cell:<width$}")?;
+            } else {
+                write!(line, "  {cell:>width$}")?;
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// The name that people know, with IANA's number.
+fn protocol_name(number: usize) -> String {
+    let name = match number {
+        1 => "ICMP",
+        2 => "IGMP",
+        4 => "IPv4 in IP",
+        6 => "TCP",
+        17 => "UDP",
+        41 => "IPv6 in IP",
+        47 => "GRE",
+        50 => "ESP",
+        51 => "AH",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        _ => return number.to_string(),
+    };
+    format!("{name} ({number})")
+}

@@ -1,0 +1,233 @@
+//! `flowgauge validate`: says what a configuration would run, or everything that is wrong with it.
+//!
+//! Beyond the text of the file it looks at the files that are named in it: sources must have files,
+//! context must be readable, directories of sinks must exist. Nothing is started or written.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::config::{
+    ConfigError, ConfigFault, FileMention, FileRole, Plan, SinkKind, SourceKind, read_file,
+};
+use crate::detect::DetectSettings;
+use crate::enrich::OperatorContext;
+use crate::finding::FindingKind;
+use crate::record::FormatChoice;
+use crate::source::{DiscoverError, discover};
+use crate::units::duration_text;
+
+/// Arguments of `flowgauge validate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: flowgauge validate -c flowgauge.toml")]
+pub(crate) struct ValidateArgs {
+    /// The configuration to check.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Why `validate` did not say `ok`. Bad configuration and bad usage are one exit code, 2; a closed
+/// output is a failure while running.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ValidateError {
+    /// The configuration is unreadable or faulty; every fault is in the message.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The result could not be printed.
+    #[error("cannot print the result")]
+    Output(#[source] io::Error),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ValidateArgs) -> Result<(), Failure> {
+    validate(args, &mut io::stdout().lock()).map_err(|error| match error {
+        ValidateError::Config(fault) => Failure::usage(fault),
+        ValidateError::Output(fault) => Failure::output(fault),
+    })
+}
+
+/// Checks the configuration and prints `FILE: ok` and what would run to `out`.
+///
+/// # Errors
+/// [`ValidateError::Config`] with every fault of the file.
+pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<(), ValidateError> {
+    let mut reading = read_file(&args.config)?;
+    let faults: Vec<ConfigFault> = reading.files().iter().filter_map(file_fault).collect();
+    for fault in faults {
+        reading.add_fault(fault);
+    }
+    let plan = reading.into_plan()?;
+    print_summary(&args.config, &plan, out).map_err(ValidateError::Output)
+}
+
+/// What is wrong with a file that the configuration names.
+fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
+    let path = &mention.path;
+    let message = match mention.role {
+        FileRole::Source => match discover(std::slice::from_ref(path)) {
+            Ok(_) => return None,
+            Err(DiscoverError::Unreadable { path, source }) => {
+                format!("cannot look into `{}`: {source}", path.display())
+            }
+            Err(error) => error.to_string(),
+        },
+        FileRole::Context => match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let reason = context_fault(&text)?;
+                format!("context file `{}` is not usable: {reason}", path.display())
+            }
+            Err(error) => format!("cannot read context file `{}`: {error}", path.display()),
+        },
+        FileRole::Sink if path.is_dir() => {
+            format!("`{}` is a directory; name a file in it", path.display())
+        }
+        FileRole::Sink => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
+            if directory.is_dir() {
+                return None;
+            }
+            format!("there is no directory `{}`; create it, or change `path`", directory.display())
+        }
+    };
+    Some(ConfigFault { line: mention.line, column: mention.column, message })
+}
+
+/// Why the text is not a context file.
+fn context_fault(text: &str) -> Option<String> {
+    OperatorContext::from_json(text).err().map(|error| error.to_string())
+}
+
+fn print_summary(file: &Path, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}: ok", file.display())?;
+    let engine = &plan.engine;
+    writeln!(
+        out,
+        "engine: {} threads, panes of {}, lateness {}",
+        engine.thread_count(),
+        duration_text(engine.pane),
+        duration_text(engine.lateness),
+    )?;
+    for source in &plan.sources {
+        let format = match &source.format {
+            FormatChoice::Auto => "format auto".to_owned(),
+            FormatChoice::Fixed(layout) => format!("format of {} fields", layout.field_count()),
+        };
+        writeln!(out, "source {}: {}, {format}", source.name, source_text(&source.kind))?;
+    }
+    for path in &plan.context {
+        writeln!(out, "context: {}", path.display())?;
+    }
+    writeln!(out, "detectors: {}", enabled_detectors(&plan.detectors).join(", "))?;
+    for sink in &plan.sinks {
+        let target = match &sink.kind {
+            SinkKind::Stdout => "standard output".to_owned(),
+            SinkKind::File { path } => format!("the end of {}", path.display()),
+        };
+        writeln!(out, "sink {}: findings to {target}", sink.name)?;
+    }
+    Ok(())
+}
+
+fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
+    let DetectSettings {
+        port_scan,
+        host_sweep,
+        ssh_bruteforce,
+        rdp_bruteforce,
+        remote_access_attempt,
+    } = detectors;
+    let all = [
+        (FindingKind::PortScan, port_scan.enabled),
+        (FindingKind::HostSweep, host_sweep.enabled),
+        (FindingKind::SshBruteforce, ssh_bruteforce.enabled),
+        (FindingKind::RdpBruteforce, rdp_bruteforce.enabled),
+        (FindingKind::RemoteAccessAttempt, remote_access_attempt.enabled),
+    ];
+    all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
+}
+
+fn source_text(kind: &SourceKind) -> String {
+    match kind {
+        SourceKind::File { paths } => {
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            format!("files of {}", paths.join(", "))
+        }
+        SourceKind::Stdin => "standard input".to_owned(),
+        SourceKind::Demo(_) => "generated records".to_owned(),
+        #[cfg(feature = "kinesis")]
+        SourceKind::Kinesis(settings) => {
+            format!("Kinesis stream {}", settings.stream.stream_name())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Validates `text` in a directory with `logs/a.log`, `context.json` and `list.json` (not an
+    /// object); `ROOT` in `text` stands for the directory, and again in the result.
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let root = tempfile::tempdir().unwrap();
+        let root_text = root.path().to_str().unwrap().to_owned();
+        std::fs::create_dir(root.path().join("logs")).unwrap();
+        std::fs::write(root.path().join("logs/a.log"), "x\n").unwrap();
+        std::fs::write(root.path().join("context.json"), "{}").unwrap();
+        std::fs::write(root.path().join("list.json"), "[]").unwrap();
+        let config = root.path().join("f.toml");
+        std::fs::write(&config, text.replace("ROOT", &root_text)).unwrap();
+        let mut out = Vec::new();
+        let result = validate(&ValidateArgs { config }, &mut out)
+            .map(|()| String::from_utf8(out).unwrap().replace(&root_text, "ROOT"));
+        let result = result.map_err(|error| error.to_string().replace(&root_text, "ROOT"));
+        assert_eq!(result.as_deref().map_err(String::as_str), expected);
+    }
+
+    #[test]
+    fn a_good_file_says_what_would_run() {
+        check(
+            "[engine]\nthreads = 2\n[sources.logs]\ntype = 'file'\npaths = ['ROOT/logs', 'ROOT/l*/*.log']\n\
+             [sources.demo]\ntype = 'demo'\nformat = 'v2'\n[enrich]\ncontext = ['ROOT/context.json']\n\
+             [detectors.port_scan]\nenabled = false\n\
+             [sinks.out]\ntype = 'file'\npath = 'ROOT/out.ndjson'\n",
+            Ok("ROOT/f.toml: ok\n\
+                engine: 2 threads, panes of 60s, lateness 10m\n\
+                source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
+                source demo: generated records, format of 14 fields\n\
+                context: ROOT/context.json\n\
+                detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt\n\
+                sink out: findings to the end of ROOT/out.ndjson\n"),
+        );
+    }
+
+    #[test]
+    fn faults_of_the_file_and_of_what_it_names_come_together() {
+        check(
+            "[engine]\npane = 0\n[sources.logs]\ntype = 'file'\npaths = ['ROOT/logs',\n 'ROOT/absent']\n\
+             [enrich]\ncontext = [\n 'ROOT/none.json',\n 'ROOT/list.json']\n\
+             [sinks.out]\ntype = 'file'\npath = 'ROOT/no/out.ndjson'\n",
+            Err(
+                "ROOT/f.toml:2:1: field `engine.pane` is `0`; it must be 1s to 1h; remove the line to use 60s\n\
+                 ROOT/f.toml:6:2: no such file or directory: `ROOT/absent`\n\
+                 ROOT/f.toml:9:2: cannot read context file `ROOT/none.json`: No such file or directory (os error 2)\n\
+                 ROOT/f.toml:10:2: context file `ROOT/list.json` is not usable: invalid type: sequence, expected a map at line 1 column 0\n\
+                 ROOT/f.toml:13:1: there is no directory `ROOT/no`; create it, or change `path`",
+            ),
+        );
+    }
+
+    #[test]
+    fn a_sink_needs_a_file() {
+        check(
+            "[sources.demo]\ntype = 'demo'\n[sinks.out]\ntype = 'file'\npath = 'ROOT/logs'\n",
+            Err("ROOT/f.toml:5:1: `ROOT/logs` is a directory; name a file in it"),
+        );
+    }
+
+    #[test]
+    fn an_absent_file_is_named() {
+        let args = ValidateArgs { config: "/absent/f.toml".into() };
+        let error = validate(&args, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the configuration file `/absent/f.toml`");
+    }
+}

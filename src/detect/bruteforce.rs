@@ -1,0 +1,432 @@
+//! Guessing of logins: a client opens session after session to a login service.
+//!
+//! A session is a client port, so neither the number of records nor a connection that lasts over many
+//! panes counts as more than one. Only short answered sessions count. Three signs: many sessions to one
+//! server within minutes; fewer per minute over hours; and a spray over several servers. Inside hosts
+//! that reach many servers are management hosts and must show the first sign.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::episode::{Episodes, Sighting};
+use super::outcome::{Outcome, TCP};
+use super::pane::{PaneView, Seen};
+use super::report::{Draft, confidence, spelled};
+use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
+use crate::aggregate::Contact;
+use crate::finding::{Evidence, Finding, FindingKind, Severity};
+use crate::net::Addr;
+use crate::units::{PaneIndex, UnixSeconds};
+
+/// Longest session in packets from the client that may be a failed login: a handshake, a key exchange
+/// and some six tries take about 30.
+const SESSION_PACKETS_MAX: u64 = 40;
+
+/// Longest session in bytes from the client that may be a failed login.
+const SESSION_BYTES_MAX: u64 = 10_000;
+
+/// How many servers of a spray must be tried in a window.
+const SPRAY_SERVERS_MIN: usize = 3;
+
+/// `[detectors.ssh_bruteforce]` and `[detectors.rdp_bruteforce]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BruteforceSettings {
+    /// Whether to look for guessed logins.
+    pub enabled: bool,
+    /// TCP ports of the login service; left out, 22 for SSH and 3389 for RDP.
+    pub ports: Option<Vec<u16>>,
+    /// Sessions to one server within `window_seconds`, 2 to 100000.
+    pub sessions_min: u32,
+    /// The short window, 60 to 86400.
+    pub window_seconds: u32,
+    /// Sessions to one server within `slow_window_seconds`, 2 to 100000.
+    pub slow_sessions_min: u32,
+    /// The long window, `window_seconds` to 86400.
+    pub slow_window_seconds: u32,
+    /// Sessions from one outside client to three or more servers within `window_seconds`, at least two
+    /// to each on average, 2 to 100000.
+    pub spray_sessions_min: u32,
+    /// An inside client with sessions to more servers than this within `slow_window_seconds` is a
+    /// management host, 1 to 65536.
+    pub management_hosts_min: u32,
+    /// Sessions kept over all pairs of hosts, 1000 to 1000000000; a session takes about 24 bytes.
+    pub tracked_max: u32,
+}
+
+impl Default for BruteforceSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ports: None,
+            sessions_min: 8,
+            window_seconds: 600,
+            slow_sessions_min: 40,
+            slow_window_seconds: 14_400,
+            spray_sessions_min: 20,
+            management_hosts_min: 8,
+            tracked_max: 1_000_000,
+        }
+    }
+}
+
+impl BruteforceSettings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let usual = Self::default();
+        let sessions = 2..=100_000;
+        if self.ports.as_ref().is_some_and(Vec::is_empty) {
+            return Err(SettingsError::Empty { field: "ports" });
+        }
+        check_range("sessions_min", self.sessions_min, sessions.clone(), usual.sessions_min)?;
+        check_range(
+            "slow_sessions_min",
+            self.slow_sessions_min,
+            sessions.clone(),
+            usual.slow_sessions_min,
+        )?;
+        check_range(
+            "spray_sessions_min",
+            self.spray_sessions_min,
+            sessions,
+            usual.spray_sessions_min,
+        )?;
+        let windows = 60..=WINDOW_SECONDS_MAX;
+        check_range("window_seconds", self.window_seconds, windows.clone(), usual.window_seconds)?;
+        check_range(
+            "slow_window_seconds",
+            self.slow_window_seconds,
+            windows,
+            usual.slow_window_seconds,
+        )?;
+        check_order(
+            ("window_seconds", self.window_seconds),
+            ("slow_window_seconds", self.slow_window_seconds),
+        )?;
+        check_range(
+            "management_hosts_min",
+            self.management_hosts_min,
+            1..=65_536,
+            usual.management_hosts_min,
+        )?;
+        check_range("tracked_max", self.tracked_max, 1000..=1_000_000_000, usual.tracked_max)
+    }
+}
+
+/// The login services that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Login {
+    Ssh,
+    Rdp,
+}
+
+impl Login {
+    const fn usual_port(self) -> u16 {
+        match self {
+            Self::Ssh => 22,
+            Self::Rdp => 3389,
+        }
+    }
+
+    const fn kind(self) -> FindingKind {
+        match self {
+            Self::Ssh => FindingKind::SshBruteforce,
+            Self::Rdp => FindingKind::RdpBruteforce,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ssh => "SSH",
+            Self::Rdp => "RDP",
+        }
+    }
+}
+
+/// A session by its client port, and in which panes it was seen first and last.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    port: u16,
+    first_pane: PaneIndex,
+    last_pane: PaneIndex,
+    start: UnixSeconds,
+}
+
+/// The sessions of one pair, in the order of client ports.
+#[derive(Debug, Default)]
+struct Sessions {
+    list: Vec<Session>,
+    /// Whether a pane had more sessions than a contact counts.
+    is_lower_bound: bool,
+}
+
+impl Sessions {
+    fn add(&mut self, pane: PaneIndex, expired: PaneIndex, contact: &Contact) {
+        for port in contact.client_ports.as_slice() {
+            match self.list.binary_search_by_key(port, |session| session.port) {
+                Ok(position) => self.list[position].last_pane = pane,
+                Err(position) => {
+                    let (first_pane, start) = (pane, contact.first_start);
+                    let session = Session { port: *port, first_pane, last_pane: pane, start };
+                    self.list.insert(position, session);
+                }
+            }
+        }
+        self.is_lower_bound |= contact.client_ports.is_saturated();
+        self.list.retain(|session| session.last_pane > expired);
+    }
+
+    /// Sessions that began after the pane `before`.
+    fn begun(&self, before: PaneIndex) -> impl Iterator<Item = &Session> {
+        self.list.iter().filter(move |session| session.first_pane > before)
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    servers: BTreeMap<Addr, Sessions>,
+    last_pane: PaneIndex,
+}
+
+/// A pair, or a client's pairs together, over a threshold.
+#[derive(Debug)]
+struct Trip {
+    servers: Vec<Addr>,
+    sessions: u64,
+    threshold: u32,
+    window_seconds: u32,
+    variant: &'static str,
+    first_seen: UnixSeconds,
+}
+
+/// The detector's memory.
+#[derive(Debug)]
+pub(super) struct Bruteforce {
+    login: Login,
+    ports: Vec<u16>,
+    settings: BruteforceSettings,
+    clients: BTreeMap<Addr, Client>,
+    /// By client and, unless it is a spray, server.
+    episodes: Episodes<(Addr, Option<Addr>)>,
+    evictions: u64,
+    inexact_until: PaneIndex,
+}
+
+impl Bruteforce {
+    pub(super) fn new(login: Login, settings: BruteforceSettings) -> Self {
+        let tracked_max = settings.tracked_max as usize;
+        Self {
+            login,
+            ports: settings.ports.clone().unwrap_or_else(|| vec![login.usual_port()]),
+            clients: BTreeMap::new(),
+            episodes: Episodes::new(settings.slow_window_seconds, tracked_max),
+            evictions: 0,
+            inexact_until: PaneIndex(i64::MIN),
+            settings,
+        }
+    }
+
+    pub(super) const fn evictions(&self) -> u64 {
+        self.evictions + self.episodes.evictions()
+    }
+
+    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        if !self.settings.enabled {
+            return;
+        }
+        let logins: Vec<Seen<'_>> =
+            view.contacts().filter(|seen| self.is_login(view, seen)).collect();
+        for of_client in logins.chunk_by(|one, other| one.key.client == other.key.client) {
+            self.on_client(of_client, view, out);
+        }
+        self.forget(view);
+        self.episodes.end_pane(view.index().end(view.pane_seconds));
+    }
+
+    fn is_login(&self, view: &PaneView<'_>, seen: &Seen<'_>) -> bool {
+        let forward = seen.contact.forward.tally();
+        let sessions = seen.contact.client_ports.len() as u64;
+        seen.key.protocol == TCP
+            && self.ports.contains(&seen.key.port)
+            && seen.outcome == Outcome::Answered
+            && !view.network.is_exempt_actor(seen.key.client)
+            // Traffic that both ends logged may count twice, which the limits leave room for.
+            && forward.packets <= SESSION_PACKETS_MAX * sessions.max(forward.flows.into())
+            && forward.bytes <= SESSION_BYTES_MAX * sessions.max(forward.flows.into())
+    }
+
+    fn on_client(&mut self, logins: &[Seen<'_>], view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let client = logins[0].key.client;
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        let state = self
+            .clients
+            .entry(client)
+            .or_insert_with(|| Client { servers: BTreeMap::new(), last_pane: view.index() });
+        state.last_pane = view.index();
+        for seen in logins {
+            let sessions = state.servers.entry(seen.key.server).or_default();
+            sessions.add(view.index(), expired, seen.contact);
+        }
+        let inside = view.network.is_inside(client);
+        let trips = trips(&self.settings, state, inside, view, logins);
+        let is_lower_bound = state.servers.values().any(|sessions| sessions.is_lower_bound);
+        for trip in trips {
+            out.extend(self.report(client, &trip, is_lower_bound, view, logins));
+        }
+    }
+
+    fn report(
+        &mut self,
+        client: Addr,
+        trip: &Trip,
+        is_lower_bound: bool,
+        view: &PaneView<'_>,
+        logins: &[Seen<'_>],
+    ) -> Option<Finding> {
+        let of_trip = |seen: &&Seen<'_>| trip.servers.binary_search(&seen.key.server).is_ok();
+        let contacts = || logins.iter().filter(of_trip).map(|seen| seen.contact);
+        let server = match trip.servers[..] {
+            [server] => Some(server),
+            _ => None,
+        };
+        let last_seen = contacts().map(|contact| contact.last_end).max()?;
+        let sighting = Sighting { first_seen: trip.first_seen, last_seen, size: trip.sessions };
+        let report = self.episodes.note((client, server), sighting)?;
+        let service = self.login.name();
+        let whom = match server {
+            Some(server) => server.to_string(),
+            None => format!("{} hosts", trip.servers.len()),
+        };
+        let flows: u64 = contacts().map(|contact| u64::from(contact.forward.tally().flows)).sum();
+        let packets: u64 = contacts().map(|contact| contact.forward.tally().packets).sum();
+        let ports: BTreeSet<u16> =
+            logins.iter().filter(of_trip).map(|seen| seen.key.port).collect();
+        let draft = Draft {
+            kind: self.login.kind(),
+            severity: Severity::High,
+            confidence: confidence(trip.sessions, trip.threshold.into()),
+            title: format!(
+                "{client} opened {} short {service} sessions to {whom} within {}",
+                trip.sessions,
+                spelled(trip.window_seconds)
+            ),
+            actor: client,
+            identity: (server.into_iter().collect(), Vec::new()),
+            targets: trip.servers.clone(),
+            ports: ports.into_iter().collect(),
+            last_seen,
+            window_seconds: trip.window_seconds,
+            evidence: BTreeMap::from([
+                ("variant", Evidence::Word(trip.variant)),
+                ("sessions", Evidence::Count(trip.sessions)),
+                ("distinct_hosts", Evidence::Count(trip.servers.len() as u64)),
+                ("flows", Evidence::Count(flows)),
+                ("packets_per_flow", Evidence::Count(packets / flows.max(1))),
+            ]),
+            context: view.context(contacts()),
+            exact: !is_lower_bound && view.index() > self.inexact_until,
+        };
+        Some(draft.finding(report, view))
+    }
+
+    /// Forgets clients that were quiet for the long window, and the quietest ones if there are too many
+    /// sessions.
+    fn forget(&mut self, view: &PaneView<'_>) {
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        self.clients.retain(|_, client| client.last_pane > expired);
+        let size = |client: &Client| -> usize {
+            client.servers.values().map(|sessions| sessions.list.len().max(1)).sum()
+        };
+        let tracked_max = self.settings.tracked_max as usize;
+        let mut tracked: usize = self.clients.values().map(size).sum();
+        if tracked <= tracked_max {
+            return;
+        }
+        let mut by_quiet: Vec<(PaneIndex, Addr)> =
+            self.clients.iter().map(|(addr, client)| (client.last_pane, *addr)).collect();
+        by_quiet.sort_unstable();
+        for (_, addr) in by_quiet {
+            if tracked <= tracked_max - tracked_max / 10 {
+                break;
+            }
+            let client = self.clients.remove(&addr).expect("listed from the table");
+            tracked -= size(&client);
+            self.evictions += 1;
+        }
+        self.inexact_until = PaneIndex(view.index().0 + (view.index().0 - expired.0));
+    }
+}
+
+/// What of a client is over a threshold: a spray, or else pairs.
+fn trips(
+    settings: &BruteforceSettings,
+    client: &Client,
+    inside: bool,
+    view: &PaneView<'_>,
+    logins: &[Seen<'_>],
+) -> Vec<Trip> {
+    let before = view.before_window(settings.window_seconds);
+    let before_slow = view.before_window(settings.slow_window_seconds);
+    let reached = |sessions: &Sessions, before| sessions.begun(before).next().is_some();
+    let servers_reached = client.servers.values().filter(|s| reached(s, before_slow)).count();
+    let is_management = inside && servers_reached > settings.management_hosts_min as usize;
+
+    let touched: BTreeSet<Addr> = logins.iter().map(|seen| seen.key.server).collect();
+    let mut pairs: Vec<Trip> = Vec::new();
+    for server in &touched {
+        let sessions = &client.servers[server];
+        let fast = (settings.window_seconds, before, settings.sessions_min, "fast");
+        let slow = (settings.slow_window_seconds, before_slow, settings.slow_sessions_min, "slow");
+        let tripped = [Some(fast), (!is_management).then_some(slow)].into_iter().flatten().find(
+            |(_, before, sessions_min, _)| {
+                sessions.begun(*before).count() >= *sessions_min as usize
+            },
+        );
+        if let Some((window_seconds, before, threshold, variant)) = tripped {
+            pairs.push(Trip {
+                servers: vec![*server],
+                sessions: sessions.begun(before).count() as u64,
+                threshold,
+                window_seconds,
+                variant,
+                first_seen: first_start(sessions, before),
+            });
+        }
+    }
+
+    let recent: Vec<(Addr, &Sessions)> = client
+        .servers
+        .iter()
+        .filter(|(_, sessions)| reached(sessions, before))
+        .map(|(server, sessions)| (*server, sessions))
+        .collect();
+    let sessions: usize = recent.iter().map(|(_, sessions)| sessions.begun(before).count()).sum();
+    let many_pairs = pairs.len() >= SPRAY_SERVERS_MIN;
+    let many_tries = !inside
+        && sessions >= settings.spray_sessions_min as usize
+        && recent.len() >= SPRAY_SERVERS_MIN
+        && sessions >= 2 * recent.len();
+    if !(many_pairs || many_tries) || recent.len() < SPRAY_SERVERS_MIN {
+        return pairs;
+    }
+    vec![Trip {
+        servers: recent.iter().map(|(server, _)| *server).collect(),
+        sessions: sessions as u64,
+        threshold: settings.spray_sessions_min.min(u32::try_from(sessions).unwrap_or(u32::MAX)),
+        window_seconds: settings.window_seconds,
+        variant: "spray",
+        first_seen: recent
+            .iter()
+            .map(|(_, sessions)| first_start(sessions, before))
+            .min()
+            .expect("several servers were reached"),
+    }]
+}
+
+fn first_start(sessions: &Sessions, before: PaneIndex) -> UnixSeconds {
+    sessions.begun(before).map(|session| session.start).min().unwrap_or(UnixSeconds::MAX)
+}

@@ -1,0 +1,398 @@
+//! Horizontal scans: one client tries one port, or pings, on many hosts.
+//!
+//! Two signs, each per client, protocol and port over sliding windows. Most of many targets fail: the
+//! sweep of a closed port. Or, from outside only, nearly all of many targets answer and not a byte of
+//! payload follows: the sweep of an open port, where a crawler would have asked for something. Inside
+//! hosts that all fail on the same high port point to a missing rule, not to a scanner, and are left
+//! out. The ports that a client sweeps become one finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashSet;
+use serde::Deserialize;
+
+use super::distinct::{Attempt, Counts};
+use super::episode::{Episodes, Sighting};
+use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
+use super::pane::{PaneView, Seen};
+use super::report::{Draft, confidence, spelled};
+use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
+use super::tracker::Tracker;
+use crate::finding::{Evidence, Finding, FindingKind, Severity};
+use crate::net::Addr;
+use crate::units::{PaneIndex, UnixSeconds};
+
+/// Ports below this one are swept for in attacks; above it, many inside sources that fail alike share
+/// a misconfiguration.
+const PREVALENCE_PORT_MIN: u16 = 1024;
+
+/// `[detectors.host_sweep]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostSweepSettings {
+    /// Whether to look for sweeps.
+    pub enabled: bool,
+    /// Distinct hosts tried on one port, 2 to 65536.
+    pub hosts_min: u32,
+    /// The short window, 60 to 86400; the only one for sweeps that are answered.
+    pub window_seconds: u32,
+    /// The medium window, `window_seconds` to 86400.
+    pub medium_window_seconds: u32,
+    /// The long window, `medium_window_seconds` to 86400.
+    pub slow_window_seconds: u32,
+    /// Failed hosts among all that were tried, in per cent, 1 to 100.
+    pub failed_share_min_percent: u32,
+    /// When more inside clients than this fail on the same high port, it is not a sweep, 1 to 65536.
+    pub prevalence_max: u32,
+    /// Hosts kept over all clients and ports, 1000 to 1000000000; a host takes about 80 bytes.
+    pub tracked_max: u32,
+}
+
+impl Default for HostSweepSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            hosts_min: 12,
+            window_seconds: 300,
+            medium_window_seconds: 3600,
+            slow_window_seconds: 14_400,
+            failed_share_min_percent: 50,
+            prevalence_max: 6,
+            tracked_max: 1_000_000,
+        }
+    }
+}
+
+impl HostSweepSettings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let usual = Self::default();
+        let windows = 60..=WINDOW_SECONDS_MAX;
+        check_range("hosts_min", self.hosts_min, 2..=65_536, usual.hosts_min)?;
+        check_range("window_seconds", self.window_seconds, windows.clone(), usual.window_seconds)?;
+        check_range(
+            "slow_window_seconds",
+            self.slow_window_seconds,
+            windows,
+            usual.slow_window_seconds,
+        )?;
+        let medium = ("medium_window_seconds", self.medium_window_seconds);
+        check_order(("window_seconds", self.window_seconds), medium)?;
+        check_order(medium, ("slow_window_seconds", self.slow_window_seconds))?;
+        check_range(
+            "failed_share_min_percent",
+            self.failed_share_min_percent,
+            1..=100,
+            usual.failed_share_min_percent,
+        )?;
+        check_range("prevalence_max", self.prevalence_max, 1..=65_536, usual.prevalence_max)?;
+        check_range("tracked_max", self.tracked_max, 1000..=1_000_000_000, usual.tracked_max)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Sweep {
+    client: Addr,
+    protocol: u8,
+    port: u16,
+}
+
+/// A client and port whose counts are over a threshold.
+#[derive(Debug)]
+struct Trip<'a> {
+    sweep: Sweep,
+    window_seconds: u32,
+    before: PaneIndex,
+    counts: Counts,
+    variant: &'static str,
+    last_seen: UnixSeconds,
+    contacts: Vec<Seen<'a>>,
+}
+
+/// One target of one sweep in a pane.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    sweep: Sweep,
+    server: Addr,
+    seen: Seen<'a>,
+}
+
+/// The detector's memory.
+#[derive(Debug)]
+pub(super) struct HostSweep {
+    settings: HostSweepSettings,
+    tracker: Tracker<Sweep, Addr>,
+    episodes: Episodes<(Addr, u8)>,
+    /// Inside clients by the high port on which they failed, with the last pane.
+    failing_inside: BTreeMap<(u8, u16), BTreeMap<Addr, PaneIndex>>,
+    inexact_until: PaneIndex,
+}
+
+impl HostSweep {
+    pub(super) fn new(settings: HostSweepSettings) -> Self {
+        let tracked_max = settings.tracked_max as usize;
+        Self {
+            tracker: Tracker::new(tracked_max),
+            episodes: Episodes::new(settings.slow_window_seconds, tracked_max),
+            failing_inside: BTreeMap::new(),
+            inexact_until: PaneIndex(i64::MIN),
+            settings,
+        }
+    }
+
+    pub(super) const fn evictions(&self) -> u64 {
+        self.tracker.evictions() + self.episodes.evictions()
+    }
+
+    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        if !self.settings.enabled {
+            return;
+        }
+        let trips = self.trips(view);
+        let actor_of = |trip: &Trip<'_>| (trip.sweep.client, trip.sweep.protocol);
+        for of_client in trips.chunk_by(|one, other| actor_of(one) == actor_of(other)) {
+            out.extend(self.report(of_client, view));
+        }
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        if self.tracker.end_pane(expired) {
+            let panes = view.index().0 - expired.0;
+            self.inexact_until = PaneIndex(view.index().0 + panes);
+        }
+        self.episodes.end_pane(view.index().end(view.pane_seconds));
+        self.failing_inside.retain(|_, clients| {
+            clients.retain(|_, last_pane| *last_pane > expired);
+            !clients.is_empty()
+        });
+    }
+
+    /// Adds the pane's attempts and returns the sweeps over a threshold, in order.
+    fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        let mut trips = Vec::new();
+        let mut attempts = Vec::new();
+        let targets = self.targets(view);
+        for group in targets.chunk_by(|one, other| one.sweep == other.sweep) {
+            let sweep = group[0].sweep;
+            attempts.clear();
+            attempts.extend(group.iter().map(attempt_of));
+            self.tracker.add(sweep, view.index(), expired, &attempts);
+            let failed_now = group.iter().any(|target| target.seen.outcome.is_failed());
+            if failed_now && sweep.port >= PREVALENCE_PORT_MIN && is_inside(view, sweep.client) {
+                let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
+                // More than the limit say no more than the limit does.
+                if clients.len() <= self.settings.prevalence_max as usize
+                    || clients.contains_key(&sweep.client)
+                {
+                    clients.insert(sweep.client, view.index());
+                }
+            }
+        }
+        // Only now is the prevalence of this pane known.
+        for group in targets.chunk_by(|one, other| one.sweep == other.sweep) {
+            trips.extend(self.trip(view, group));
+        }
+        trips
+    }
+
+    /// The targets of clients that tried something in vain or barely, now or before, in the order of
+    /// sweeps.
+    fn targets<'a>(&self, view: &PaneView<'a>) -> Vec<Target<'a>> {
+        let is_suspect = |seen: &Seen<'_>| match seen.outcome {
+            Outcome::Bare => !is_inside(view, seen.key.client),
+            outcome => outcome.is_failed(),
+        };
+        let mut suspects: HashSet<Sweep> = HashSet::new();
+        for seen in view.contacts().filter(|seen| is_of_sweeps(seen) && is_suspect(seen)) {
+            suspects.insert(sweep_of(seen.key.client, &seen));
+        }
+        suspects.retain(|sweep| !view.network.is_exempt_actor(sweep.client));
+
+        let mut targets = Vec::new();
+        for seen in view.contacts().filter(is_of_sweeps) {
+            let mut add = |client: Addr, server: Addr| {
+                let sweep = sweep_of(client, &seen);
+                if suspects.contains(&sweep) || self.tracker.contains(&sweep) {
+                    targets.push(Target { sweep, server, seen });
+                }
+            };
+            add(seen.key.client, seen.key.server);
+            if seen.key.port == 0 && !seen.contact.back.is_silent() {
+                // Who of the two asked is unknown, so the answer counts for both.
+                add(seen.key.server, seen.key.client);
+            }
+        }
+        targets.sort_unstable_by_key(|target| (target.sweep, target.server));
+        targets
+    }
+
+    /// The shortest window over its threshold.
+    fn trip<'a>(&self, view: &PaneView<'a>, group: &[Target<'a>]) -> Option<Trip<'a>> {
+        let sweep = group[0].sweep;
+        let inside = is_inside(view, sweep.client);
+        let concerns = |target: &&Target<'_>| {
+            target.seen.outcome.is_failed() || (!inside && target.seen.outcome == Outcome::Bare)
+        };
+        let contacts: Vec<_> = group.iter().filter(concerns).map(|target| target.seen).collect();
+        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
+        if inside && self.is_prevalent(sweep) {
+            return None;
+        }
+        let distinct = self.tracker.get(&sweep)?;
+        let windows = [
+            self.settings.window_seconds,
+            self.settings.medium_window_seconds,
+            self.settings.slow_window_seconds,
+        ];
+        let is_quick = |counts: &Counts| {
+            last_seen.0 - counts.first_seen.0 <= self.settings.window_seconds.into()
+        };
+        windows.into_iter().enumerate().find_map(|(position, window_seconds)| {
+            let before = view.before_window(window_seconds);
+            let counts = distinct.counts(before);
+            let variant = if self.is_failing(&counts, inside) {
+                match sweep.protocol {
+                    UDP => "udp",
+                    ICMP | ICMP_V6 => "icmp",
+                    _ if is_quick(&counts) => "fast",
+                    _ => "slow",
+                }
+            } else if position == 0 && !inside && self.is_bare(&counts) {
+                "accepted"
+            } else {
+                return None;
+            };
+            let contacts = contacts.clone();
+            Some(Trip { sweep, window_seconds, before, counts, variant, last_seen, contacts })
+        })
+    }
+
+    /// Whether many hosts were tried and most failed. Bare answers to an inside client are health
+    /// checks and count as answers; those to an outside one are probes and count on neither side.
+    fn is_failing(&self, counts: &Counts, inside: bool) -> bool {
+        let answered = counts.answered + if inside { counts.bare } else { 0 };
+        let share_percent = counts.failed * 100 / (counts.failed + answered).max(1);
+        counts.failed >= u64::from(self.settings.hosts_min)
+            && share_percent >= u64::from(self.settings.failed_share_min_percent)
+    }
+
+    /// Whether many hosts answered and almost never anything followed.
+    fn is_bare(&self, counts: &Counts) -> bool {
+        let tried = counts.failed + counts.bare;
+        tried >= u64::from(self.settings.hosts_min) && tried >= 4 * counts.answered
+    }
+
+    fn is_prevalent(&self, sweep: Sweep) -> bool {
+        self.failing_inside
+            .get(&(sweep.protocol, sweep.port))
+            .is_some_and(|clients| clients.len() > self.settings.prevalence_max as usize)
+    }
+
+    /// Reports what one client swept with one protocol in this pane.
+    fn report(&mut self, trips: &[Trip<'_>], view: &PaneView<'_>) -> Option<Finding> {
+        let widest = trips
+            .iter()
+            .max_by_key(|trip| trip.counts.failed + trip.counts.bare)
+            .expect("chunks are not empty");
+        let Sweep { client, protocol, .. } = widest.sweep;
+        let hosts_of = |trip: &Trip<'_>| {
+            let distinct = self.tracker.get(&trip.sweep);
+            let before = trip.before;
+            distinct
+                .into_iter()
+                .flat_map(move |distinct| distinct.tried(before))
+                .collect::<Vec<_>>()
+        };
+        let hosts: BTreeSet<Addr> = trips.iter().flat_map(hosts_of).collect();
+        let ports: Vec<u16> =
+            trips.iter().map(|trip| trip.sweep.port).filter(|port| *port != 0).collect();
+        let sum = |part: fn(&Counts) -> u64| trips.iter().map(|trip| part(&trip.counts)).sum();
+        let last_seen = trips.iter().map(|trip| trip.last_seen).max()?;
+        let first_seen = trips.iter().map(|trip| trip.counts.first_seen).min()?;
+        let size = trips.iter().map(|trip| trip.counts.failed + trip.counts.bare).sum();
+        let sighting = Sighting { first_seen, last_seen, size };
+        let report = self.episodes.note((client, protocol), sighting)?;
+        let count = |count: u64| Evidence::Count(count);
+        let draft = Draft {
+            kind: FindingKind::HostSweep,
+            severity: severity(view, client, trips),
+            confidence: confidence(
+                (widest.counts.failed + widest.counts.bare).max(u64::from(self.settings.hosts_min)),
+                u64::from(self.settings.hosts_min),
+            ),
+            title: title(client, protocol, &ports, hosts.len(), widest.window_seconds),
+            actor: client,
+            identity: (Vec::new(), vec![u16::from(protocol)]),
+            targets: hosts.iter().copied().collect(),
+            last_seen,
+            window_seconds: widest.window_seconds,
+            evidence: BTreeMap::from([
+                ("variant", Evidence::Word(widest.variant)),
+                ("distinct_ports", count(ports.len() as u64)),
+                ("distinct_hosts", count(hosts.len() as u64)),
+                ("flows", count(sum(|counts| counts.flows))),
+                ("rejected", count(sum(|counts| counts.rejected))),
+                ("unanswered", count(sum(|counts| counts.unanswered))),
+                ("refused", count(sum(|counts| counts.refused))),
+                ("answered_hosts", count(sum(|counts| counts.answered + counts.bare))),
+            ]),
+            ports,
+            context: view.context(
+                trips.iter().flat_map(|trip| trip.contacts.iter().map(|seen| seen.contact)),
+            ),
+            exact: view.index() > self.inexact_until,
+        };
+        Some(draft.finding(report, view))
+    }
+}
+
+fn is_inside(view: &PaneView<'_>, addr: Addr) -> bool {
+    view.network.is_inside(addr)
+}
+
+fn is_of_sweeps(seen: &Seen<'_>) -> bool {
+    matches!(seen.key.protocol, TCP | UDP | ICMP | ICMP_V6) && seen.outcome != Outcome::NotTried
+}
+
+fn sweep_of(client: Addr, seen: &Seen<'_>) -> Sweep {
+    Sweep { client, protocol: seen.key.protocol, port: seen.key.port }
+}
+
+fn attempt_of(target: &Target<'_>) -> Attempt<Addr> {
+    let forward = target.seen.contact.forward.tally();
+    Attempt {
+        value: target.server,
+        outcome: target.seen.outcome,
+        flows: forward.flows,
+        rejected: forward.rejected,
+        first_start: target.seen.contact.first_start,
+    }
+}
+
+/// Own hosts should never sweep; a sweep that no rule stopped shows more than one that all rules did.
+fn severity(view: &PaneView<'_>, client: Addr, trips: &[Trip<'_>]) -> Severity {
+    let passed = |trip: &Trip<'_>| {
+        let Counts { unanswered, refused, answered, bare, .. } = trip.counts;
+        unanswered + refused + answered + bare > 0
+    };
+    if is_inside(view, client) {
+        Severity::High
+    } else if trips.iter().any(passed) {
+        Severity::Medium
+    } else {
+        Severity::Low
+    }
+}
+
+fn title(client: Addr, protocol: u8, ports: &[u16], hosts: usize, window_seconds: u32) -> String {
+    let what = match (protocol, ports) {
+        (ICMP | ICMP_V6, _) => "ICMP".to_owned(),
+        (UDP, [port]) => format!("UDP port {port}"),
+        (UDP, ports) => format!("{} UDP ports", ports.len()),
+        (_, [port]) => format!("TCP port {port}"),
+        (_, ports) => format!("{} TCP ports", ports.len()),
+    };
+    format!("{client} tried {what} on {hosts} hosts within {}", spelled(window_seconds))
+}

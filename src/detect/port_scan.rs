@@ -1,0 +1,424 @@
+//! Vertical scans: one client tries many ports of one server and gets nowhere on most of them.
+//!
+//! Counted per client, server and protocol: distinct failed ports over three sliding windows, so that
+//! slow scans are found too; a client that is answered on many ports as well is no scanner. A client
+//! that scans several servers is reported once, as a block scan. Thresholds and their peers: Zeek takes
+//! 15 failed ports in five minutes; longer windows and UDP are this program's addition.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::distinct::{Attempt, Counts, Distinct};
+use super::episode::{Episodes, Sighting};
+use super::outcome::{Outcome, TCP, UDP};
+use super::pane::{PaneView, Seen};
+use super::report::{Draft, confidence, spelled};
+use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
+use super::tracker::Tracker;
+use crate::aggregate::TCP_SYN;
+use crate::finding::{Evidence, Finding, FindingKind, Severity};
+use crate::net::Addr;
+use crate::units::{PaneIndex, UnixSeconds};
+
+/// Ports that `traceroute` sends UDP to, one after the other.
+const TRACEROUTE_PORTS: std::ops::RangeInclusive<u16> = 33_434..=33_534;
+
+/// How many servers of a block scan are remembered.
+const BLOCK_SERVERS_MAX: usize = 4096;
+
+/// `[detectors.port_scan]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortScanSettings {
+    /// Whether to look for port scans.
+    pub enabled: bool,
+    /// Distinct failed ports of a host within `window_seconds`, 2 to 65536. Four fifths of it are enough
+    /// within `medium_window_seconds`, two thirds within `slow_window_seconds`; the shortest window that
+    /// has enough is the one reported.
+    pub ports_min: u32,
+    /// The short window, 60 to 86400.
+    pub window_seconds: u32,
+    /// The medium window, `window_seconds` to 86400.
+    pub medium_window_seconds: u32,
+    /// The long window, `medium_window_seconds` to 86400.
+    pub slow_window_seconds: u32,
+    /// Failed ports must be more than this many times the answered ones, 0 to 100.
+    pub failed_per_answered_min: u32,
+    /// From this many scanned hosts on, one finding stands for all of them, 2 to 65536.
+    pub block_hosts_min: u32,
+    /// Ports kept over all pairs of hosts, 1000 to 1000000000; a port takes about 60 bytes.
+    pub tracked_max: u32,
+}
+
+impl Default for PortScanSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ports_min: 15,
+            window_seconds: 300,
+            medium_window_seconds: 3600,
+            slow_window_seconds: 14_400,
+            failed_per_answered_min: 2,
+            block_hosts_min: 3,
+            tracked_max: 1_000_000,
+        }
+    }
+}
+
+impl PortScanSettings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let usual = Self::default();
+        let windows = 60..=WINDOW_SECONDS_MAX;
+        check_range("ports_min", self.ports_min, 2..=65_536, usual.ports_min)?;
+        check_range("window_seconds", self.window_seconds, windows.clone(), usual.window_seconds)?;
+        check_range(
+            "slow_window_seconds",
+            self.slow_window_seconds,
+            windows,
+            usual.slow_window_seconds,
+        )?;
+        let medium = ("medium_window_seconds", self.medium_window_seconds);
+        check_order(("window_seconds", self.window_seconds), medium)?;
+        check_order(medium, ("slow_window_seconds", self.slow_window_seconds))?;
+        check_range(
+            "failed_per_answered_min",
+            self.failed_per_answered_min,
+            0..=100,
+            usual.failed_per_answered_min,
+        )?;
+        check_range("block_hosts_min", self.block_hosts_min, 2..=65_536, usual.block_hosts_min)?;
+        check_range("tracked_max", self.tracked_max, 1000..=1_000_000_000, usual.tracked_max)
+    }
+
+    fn windows(&self) -> [Window; 3] {
+        let ports_min = u64::from(self.ports_min);
+        let share = |numerator: u64, denominator: u64| (ports_min * numerator / denominator).max(2);
+        [
+            Window { seconds: self.window_seconds, ports_min },
+            Window { seconds: self.medium_window_seconds, ports_min: share(4, 5) },
+            Window { seconds: self.slow_window_seconds, ports_min: share(2, 3) },
+        ]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    seconds: u32,
+    ports_min: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Pair {
+    client: Addr,
+    server: Addr,
+    protocol: u8,
+}
+
+/// A pair whose counts are over a threshold.
+#[derive(Debug)]
+struct Trip<'a> {
+    pair: Pair,
+    window: Window,
+    before: PaneIndex,
+    counts: Counts,
+    variant: &'static str,
+    last_seen: UnixSeconds,
+    contacts: Vec<Seen<'a>>,
+}
+
+/// The detector's memory.
+#[derive(Debug)]
+pub(super) struct PortScan {
+    settings: PortScanSettings,
+    tracker: Tracker<Pair, u16>,
+    episodes: Episodes<Pair>,
+    block_episodes: Episodes<Addr>,
+    /// Servers that each block scanner was seen to scan.
+    blocks: BTreeMap<Addr, BTreeSet<Addr>>,
+    inexact_until: PaneIndex,
+}
+
+impl PortScan {
+    pub(super) fn new(settings: PortScanSettings) -> Self {
+        let tracked_max = settings.tracked_max as usize;
+        let quiet_seconds = settings.slow_window_seconds;
+        Self {
+            tracker: Tracker::new(tracked_max),
+            episodes: Episodes::new(quiet_seconds, tracked_max),
+            block_episodes: Episodes::new(quiet_seconds, tracked_max),
+            blocks: BTreeMap::new(),
+            inexact_until: PaneIndex(i64::MIN),
+            settings,
+        }
+    }
+
+    pub(super) const fn evictions(&self) -> u64 {
+        self.tracker.evictions() + self.episodes.evictions() + self.block_episodes.evictions()
+    }
+
+    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        if !self.settings.enabled {
+            return;
+        }
+        let trips = self.trips(view);
+        for of_client in trips.chunk_by(|one, other| one.pair.client == other.pair.client) {
+            self.report(of_client, view, out);
+        }
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        if self.tracker.end_pane(expired) {
+            let panes = view.index().0 - expired.0;
+            self.inexact_until = PaneIndex(view.index().0 + panes);
+        }
+        let now = view.index().end(view.pane_seconds);
+        self.episodes.end_pane(now);
+        self.block_episodes.end_pane(now);
+        self.blocks.retain(|client, _| self.block_episodes.is_open(client));
+    }
+
+    /// Adds the pane's attempts and returns the pairs over a threshold, in order.
+    fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        let tried: Vec<Seen<'a>> = view.contacts().filter(is_of_port_scans).collect();
+        let mut trips = Vec::new();
+        let mut attempts = Vec::new();
+        for group in tried.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
+            let pair = pair_of(&group[0]);
+            let failed_now = group.iter().any(|seen| seen.outcome.is_failed());
+            if !(failed_now || self.tracker.contains(&pair))
+                || view.network.is_exempt_actor(pair.client)
+            {
+                continue;
+            }
+            attempts.clear();
+            attempts.extend(group.iter().map(attempt_of));
+            let distinct = self.tracker.add(pair, view.index(), expired, &attempts);
+            if failed_now {
+                trips.extend(trip(&self.settings, view, pair, group, distinct));
+            }
+        }
+        trips
+    }
+
+    /// Reports what one client did in this pane: pair by pair, or as a block.
+    fn report(&mut self, trips: &[Trip<'_>], view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let client = trips[0].pair.client;
+        let mut servers: BTreeSet<Addr> = trips.iter().map(|trip| trip.pair.server).collect();
+        if servers.len() < self.settings.block_hosts_min as usize
+            && !self.block_episodes.is_open(&client)
+        {
+            out.extend(trips.iter().filter_map(|trip| self.pair_finding(trip, view)));
+            return;
+        }
+        let block = self.blocks.entry(client).or_default();
+        block.append(&mut servers);
+        while block.len() > BLOCK_SERVERS_MAX {
+            block.pop_last();
+        }
+        let (ports, flows) = trips.iter().fold((BTreeSet::new(), 0), |(mut ports, flows), trip| {
+            ports.extend(self.ports_of(trip));
+            (ports, flows + trip.counts.flows)
+        });
+        let block = &self.blocks[&client];
+        let sum = |part: fn(&Counts) -> u64| trips.iter().map(|trip| part(&trip.counts)).sum();
+        let last_seen = latest(trips);
+        let sighting = Sighting {
+            first_seen: trips.iter().map(|trip| trip.counts.first_seen).min().unwrap_or(last_seen),
+            last_seen,
+            size: block.len() as u64,
+        };
+        let Some(report) = self.block_episodes.note(client, sighting) else { return };
+        let widest = trips.iter().max_by_key(|trip| trip.counts.failed).expect("not empty");
+        let draft = Draft {
+            kind: FindingKind::PortScan,
+            severity: severity(view, client, trips),
+            confidence: confidence(widest.counts.failed, widest.window.ports_min),
+            title: format!(
+                "{client} tried {} ports on each of up to {} hosts within {}",
+                ports.len(),
+                block.len(),
+                spelled(widest.window.seconds)
+            ),
+            actor: client,
+            identity: (Vec::new(), Vec::new()),
+            targets: block.iter().copied().collect(),
+            ports: ports.iter().copied().collect(),
+            last_seen,
+            window_seconds: widest.window.seconds,
+            evidence: evidence(&EvidenceParts {
+                variant: "block",
+                ports: ports.len() as u64,
+                hosts: block.len() as u64,
+                flows,
+                rejected: sum(|counts| counts.rejected),
+                unanswered: sum(|counts| counts.unanswered),
+                refused: sum(|counts| counts.refused),
+                answered: sum(|counts| counts.answered),
+            }),
+            context: view.context(contacts_of(trips)),
+            exact: view.index() > self.inexact_until,
+        };
+        out.push(draft.finding(report, view));
+    }
+
+    fn pair_finding(&mut self, trip: &Trip<'_>, view: &PaneView<'_>) -> Option<Finding> {
+        let Trip { pair, window, counts, .. } = trip;
+        let sighting = Sighting {
+            first_seen: counts.first_seen,
+            last_seen: trip.last_seen,
+            size: counts.failed,
+        };
+        let report = self.episodes.note(*pair, sighting)?;
+        let tried = counts.failed + counts.bare;
+        let draft = Draft {
+            kind: FindingKind::PortScan,
+            severity: severity(view, pair.client, std::slice::from_ref(trip)),
+            confidence: confidence(counts.failed, window.ports_min),
+            title: format!(
+                "{} tried {tried} {} ports of {} within {}, {} of them in vain",
+                pair.client,
+                if pair.protocol == UDP { "UDP" } else { "TCP" },
+                pair.server,
+                spelled(window.seconds),
+                counts.failed
+            ),
+            actor: pair.client,
+            identity: (vec![pair.server], vec![u16::from(pair.protocol)]),
+            targets: vec![pair.server],
+            ports: self.ports_of(trip).collect(),
+            last_seen: trip.last_seen,
+            window_seconds: window.seconds,
+            evidence: evidence(&EvidenceParts {
+                variant: trip.variant,
+                ports: tried,
+                hosts: 1,
+                flows: counts.flows,
+                rejected: counts.rejected,
+                unanswered: counts.unanswered,
+                refused: counts.refused,
+                answered: counts.answered,
+            }),
+            context: view.context(contacts_of(std::slice::from_ref(trip))),
+            exact: view.index() > self.inexact_until,
+        };
+        Some(draft.finding(report, view))
+    }
+
+    fn ports_of(&self, trip: &Trip<'_>) -> impl Iterator<Item = u16> {
+        let distinct = self.tracker.get(&trip.pair);
+        distinct.into_iter().flat_map(|distinct| distinct.tried(trip.before))
+    }
+}
+
+fn is_of_port_scans(seen: &Seen<'_>) -> bool {
+    let countable = match seen.key.protocol {
+        TCP => true,
+        UDP => !TRACEROUTE_PORTS.contains(&seen.key.port),
+        _ => false,
+    };
+    countable && seen.outcome != Outcome::NotTried
+}
+
+fn pair_of(seen: &Seen<'_>) -> Pair {
+    let key = seen.key;
+    Pair { client: key.client, server: key.server, protocol: key.protocol }
+}
+
+fn attempt_of(seen: &Seen<'_>) -> Attempt<u16> {
+    let forward = seen.contact.forward.tally();
+    Attempt {
+        value: seen.key.port,
+        outcome: seen.outcome,
+        flows: forward.flows,
+        rejected: forward.rejected,
+        first_start: seen.contact.first_start,
+    }
+}
+
+/// The shortest window over its threshold.
+fn trip<'a>(
+    settings: &PortScanSettings,
+    view: &PaneView<'_>,
+    pair: Pair,
+    group: &[Seen<'a>],
+    distinct: &Distinct<u16>,
+) -> Option<Trip<'a>> {
+    settings.windows().into_iter().find_map(|window| {
+        let before = view.before_window(window.seconds);
+        let counts = distinct.counts(before);
+        let answered_max = counts.answered * u64::from(settings.failed_per_answered_min);
+        if counts.failed < window.ports_min || counts.failed <= answered_max {
+            return None;
+        }
+        let contacts: Vec<_> =
+            group.iter().copied().filter(|seen| seen.outcome.is_failed()).collect();
+        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
+        let span_seconds = last_seen.0 - counts.first_seen.0;
+        let variant = match pair.protocol {
+            UDP => "udp",
+            _ if is_stealthy(&contacts) => "stealth",
+            _ if span_seconds <= settings.window_seconds.into() => "fast",
+            _ => "slow",
+        };
+        Some(Trip { pair, window, before, counts, variant, last_seen, contacts })
+    })
+}
+
+/// Whether most attempts came without SYN: FIN, NULL and Xmas scans.
+fn is_stealthy(contacts: &[Seen<'_>]) -> bool {
+    let without_syn = contacts
+        .iter()
+        .filter(|seen| seen.contact.forward.tcp_flags.is_some_and(|flags| flags & TCP_SYN == 0));
+    without_syn.count() * 2 > contacts.len()
+}
+
+/// Own hosts should never scan; a scan that no rule stopped shows more than one that all rules did.
+fn severity(view: &PaneView<'_>, client: Addr, trips: &[Trip<'_>]) -> Severity {
+    let passed = |trip: &Trip<'_>| {
+        let Counts { unanswered, refused, answered, bare, .. } = trip.counts;
+        unanswered + refused + answered + bare > 0
+    };
+    if view.network.is_inside(client) {
+        Severity::High
+    } else if trips.iter().any(passed) {
+        Severity::Medium
+    } else {
+        Severity::Low
+    }
+}
+
+fn latest(trips: &[Trip<'_>]) -> UnixSeconds {
+    trips.iter().map(|trip| trip.last_seen).max().expect("reported trips are not empty")
+}
+
+fn contacts_of<'a>(trips: &[Trip<'a>]) -> impl Iterator<Item = &'a crate::aggregate::Contact> {
+    trips.iter().flat_map(|trip| trip.contacts.iter().map(|seen| seen.contact))
+}
+
+struct EvidenceParts {
+    variant: &'static str,
+    ports: u64,
+    hosts: u64,
+    flows: u64,
+    rejected: u64,
+    unanswered: u64,
+    refused: u64,
+    answered: u64,
+}
+
+fn evidence(parts: &EvidenceParts) -> BTreeMap<&'static str, Evidence> {
+    BTreeMap::from([
+        ("variant", Evidence::Word(parts.variant)),
+        ("distinct_ports", Evidence::Count(parts.ports)),
+        ("distinct_hosts", Evidence::Count(parts.hosts)),
+        ("flows", Evidence::Count(parts.flows)),
+        ("rejected", Evidence::Count(parts.rejected)),
+        ("unanswered", Evidence::Count(parts.unanswered)),
+        ("refused", Evidence::Count(parts.refused)),
+        ("answered_ports", Evidence::Count(parts.answered)),
+    ])
+}

@@ -1,0 +1,76 @@
+//! From evidence to the finding form: what all detectors write alike.
+
+use std::collections::BTreeMap;
+
+use super::episode::Report;
+use super::pane::PaneView;
+use crate::finding::{Context, Evidence, Finding, FindingId, FindingKind, Party, Severity};
+use crate::net::Addr;
+use crate::units::UnixSeconds;
+
+/// How many addresses or ports a finding lists.
+const LISTED_MAX: usize = 50;
+
+/// What a detector knows beyond the episode and the pane.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) kind: FindingKind,
+    pub(super) severity: Severity,
+    pub(super) confidence: f64,
+    pub(super) title: String,
+    pub(super) actor: Addr,
+    /// Targets and numbers that tell this episode from others of the actor.
+    pub(super) identity: (Vec<Addr>, Vec<u16>),
+    /// In order; the first ones are listed.
+    pub(super) targets: Vec<Addr>,
+    /// In order; the first ones are listed.
+    pub(super) ports: Vec<u16>,
+    pub(super) last_seen: UnixSeconds,
+    pub(super) window_seconds: u32,
+    pub(super) evidence: BTreeMap<&'static str, Evidence>,
+    pub(super) context: Context,
+    pub(super) exact: bool,
+}
+
+impl Draft {
+    /// The finding, as `report` of its episode says.
+    pub(super) fn finding(mut self, report: Report, view: &PaneView<'_>) -> Finding {
+        self.targets.truncate(LISTED_MAX);
+        self.ports.truncate(LISTED_MAX);
+        let (id_targets, id_ports) = self.identity;
+        Finding {
+            id: FindingId::new(self.kind, &[self.actor], &id_targets, &id_ports, report.start),
+            revision: report.revision,
+            status: report.status,
+            kind: self.kind,
+            severity: self.severity,
+            confidence: self.confidence,
+            title: self.title,
+            actor: Party::of(self.actor),
+            target: Party { addrs: self.targets, ports: self.ports },
+            first_seen: report.start,
+            last_seen: self.last_seen,
+            detected_at: view.detected_at,
+            window_seconds: self.window_seconds,
+            evidence: self.evidence,
+            context: self.context,
+            exact: self.exact && view.exact,
+        }
+    }
+}
+
+/// Confidence from how far a count is over its threshold: 0.6 at it, 0.96 at ten times as much.
+pub(super) fn confidence(count: u64, threshold: u64) -> f64 {
+    debug_assert!(count >= threshold);
+    1.0 - 0.4 * threshold as f64 / count.max(1) as f64
+}
+
+/// A span of time for a title: `5 minutes`, `4 hours`.
+pub(super) fn spelled(seconds: u32) -> String {
+    let (count, unit) = match seconds {
+        seconds if seconds.is_multiple_of(3600) => (seconds / 3600, "hour"),
+        seconds if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
+        seconds => (seconds, "second"),
+    };
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}

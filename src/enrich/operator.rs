@@ -1,0 +1,223 @@
+//! The operator's context files: which addresses are own, allowed, or known to be bad.
+//!
+//! Read from JSON at start and on reload, merged over several files, handed as plain values to the
+//! detectors. Every key may be left out; a key that isn't known is an error, because a misspelt
+//! allow-list would otherwise be an empty one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use crate::net::{Addr, Prefix};
+
+/// What is wrong with a context file.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Not JSON, an unknown key, or a value of the wrong type.
+    #[error(
+        "the operator context can't be read; write a JSON object with any of the keys \
+         `vpc_cidrs`, `allowlisted_scanners`, `threat_list`, `allowed_protocols`, \
+         `forbidden_services`, `nat_gateways`, `interfaces`"
+    )]
+    Json(#[from] serde_json::Error),
+    /// A text that doesn't stand for what its key holds.
+    #[error("key `{key}` of the operator context: `{text}` is not {wanted}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What stands there.
+        text: String,
+        /// What is expected, with an example.
+        wanted: &'static str,
+    },
+}
+
+/// A transport protocol and a port, written `tcp/23`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Service {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The server's port.
+    pub port: u16,
+}
+
+impl FromStr for Service {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (protocol, port) = text.split_once('/').ok_or(())?;
+        let protocol = match protocol {
+            "tcp" => 6,
+            "udp" => 17,
+            number => number.parse().map_err(|_| ())?,
+        };
+        Ok(Self { protocol, port: port.parse().map_err(|_| ())? })
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            6 => write!(f, "tcp/{}", self.port),
+            17 => write!(f, "udp/{}", self.port),
+            number => write!(f, "{number}/{}", self.port),
+        }
+    }
+}
+
+/// What the operator knows. Lists are in order and without repeats.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OperatorContext {
+    /// Own address ranges; none means that every address that isn't public is own.
+    pub vpc_cidrs: Vec<Prefix>,
+    /// Sources whose scans are wanted.
+    pub allowlisted_scanners: Vec<Prefix>,
+    /// Addresses known to be bad.
+    pub threat_list: Vec<Prefix>,
+    /// Protocol numbers that may occur; none means any.
+    pub allowed_protocols: Vec<u8>,
+    /// Services that must not be used.
+    pub forbidden_services: Vec<Service>,
+    /// Addresses behind which many clients hide.
+    pub nat_gateways: Vec<Prefix>,
+    /// The primary private address of each interface.
+    pub interfaces: BTreeMap<String, Addr>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Written {
+    vpc_cidrs: Vec<String>,
+    allowlisted_scanners: Vec<String>,
+    threat_list: Vec<String>,
+    allowed_protocols: Vec<u8>,
+    forbidden_services: Vec<String>,
+    nat_gateways: Vec<String>,
+    interfaces: BTreeMap<String, String>,
+}
+
+impl OperatorContext {
+    /// Reads one context file.
+    ///
+    /// # Errors
+    /// If the text is not a JSON object, has an unknown key, or holds a value that can't be read.
+    pub fn from_json(text: &str) -> Result<Self, OperatorError> {
+        const BLOCK: &str = "an address or a CIDR block, such as `10.0.0.0/16`";
+        let written: Written = serde_json::from_str(text)?;
+        let mut interfaces = BTreeMap::new();
+        for (name, addr) in written.interfaces {
+            interfaces.insert(name, parse("interfaces", &addr, "an address, such as `10.0.1.5`")?);
+        }
+        let mut context = Self {
+            vpc_cidrs: parse_all("vpc_cidrs", &written.vpc_cidrs, BLOCK)?,
+            allowlisted_scanners: parse_all(
+                "allowlisted_scanners",
+                &written.allowlisted_scanners,
+                BLOCK,
+            )?,
+            threat_list: parse_all("threat_list", &written.threat_list, BLOCK)?,
+            allowed_protocols: written.allowed_protocols,
+            forbidden_services: parse_all(
+                "forbidden_services",
+                &written.forbidden_services,
+                "a protocol and a port, such as `tcp/23`",
+            )?,
+            nat_gateways: parse_all("nat_gateways", &written.nat_gateways, BLOCK)?,
+            interfaces,
+        };
+        context.put_in_order();
+        Ok(context)
+    }
+
+    /// Adds what another file says; where both name an interface, the other file wins.
+    pub fn merge(&mut self, other: Self) {
+        self.vpc_cidrs.extend(other.vpc_cidrs);
+        self.allowlisted_scanners.extend(other.allowlisted_scanners);
+        self.threat_list.extend(other.threat_list);
+        self.allowed_protocols.extend(other.allowed_protocols);
+        self.forbidden_services.extend(other.forbidden_services);
+        self.nat_gateways.extend(other.nat_gateways);
+        self.interfaces.extend(other.interfaces);
+        self.put_in_order();
+    }
+
+    fn put_in_order(&mut self) {
+        sort_and_dedup(&mut self.vpc_cidrs);
+        sort_and_dedup(&mut self.allowlisted_scanners);
+        sort_and_dedup(&mut self.threat_list);
+        sort_and_dedup(&mut self.allowed_protocols);
+        sort_and_dedup(&mut self.forbidden_services);
+        sort_and_dedup(&mut self.nat_gateways);
+    }
+}
+
+fn sort_and_dedup<T: Ord>(list: &mut Vec<T>) {
+    list.sort_unstable();
+    list.dedup();
+}
+
+fn parse<T: FromStr>(
+    key: &'static str,
+    text: &str,
+    wanted: &'static str,
+) -> Result<T, OperatorError> {
+    text.parse().map_err(|_| OperatorError::Value { key, text: text.to_owned(), wanted })
+}
+
+fn parse_all<T: FromStr>(
+    key: &'static str,
+    texts: &[String],
+    wanted: &'static str,
+) -> Result<Vec<T>, OperatorError> {
+    texts.iter().map(|text| parse(key, text, wanted)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let error = OperatorContext::from_json(text).unwrap_err();
+        let chain =
+            format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+        assert!(chain.contains(expected), "{chain}");
+    }
+
+    #[test]
+    fn every_key_is_optional() {
+        assert_eq!(OperatorContext::from_json("{}").unwrap(), OperatorContext::default());
+    }
+
+    #[test]
+    fn files_add_up() {
+        let mut context = OperatorContext::from_json(
+            r#"{"vpc_cidrs": ["10.0.0.0/8"], "forbidden_services": ["tcp/23", "udp/69"],
+                "interfaces": {"eni-1": "10.0.0.1"}, "allowed_protocols": [17, 6]}"#,
+        )
+        .unwrap();
+        context.merge(
+            OperatorContext::from_json(
+                r#"{"vpc_cidrs": ["10.0.0.0/8", "fd00::/8"], "interfaces": {"eni-1": "10.0.0.2"}}"#,
+            )
+            .unwrap(),
+        );
+        assert_eq!(context.vpc_cidrs.len(), 2);
+        assert_eq!(context.allowed_protocols, [6, 17]);
+        assert_eq!(context.interfaces["eni-1"].to_string(), "10.0.0.2");
+        let services: Vec<_> = context.forbidden_services.iter().map(Service::to_string).collect();
+        assert_eq!(services, ["tcp/23", "udp/69"]);
+    }
+
+    #[test]
+    fn faults_name_the_key_and_the_value() {
+        check(r#"{"vpc_cidr": []}"#, "unknown field `vpc_cidr`");
+        check(r#"{"nat_gateways": ["10.0.0"]}"#, "key `nat_gateways`");
+        check(r#"{"forbidden_services": ["telnet"]}"#, "`telnet` is not a protocol and a port");
+        check("[", "EOF");
+    }
+}

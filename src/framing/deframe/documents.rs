@@ -1,0 +1,275 @@
+//! The JSON side of deframing: documents in a row, and which member of which form holds the record.
+//!
+//! Two forms make up nearly all traffic and are read without a tree: CloudWatch Logs envelopes and the
+//! objects that VPC flow logs send to Firehose. A document's end is searched only for the others.
+
+use base64_simd::STANDARD;
+
+use crate::framing::framed::LayoutScope;
+use crate::framing::json::{
+    EnvelopeEnd, Node, Piece, Splitter, direct_message, is_separator, read_envelope, row_of,
+};
+use crate::framing::sniff::{Form, form_of};
+use crate::record::FaultKind;
+
+use super::{Completeness, Deframer, NESTING_MAX};
+
+impl Deframer<'_> {
+    /// JSON documents in a row, with lines of text between them.
+    pub(super) fn documents(&mut self, bytes: &[u8], nesting: u32, completeness: Completeness) {
+        let mut at = 0;
+        let mut lines_counted = (0, 0);
+        // Once the fast way met a break, ends are searched first: it could go over the rest of the
+        // payload again for each of many broken documents.
+        let mut search_first = false;
+        let mut after_break = false;
+        while at < bytes.len() {
+            let faults_before = self.out.framed.faults.len();
+            let rest = &bytes[at..];
+            let lead = rest.iter().take_while(|byte| is_separator(**byte)).count();
+            let taken = match self.fast_document(&rest[lead..], &mut search_first) {
+                Some(length) => lead + length,
+                None => self.searched_document(
+                    rest,
+                    nesting,
+                    completeness,
+                    search_first,
+                    &mut after_break,
+                ),
+            };
+            debug_assert!(taken > 0);
+            if nesting == 0 && self.out.framed.faults.len() > faults_before {
+                let begin = (at + lead).min(bytes.len());
+                let newlines = memchr::memchr_iter(b'\n', &bytes[lines_counted.0..begin]).count();
+                lines_counted = (begin, lines_counted.1 + newlines as u64);
+                for fault in &mut self.out.framed.faults[faults_before..] {
+                    fault.input_line = lines_counted.1;
+                }
+            }
+            at += taken;
+        }
+    }
+
+    /// Reads an envelope, and leaves no trace if it is another document.
+    fn envelope(&mut self, bytes: &[u8]) -> EnvelopeEnd {
+        let begun = self.resume_text();
+        let end = read_envelope(bytes, self.limits.line_bytes_max, &mut self.out.lines);
+        if begun && end == EnvelopeEnd::Other {
+            self.out.abandon_empty_segment();
+        }
+        end
+    }
+
+    /// Takes the document at the start of `rest` if it is one of the two forms that make up nearly
+    /// all traffic, and gives its length.
+    fn fast_document(&mut self, rest: &[u8], search_first: &mut bool) -> Option<usize> {
+        if let Some((message, length)) = direct_message(rest) {
+            if message.len() > self.limits.line_bytes_max {
+                self.text(message, Completeness::Whole);
+            } else {
+                self.resume_text();
+                self.out.lines.push_line(message);
+            }
+            return Some(length);
+        }
+        if *search_first || rest.first() != Some(&b'{') {
+            return None;
+        }
+        let before = self.out.lines.mark();
+        match self.envelope(rest) {
+            EnvelopeEnd::Whole(envelope) => {
+                self.finish_envelope(envelope.is_control, envelope.bad_events, rest);
+                Some(envelope.length)
+            }
+            EnvelopeEnd::Other => None,
+            EnvelopeEnd::Broken => {
+                self.out.lines.set_back(before);
+                *search_first = true;
+                None
+            }
+        }
+    }
+
+    fn finish_envelope(&mut self, is_control: bool, bad_events: u64, bytes: &[u8]) {
+        self.out.framed.control += u64::from(is_control);
+        for _ in 0..bad_events {
+            self.fault(
+                FaultKind::Json,
+                "a log event has no message, or one that is too long",
+                bytes,
+            );
+        }
+    }
+
+    /// Finds the end of the piece at the start of `rest`, takes the piece, and gives its length.
+    fn searched_document(
+        &mut self,
+        rest: &[u8],
+        nesting: u32,
+        completeness: Completeness,
+        try_envelope: bool,
+        after_break: &mut bool,
+    ) -> usize {
+        let mut splitter = Splitter::new();
+        let found = splitter.next_end(rest, 0);
+        let lost_end = found.is_none() && completeness == Completeness::Cut;
+        let (end, piece) = match (found, splitter.open_piece()) {
+            (Some(found), _) => found,
+            (None, Some(open)) => (rest.len(), open),
+            (None, None) => return rest.len(),
+        };
+        let bytes = trim_separators(&rest[..end]);
+        match piece {
+            Piece::Document => {
+                *after_break = false;
+                self.document(bytes, nesting, try_envelope);
+            }
+            Piece::Broken => {
+                *after_break = true;
+                self.broken_document(bytes, lost_end);
+            }
+            // Remains of a broken document that went over several lines.
+            Piece::Text if *after_break && matches!(bytes.first(), Some(b'"' | b'}' | b']')) => {}
+            Piece::Text if lost_end => {}
+            Piece::Text => self.text(bytes, Completeness::Whole),
+        }
+        end
+    }
+
+    fn document(&mut self, bytes: &[u8], nesting: u32, try_envelope: bool) {
+        if try_envelope {
+            match self.envelope(bytes) {
+                EnvelopeEnd::Whole(envelope) => {
+                    return self.finish_envelope(envelope.is_control, envelope.bad_events, bytes);
+                }
+                EnvelopeEnd::Broken => {
+                    return self.fault(FaultKind::Json, "it is not well-formed JSON", bytes);
+                }
+                EnvelopeEnd::Other => {}
+            }
+        }
+        match Node::parse(bytes) {
+            Some(node) => self.node(&node, bytes, nesting),
+            None => self.fault(FaultKind::Json, "it is not well-formed JSON", bytes),
+        }
+    }
+
+    /// Keeps the messages of an envelope that breaks off.
+    fn broken_document(&mut self, bytes: &[u8], lost_end: bool) {
+        // What broke is told once, here, however the envelope ended.
+        let _ = self.envelope(bytes);
+        if !lost_end {
+            self.fault(FaultKind::Json, "the JSON document breaks off", bytes);
+        }
+    }
+
+    /// A document of any known form. `bytes` is the whole document, to show if it is none.
+    fn node(&mut self, node: &Node<'_>, bytes: &[u8], nesting: u32) {
+        match node {
+            Node::Object(_) => self.object(node, bytes, nesting),
+            Node::List(elements) => {
+                for element in elements {
+                    self.node(element, bytes, nesting);
+                }
+            }
+            Node::Text(text) => self.string(text, nesting),
+            _ => self.fault(FaultKind::Json, "a bare value is not a record", bytes),
+        }
+    }
+
+    fn object(&mut self, node: &Node<'_>, bytes: &[u8], nesting: u32) {
+        if node.text("messageType") == Some("CONTROL_MESSAGE") || is_notification(node) {
+            self.out.framed.control += 1;
+            return;
+        }
+        if let Some(elements) = CONTAINERS.iter().find_map(|name| node.list(name)) {
+            for element in elements {
+                self.node(element, bytes, nesting);
+            }
+            return;
+        }
+        if let Some(encoded) = encoded_data(node) {
+            return self.base64(encoded, nesting);
+        }
+        if let Some(text) = TEXTS.iter().find_map(|name| node.text(name)) {
+            return self.string(text, nesting);
+        }
+        if let Some(text) = node.member("Sns").and_then(|sns| sns.text("Message")) {
+            return self.string(text, nesting);
+        }
+        self.row(node, bytes);
+    }
+
+    fn row(&mut self, node: &Node<'_>, bytes: &[u8]) {
+        let Node::Object(members) = node else { return };
+        self.row.clear();
+        let Some(layout) = row_of(members, &mut self.memo, &mut self.row) else {
+            return self.fault(FaultKind::Json, "no known member holds a flow log record", bytes);
+        };
+        let scope = LayoutScope::Fixed(layout);
+        if self.out.current_scope() != Some(&scope) {
+            self.out.begin_segment(self.origin.clone(), scope);
+        }
+        self.out.lines.push_line(&self.row);
+    }
+
+    /// Text inside JSON: lines, or JSON once more.
+    fn string(&mut self, text: &str, nesting: u32) {
+        let bytes = text.as_bytes();
+        if form_of(bytes) != Form::Json {
+            return self.text(bytes, Completeness::Whole);
+        }
+        if nesting >= NESTING_MAX {
+            return self.fault(FaultKind::Unsupported, "it is wrapped too many times", bytes);
+        }
+        self.documents(bytes, nesting + 1, Completeness::Whole);
+    }
+
+    fn base64(&mut self, encoded: &str, nesting: u32) {
+        let decoded = STANDARD
+            .decode_to_vec(encoded)
+            .or_else(|_| base64_simd::forgiving_decode_to_vec(encoded.as_bytes()));
+        match decoded {
+            Ok(data) => {
+                // What was decoded stands for itself, even in a file: a header in it binds no other.
+                let outer = std::mem::replace(&mut self.scope, LayoutScope::Record);
+                self.out.begin_segment(self.origin.clone(), LayoutScope::Record);
+                self.payload(&data.into(), None, nesting + 1, Completeness::Whole);
+                self.scope = outer;
+            }
+            Err(_) => {
+                self.fault(FaultKind::Base64, "it is cut short or not base64", encoded.as_bytes());
+            }
+        }
+    }
+}
+
+/// Members that hold one record per element: Firehose requests and transform events, Lambda and
+/// GetRecords events, CloudWatch Logs events.
+const CONTAINERS: [&str; 4] = ["records", "Records", "logEvents", "events"];
+
+/// Members whose text is the record: CloudWatch Logs and Firehose, OpenSearch and SQS, SNS.
+const TEXTS: [&str; 3] = ["message", "body", "Message"];
+
+/// The base64 of a record: Firehose and its error objects, GetRecords, and what Lambda is called with.
+fn encoded_data<'n>(node: &'n Node<'_>) -> Option<&'n str> {
+    let inside = |member: &str| node.member(member).and_then(|inner| inner.text("data"));
+    node.text("data")
+        .or_else(|| node.text("rawData"))
+        .or_else(|| node.text("Data"))
+        .or_else(|| inside("kinesis"))
+        .or_else(|| inside("awslogs"))
+}
+
+/// Whether a document tells of an object or a subscription rather than of flows.
+fn is_notification(node: &Node<'_>) -> bool {
+    node.text("eventSource") == Some("aws:s3")
+        || node.text("Event") == Some("s3:TestEvent")
+        || (node.text("source") == Some("aws.s3") && node.text("detail-type").is_some())
+        || matches!(node.text("Type"), Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"))
+}
+
+fn trim_separators(bytes: &[u8]) -> &[u8] {
+    let lead = bytes.iter().take_while(|byte| is_separator(**byte)).count();
+    bytes[lead..].trim_ascii_end()
+}

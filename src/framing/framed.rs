@@ -1,0 +1,220 @@
+//! What deframing gives to the parser: lines, which layout they have, and what could not be unwrapped.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::record::Layout;
+
+use super::lines::LineBuffer;
+use crate::record::FaultKind;
+
+/// Bytes of a bad record that are kept to show it.
+pub const EXCERPT_BYTES: usize = 200;
+/// Faults of one payload that keep an excerpt; the others are counted.
+const EXCERPTS_MAX: usize = 16;
+
+/// One payload, unwrapped.
+///
+/// Each fault stands for one malformed record. Lines are not checked here: that is the parser's work.
+#[derive(Debug, Default)]
+pub struct Framed {
+    /// Flow log lines, each ending in LF; some may be blank.
+    pub lines: Vec<u8>,
+    /// The lines in runs of one origin and one [`LayoutScope`], in order; they cover `lines`.
+    pub segments: Vec<Segment>,
+    /// Messages by which a service tests its destination, and notifications: counted, never parsed.
+    pub control: u64,
+    /// KPL aggregates that hash outside the shard; the shard that owns them delivers them as well.
+    pub aggregates_elsewhere: u64,
+    /// Records and documents that could not be unwrapped, or that hold nothing of a flow log.
+    pub faults: Vec<RecordFault>,
+    /// What was left out without being wrong, for people: columns that are no fields.
+    pub notes: Vec<String>,
+    /// How many lines of the input the payload spans, for counting line numbers; 0 for records.
+    pub input_lines: u64,
+    /// Bytes after decompression of files and records.
+    pub bytes_decoded: u64,
+}
+
+/// A run of lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it begins in [`Framed::lines`]; it ends where the next begins.
+    pub offset: usize,
+    /// The number of its first line, from 0.
+    pub line_index: u64,
+    /// The sequence number of the stream record that it came from.
+    pub origin: Option<Arc<str>>,
+    /// Which layout its lines have.
+    pub scope: LayoutScope,
+    /// `false` if certainly no line in it is a header.
+    pub may_hold_header: bool,
+}
+
+/// With which layout lines are read, and whom a header line among them binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayoutScope {
+    /// The input's current layout; a header binds everything that follows in the input.
+    Input,
+    /// The input's initial layout; a header binds the rest of this segment only.
+    Record,
+    /// This layout, made from column names.
+    Fixed(Arc<Layout>),
+}
+
+/// A record or document that could not be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordFault {
+    /// What is wrong.
+    pub kind: FaultKind,
+    /// What exactly.
+    pub detail: Cow<'static, str>,
+    /// The sequence number of the stream record.
+    pub origin: Option<Arc<str>>,
+    /// For inputs with lines: the line of the payload on which it begins, from 0.
+    pub input_line: u64,
+    /// How it begins; empty if enough others were kept.
+    pub excerpt: Vec<u8>,
+}
+
+/// Neighbouring segments that a parser may read in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// Where in [`Framed::lines`].
+    pub bytes: Range<usize>,
+    /// The number of its first line, from 0.
+    pub line_index: u64,
+    /// Which layout its lines have.
+    pub scope: &'a LayoutScope,
+}
+
+impl Framed {
+    /// The lines in as few runs as layouts allow: records that hold no header cannot influence the
+    /// ones behind them.
+    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        let mut segments = self.segments.iter().enumerate().peekable();
+        std::iter::from_fn(move || {
+            let (_, first) = segments.next()?;
+            let mut last = first;
+            while let Some((_, next)) = segments.next_if(|(_, next)| {
+                next.scope == first.scope
+                    && (first.scope != LayoutScope::Record || !last.may_hold_header)
+            }) {
+                last = next;
+            }
+            let end = segments.peek().map_or(self.lines.len(), |(_, next)| next.offset);
+            Some(Run {
+                bytes: first.offset..end,
+                line_index: first.line_index,
+                scope: &first.scope,
+            })
+        })
+    }
+
+    /// The sequence number of the record that a line came from.
+    #[must_use]
+    pub fn origin_of(&self, line_index: u64) -> Option<&Arc<str>> {
+        let after = self.segments.partition_point(|segment| segment.line_index <= line_index);
+        self.segments[..after].last()?.origin.as_ref()
+    }
+}
+
+/// Collects a [`Framed`].
+#[derive(Debug, Default)]
+pub(super) struct FramedBuilder {
+    pub(super) lines: LineBuffer,
+    pub(super) framed: Framed,
+}
+
+impl FramedBuilder {
+    /// Makes the lines that are added from here on belong to a segment like this.
+    pub(super) fn begin_segment(&mut self, origin: Option<Arc<str>>, scope: LayoutScope) {
+        self.end_segment();
+        self.framed.segments.push(Segment {
+            offset: self.lines.len_bytes(),
+            line_index: self.lines.count(),
+            origin,
+            scope,
+            may_hold_header: false,
+        });
+    }
+
+    fn end_segment(&mut self) {
+        let may_hold_header = self.lines.take_header_like();
+        if let Some(last) = self.framed.segments.last_mut() {
+            last.may_hold_header |= may_hold_header;
+            if last.offset == self.lines.len_bytes() {
+                self.framed.segments.pop();
+            }
+        }
+    }
+
+    /// Takes back the segment that was begun last if nothing was added to it: lines go on in the one
+    /// before.
+    pub(super) fn abandon_empty_segment(&mut self) {
+        let lines_end = self.lines.len_bytes();
+        self.framed.segments.pop_if(|last| last.offset == lines_end);
+    }
+
+    /// The scope of the lines that are being added.
+    pub(super) fn current_scope(&self) -> Option<&LayoutScope> {
+        self.framed.segments.last().map(|segment| &segment.scope)
+    }
+
+    pub(super) fn fault(
+        &mut self,
+        kind: FaultKind,
+        detail: impl Into<Cow<'static, str>>,
+        origin: Option<Arc<str>>,
+        bytes: &[u8],
+    ) {
+        let keep = if self.framed.faults.len() < EXCERPTS_MAX { EXCERPT_BYTES } else { 0 };
+        let excerpt = bytes[..bytes.len().min(keep)].to_vec();
+        let detail = detail.into();
+        self.framed.faults.push(RecordFault { kind, detail, origin, input_line: 0, excerpt });
+    }
+
+    pub(super) fn finish(mut self) -> Framed {
+        self.end_segment();
+        let Self { lines, mut framed } = self;
+        framed.lines = lines.into_bytes();
+        debug_assert!(framed.lines.is_empty() || framed.lines.ends_with(b"\n"));
+        debug_assert!(framed.segments.is_sorted_by_key(|segment| segment.offset));
+        framed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(offset: usize, scope: LayoutScope, may_hold_header: bool) -> Segment {
+        let origin = Some(Arc::from(format!("at {offset}")));
+        Segment { offset, line_index: offset as u64 / 2, origin, scope, may_hold_header }
+    }
+
+    #[test]
+    fn records_without_headers_are_read_in_one_run() {
+        use LayoutScope::Record;
+        let fixed = LayoutScope::Fixed(Layout::default_v2());
+        let framed = Framed {
+            lines: b"1\n2\n3\n4\n5\n6\n".to_vec(),
+            segments: vec![
+                segment(0, Record, false),
+                segment(2, Record, true),
+                segment(4, Record, false),
+                segment(6, fixed.clone(), true),
+                segment(8, fixed, true),
+                segment(10, LayoutScope::Input, true),
+            ],
+            ..Framed::default()
+        };
+        let runs: Vec<_> = framed.runs().map(|run| (run.bytes, run.line_index)).collect();
+        assert_eq!(runs, [(0..4, 0), (4..6, 2), (6..10, 3), (10..12, 5)]);
+        assert_eq!(framed.origin_of(0).map(|origin| &**origin), Some("at 0"));
+        assert_eq!(framed.origin_of(4).map(|origin| &**origin), Some("at 8"));
+        assert_eq!(Framed::default().runs().count(), 0);
+        assert_eq!(Framed::default().origin_of(0), None);
+    }
+}

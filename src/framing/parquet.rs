@@ -1,0 +1,362 @@
+//! Parquet objects as flow logs deliver them to S3: columns by name, row groups as lines of text.
+//!
+//! Going through text costs a formatting pass but keeps one parser, one idea of what is malformed and
+//! one set of counters for every form. A missing value is null or `-`; accounts stored as numbers get
+//! their leading zeros back.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::cast;
+use arrow_schema::{ArrowError, DataType, TimeUnit};
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::record::{FieldId, Layout};
+
+use super::cell;
+use super::fault::InputFault;
+use super::framed::{Framed, FramedBuilder, LayoutScope};
+use crate::record::FaultKind;
+
+/// Rows that are decoded at a time.
+const BATCH_ROWS: usize = 8 * 1024;
+
+/// One row group of a Parquet object.
+#[derive(Clone, Debug)]
+pub struct RowGroup {
+    object: Arc<Object>,
+    index: usize,
+}
+
+/// The row groups of one object, in order.
+#[derive(Debug)]
+pub(super) struct RowGroups {
+    object: Arc<Object>,
+    next_index: usize,
+}
+
+#[derive(Debug)]
+struct Object {
+    bytes: ObjectBytes,
+    metadata: ArrowReaderMetadata,
+    columns: Vec<Column>,
+    layout: Arc<Layout>,
+    notes: Vec<String>,
+}
+
+/// A column that is read.
+#[derive(Clone, Copy, Debug)]
+struct Column {
+    /// Its place among the schema's top-level columns.
+    root: usize,
+    storage: Storage,
+    is_account: bool,
+}
+
+/// To what a column is brought before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storage {
+    Signed,
+    Unsigned,
+    Float,
+    Text,
+    /// Any unit of time; flow logs have whole seconds.
+    Seconds,
+}
+
+impl Storage {
+    fn of(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Self::Signed,
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+                Self::Unsigned
+            }
+            DataType::Float16 | DataType::Float32 | DataType::Float64 => Self::Float,
+            DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Binary
+            | DataType::LargeBinary
+            | DataType::Null => Self::Text,
+            DataType::Timestamp(..) => Self::Seconds,
+            DataType::Dictionary(_, values) => Self::of(values)?,
+            _ => return None,
+        })
+    }
+
+    /// The column in the one array type of this storage.
+    fn bring(self, array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        match self {
+            Self::Signed => cast(array, &DataType::Int64),
+            Self::Unsigned => cast(array, &DataType::UInt64),
+            Self::Float => cast(array, &DataType::Float64),
+            Self::Text => cast(array, &DataType::Binary),
+            Self::Seconds => {
+                cast(&cast(array, &DataType::Timestamp(TimeUnit::Second, None))?, &DataType::Int64)
+            }
+        }
+    }
+}
+
+impl RowGroups {
+    /// Reads the footer of a file.
+    pub(super) fn of_file(file: File) -> Result<Self, InputFault> {
+        let length = file.metadata()?.len();
+        Self::open(ObjectBytes::File { file: Arc::new(Mutex::new(file)), length })
+    }
+
+    /// Reads the footer of an object in memory.
+    pub(super) fn of_bytes(bytes: Bytes) -> Result<Self, InputFault> {
+        Self::open(ObjectBytes::Memory(bytes))
+    }
+
+    fn open(bytes: ObjectBytes) -> Result<Self, InputFault> {
+        // The Arrow schema that writers embed only adds types that the storage types don't need.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = without_panic(|| ArrowReaderMetadata::load(&bytes, options))
+            .map_err(InputFault::Parquet)?;
+        let object = Object::plan(bytes, metadata)?;
+        Ok(Self { object: Arc::new(object), next_index: 0 })
+    }
+}
+
+impl Iterator for RowGroups {
+    type Item = RowGroup;
+
+    fn next(&mut self) -> Option<RowGroup> {
+        let index = self.next_index;
+        self.next_index += 1;
+        (index < self.object.metadata.metadata().num_row_groups())
+            .then(|| RowGroup { object: Arc::clone(&self.object), index })
+    }
+}
+
+impl Object {
+    /// Chooses the columns that are fields, by name.
+    fn plan(bytes: ObjectBytes, metadata: ArrowReaderMetadata) -> Result<Self, InputFault> {
+        let mut columns = Vec::new();
+        let mut names: Vec<String> = Vec::new();
+        let mut fields = Vec::new();
+        let mut notes = Vec::new();
+        for (root, column) in metadata.schema().fields().iter().enumerate() {
+            let name = cell::header_name(column.name()).filter(|name| !names.contains(name));
+            let storage = Storage::of(column.data_type());
+            let (Some(name), Some(storage)) = (name, storage) else {
+                notes.push(format!(
+                    "column `{}` ({}) is not a flow log field and was left out",
+                    column.name(),
+                    column.data_type()
+                ));
+                continue;
+            };
+            let field = FieldId::from_name(name.as_bytes());
+            names.push(name);
+            fields.push(field);
+            let is_account = field.is_some_and(cell::is_account);
+            columns.push(Column { root, storage, is_account });
+        }
+        if !cell::are_flow_log_fields(fields.into_iter()) {
+            return Err(InputFault::Parquet("none of its columns holds flow log addresses, interfaces or status; name columns like `srcaddr` and `interface_id`".to_owned()));
+        }
+        let layout = Layout::from_text(&names.join(" "))
+            .map_err(|error| InputFault::Parquet(error.to_string()))?;
+        Ok(Self { bytes, metadata, columns, layout: Arc::new(layout), notes })
+    }
+
+    fn compressed_bytes(&self, index: usize) -> u64 {
+        u64::try_from(self.metadata.metadata().row_group(index).compressed_size()).unwrap_or(0)
+    }
+}
+
+impl RowGroup {
+    /// Bytes that reading it costs; the first also answers for the object's footer. 0 if the object
+    /// is in memory already.
+    pub(super) fn bytes_read(&self) -> u64 {
+        let ObjectBytes::File { length, .. } = &self.object.bytes else { return 0 };
+        if self.index > 0 {
+            return self.object.compressed_bytes(self.index);
+        }
+        let groups = self.object.metadata.metadata().num_row_groups();
+        let others: u64 = (1..groups).map(|index| self.object.compressed_bytes(index)).sum();
+        length.saturating_sub(others)
+    }
+
+    /// The rows as lines of the object's layout; rows before damage are kept.
+    pub(super) fn deframe(&self) -> Framed {
+        let mut builder = FramedBuilder::default();
+        let scope = LayoutScope::Fixed(Arc::clone(&self.object.layout));
+        builder.begin_segment(None, scope);
+        if let Err(error) = without_panic(|| self.write_rows(&mut builder)) {
+            builder.fault(FaultKind::ParquetValue, error, None, &[]);
+        }
+        if self.index == 0 {
+            builder.framed.notes.clone_from(&self.object.notes);
+        }
+        builder.framed.bytes_decoded = builder.lines.len_bytes() as u64;
+        builder.finish()
+    }
+
+    fn write_rows(&self, builder: &mut FramedBuilder) -> Result<(), ArrowError> {
+        let roots = self.object.columns.iter().map(|column| column.root);
+        let mask = ProjectionMask::roots(self.object.metadata.parquet_schema(), roots);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            self.object.bytes.clone(),
+            self.object.metadata.clone(),
+        )
+        .with_row_groups(vec![self.index])
+        .with_projection(mask)
+        .with_batch_size(BATCH_ROWS)
+        .build()?;
+        for batch in reader {
+            self.write_batch(&batch?, builder)?;
+        }
+        Ok(())
+    }
+
+    fn write_batch(
+        &self,
+        batch: &RecordBatch,
+        builder: &mut FramedBuilder,
+    ) -> Result<(), ArrowError> {
+        let columns = &self.object.columns;
+        // A projection keeps the schema's order, in which the columns were chosen.
+        assert_eq!(batch.num_columns(), columns.len(), "the projection is the chosen columns");
+        let arrays: Vec<ArrayRef> = columns
+            .iter()
+            .zip(batch.columns())
+            .map(|(column, array)| column.storage.bring(array))
+            .collect::<Result<_, _>>()?;
+        let mut line = Vec::new();
+        for row in 0..batch.num_rows() {
+            line.clear();
+            for (position, (column, array)) in columns.iter().zip(&arrays).enumerate() {
+                if position > 0 {
+                    line.push(b' ');
+                }
+                write_cell(&mut line, *column, array, row);
+            }
+            builder.lines.push_line(&line);
+        }
+        Ok(())
+    }
+}
+
+fn write_cell(line: &mut Vec<u8>, column: Column, array: &ArrayRef, row: usize) {
+    if array.is_null(row) {
+        return cell::write_missing(line);
+    }
+    match column.storage {
+        Storage::Signed | Storage::Seconds => {
+            let value = array.as_primitive::<Int64Type>().value(row);
+            cell::write_integer(line, column.is_account, value.into());
+        }
+        Storage::Unsigned => {
+            let value = array.as_primitive::<UInt64Type>().value(row);
+            cell::write_integer(line, column.is_account, value.into());
+        }
+        Storage::Float => {
+            let value = array.as_primitive::<Float64Type>().value(row);
+            cell::write_float(line, column.is_account, value);
+        }
+        Storage::Text => cell::write_text(line, array.as_binary::<i32>().value(row)),
+    }
+}
+
+/// Runs the Parquet decoder, which asserts what damaged objects do not hold.
+///
+/// Lines are added whole between its steps, so what was written before stays good.
+fn without_panic<T, E: ToString>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the decoder could not make sense of it".to_owned()),
+    }
+}
+
+/// Where an object's bytes are.
+///
+/// A file is read under a lock: clones of a handle share their position, and several workers read row
+/// groups of one object at a time.
+#[derive(Clone, Debug)]
+enum ObjectBytes {
+    File { file: Arc<Mutex<File>>, length: u64 },
+    Memory(Bytes),
+}
+
+impl Length for ObjectBytes {
+    fn len(&self) -> u64 {
+        match self {
+            Self::File { length, .. } => *length,
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+impl ChunkReader for ObjectBytes {
+    type T = BufReader<ObjectCursor>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(BufReader::new(ObjectCursor { bytes: self.clone(), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
+            return Err(ParquetError::EOF("a column chunk ends outside the object".to_owned()));
+        }
+        match self {
+            Self::Memory(bytes) => {
+                let start = usize::try_from(start).expect("checked against a length in memory");
+                Ok(bytes.slice(start..start + length))
+            }
+            Self::File { file, .. } => {
+                let mut buffer = vec![0; length];
+                let mut file = locked(file);
+                file.seek(SeekFrom::Start(start))?;
+                file.read_exact(&mut buffer)?;
+                Ok(buffer.into())
+            }
+        }
+    }
+}
+
+/// A place in an object from which to read on.
+pub struct ObjectCursor {
+    bytes: ObjectBytes,
+    at: u64,
+}
+
+impl Read for ObjectCursor {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let taken = match &self.bytes {
+            ObjectBytes::Memory(bytes) => {
+                let start = usize::try_from(self.at).unwrap_or(usize::MAX).min(bytes.len());
+                (&bytes[start..]).read(out)?
+            }
+            ObjectBytes::File { file, .. } => {
+                let mut file = locked(file);
+                file.seek(SeekFrom::Start(self.at))?;
+                file.read(out)?
+            }
+        };
+        self.at += taken as u64;
+        Ok(taken)
+    }
+}
+
+fn locked(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    // A panic while reading leaves nothing half done: each reader seeks first.
+    file.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

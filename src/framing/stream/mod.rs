@@ -1,0 +1,225 @@
+//! Reads one file or standard input as payloads: finds out what it is, decompresses it, and cuts it
+//! into blocks of whole lines or whole documents.
+//!
+//! Runs on a source thread. A block is read once, into the buffer that it travels in; only the piece
+//! of a line at its end is copied to the next. Parquet objects are not read here beyond their
+//! footer: each row group becomes a payload of its own.
+
+mod documents;
+mod feed;
+mod lines;
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::chunk::{ChunkData, Payload, SourceRecord};
+use super::fault::InputFault;
+use super::gzip::GzipStream;
+use super::limits::Limits;
+use super::sniff::{Form, form_of};
+use super::zstandard::ZstdStream;
+use documents::DocumentCutter;
+use feed::{Feed, Pace, Prefixed, RawCount, fault_of};
+use lines::LineCutter;
+
+/// About how many bytes of text a payload has: enough to make a queue's hop cheap, few enough to stay in
+/// a core's cache.
+pub const BLOCK_BYTES: usize = 256 * 1024;
+
+/// Compression inside compression is undone once: shippers compress objects of compressed records.
+const COMPRESSIONS_MAX: u32 = 2;
+
+/// Reads an input from its start to its end.
+pub struct InputReader {
+    limits: Limits,
+    raw_count: RawCount,
+    reported_bytes: u64,
+    state: State,
+}
+
+enum State {
+    File(File),
+    Stream(Box<dyn Read + Send>),
+    Lines(LineCutter),
+    Documents(DocumentCutter),
+    Records(Vec<SourceRecord>),
+    #[cfg(feature = "parquet")]
+    Parquet(super::parquet::RowGroups),
+    Ended(Result<(), InputFault>),
+}
+
+impl InputReader {
+    /// Reads a regular file. Payloads are as large as they should be.
+    #[must_use]
+    pub fn of_file(file: File, limits: &Limits) -> Self {
+        Self::new(State::File(file), limits)
+    }
+
+    /// Reads what can be read only once: standard input, a FIFO, a socket. What has arrived in whole
+    /// lines is handed on at once, so payloads may be small.
+    #[must_use]
+    pub fn of_stream(stream: Box<dyn Read + Send>, limits: &Limits) -> Self {
+        Self::new(State::Stream(stream), limits)
+    }
+
+    fn new(state: State, limits: &Limits) -> Self {
+        let limits = limits.clone();
+        Self { limits, raw_count: RawCount::default(), reported_bytes: 0, state }
+    }
+
+    /// The next piece, `None` at the end. The `bytes_read` of all pieces add up to what was read.
+    ///
+    /// # Errors
+    /// What ended the input early. Everything before it has been handed out by then, and the next call
+    /// gives `None`.
+    pub fn next_piece(&mut self) -> Result<Option<ChunkData>, InputFault> {
+        let end = match self.next_payload() {
+            Ok(Some((payload, bytes_read))) => {
+                let bytes_read = bytes_read + self.unreported_bytes();
+                return Ok(Some(ChunkData { payload, bytes_read }));
+            }
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        self.state = State::Ended(Ok(()));
+        let bytes_read = self.unreported_bytes();
+        if bytes_read == 0 {
+            return end.map(|()| None);
+        }
+        // A trailer, or all of an input without a line, still counts as read.
+        self.state = State::Ended(end);
+        Ok(Some(ChunkData { payload: Payload::Lines(Vec::new()), bytes_read }))
+    }
+
+    fn unreported_bytes(&mut self) -> u64 {
+        let unreported = self.raw_count.bytes() - self.reported_bytes;
+        self.reported_bytes += unreported;
+        unreported
+    }
+
+    /// The next payload and the bytes that it costs beyond those that `raw_count` knows of.
+    fn next_payload(&mut self) -> Result<Option<(Payload, u64)>, InputFault> {
+        loop {
+            let payload = match &mut self.state {
+                State::File(_) | State::Stream(_) => {
+                    self.open()?;
+                    continue;
+                }
+                State::Lines(cutter) => cutter.next_payload()?,
+                State::Documents(cutter) => cutter.next_payload()?,
+                State::Records(records) if records.is_empty() => None,
+                State::Records(records) => Some(Payload::Records(std::mem::take(records))),
+                #[cfg(feature = "parquet")]
+                State::Parquet(groups) => {
+                    return Ok(groups.next().map(|group| {
+                        let bytes_read = group.bytes_read();
+                        (Payload::RowGroup(group), bytes_read)
+                    }));
+                }
+                State::Ended(end) => {
+                    std::mem::replace(end, Ok(()))?;
+                    None
+                }
+            };
+            return Ok(payload.map(|payload| (payload, 0)));
+        }
+    }
+
+    /// Finds out what the input is.
+    fn open(&mut self) -> Result<(), InputFault> {
+        let ended = State::Ended(Ok(()));
+        self.state = match std::mem::replace(&mut self.state, ended) {
+            State::File(file) => self.open_file(file)?,
+            State::Stream(stream) => self.open_stream(stream, Pace::AsItArrives)?,
+            other => other,
+        };
+        Ok(())
+    }
+
+    fn open_file(&self, file: File) -> Result<State, InputFault> {
+        let mut file = file;
+        let start = feed::read_start(&mut file);
+        if form_of(&start) == Form::Parquet {
+            #[cfg(feature = "parquet")]
+            return super::parquet::RowGroups::of_file(file).map(State::Parquet);
+            #[cfg(not(feature = "parquet"))]
+            return Err(InputFault::ParquetLeftOut);
+        }
+        self.open_stream(Box::new(Prefixed::new(start, file)), Pace::InBlocks)
+    }
+
+    fn open_stream(&self, stream: Box<dyn Read + Send>, pace: Pace) -> Result<State, InputFault> {
+        let mut read: Box<dyn Read + Send> = Box::new(self.raw_count.counting(stream));
+        for compression in 0..=COMPRESSIONS_MAX {
+            let start = feed::read_start(&mut read);
+            let form = form_of(&start);
+            let rest: Box<dyn Read + Send> = Box::new(Prefixed::new(start, read));
+            read = match form {
+                Form::Gzip | Form::Zstd if compression == COMPRESSIONS_MAX => {
+                    return Err(InputFault::Unsupported("data compressed more than twice"));
+                }
+                Form::Gzip => Box::new(GzipStream::new(rest)),
+                Form::Zstd => Box::new(ZstdStream::new(rest)?),
+                form => return self.open_plain(form, rest, pace),
+            };
+        }
+        unreachable!("the last round returns")
+    }
+
+    fn open_plain(
+        &self,
+        form: Form,
+        read: Box<dyn Read + Send>,
+        pace: Pace,
+    ) -> Result<State, InputFault> {
+        match form {
+            Form::Text => {
+                let feed = Feed::without_mark(read, pace);
+                Ok(State::Lines(LineCutter::new(feed, self.limits.line_bytes_max)))
+            }
+            Form::Json => {
+                let feed = Feed::without_mark(read, pace);
+                Ok(State::Documents(DocumentCutter::new(feed, self.limits.document_bytes_max)))
+            }
+            Form::KplAggregate => {
+                let limit_bytes = self.limits.document_bytes_max;
+                let data = read_whole(read, limit_bytes)?
+                    .ok_or(InputFault::EndlessDocument { limit_bytes })?;
+                // A record that was saved to a file has lost what the stream knew of it.
+                Ok(State::Records(vec![SourceRecord {
+                    data: data.into(),
+                    sequence_number: Arc::from("0"),
+                    arrival_ms: 0,
+                    hash_key_range: None,
+                }]))
+            }
+            #[cfg(feature = "parquet")]
+            Form::Parquet => {
+                let limit_bytes = self.limits.object_bytes_max;
+                let data = read_whole(read, limit_bytes)?.ok_or_else(|| {
+                    InputFault::Parquet(format!(
+                        "it has more than {limit_bytes} bytes and comes from where nothing can be read twice; give it as an uncompressed file"
+                    ))
+                })?;
+                super::parquet::RowGroups::of_bytes(data.into()).map(State::Parquet)
+            }
+            #[cfg(not(feature = "parquet"))]
+            Form::Parquet => Err(InputFault::ParquetLeftOut),
+            Form::Foreign(name) => Err(InputFault::Unsupported(name)),
+            Form::Gzip | Form::Zstd => unreachable!("the caller undoes compression"),
+        }
+    }
+}
+
+/// All that is left of `read`, `None` if it is more than `bytes_max`.
+fn read_whole(read: Box<dyn Read + Send>, bytes_max: usize) -> Result<Option<Vec<u8>>, InputFault> {
+    let mut data = Vec::new();
+    read.take(bytes_max as u64 + 1)
+        .read_to_end(&mut data)
+        .map_err(|error| fault_of(error, data.len() as u64, 0))?;
+    Ok((data.len() <= bytes_max).then_some(data))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What a run is asked to do, and what it reports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sequence::InputReport;
+use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
+use crate::clock::Clock;
+use crate::detect::DetectorSet;
+use crate::finding::FindingKind;
+use crate::framing::Limits;
+use crate::record::{ColumnSet, Filter};
+use crate::simd::Isa;
+use crate::sink::{Sink, SinkError};
+use crate::source::{Source, SourceError, StopFlag};
+
+/// A run, ready to be started. All limits are set; nothing is read from elsewhere.
+pub struct Job {
+    /// Where records come from.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Inputs that the sources are known to open, before which event time must not move.
+    pub expected_inputs: usize,
+    /// Parse workers and state shards.
+    pub thread_count: usize,
+    /// Chunks that a channel holds.
+    pub queue_depth: usize,
+    /// Limits of framing.
+    pub limits: Limits,
+    /// Length of a pane.
+    pub pane_seconds: i64,
+    /// How event time moves.
+    pub time: TimeSettings,
+    /// Which records count; all without one.
+    pub filter: Option<Filter>,
+    /// Questions for the largest keys.
+    pub tops: Vec<TopSpec>,
+    /// The detectors; none for totals alone.
+    pub detectors: Option<DetectorSet>,
+    /// Where findings go.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// The byte kernels to use.
+    pub isa: Isa,
+    /// Seed of every hash table; differs from run to run, because keys are chosen by attackers.
+    pub seed: u64,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Told to stop from outside.
+    pub stop: StopFlag,
+    /// Told how many bytes were read, once per chunk.
+    pub progress: Box<dyn FnMut(u64) + Send>,
+}
+
+impl Job {
+    /// The columns that the job's stages read.
+    pub(super) fn columns(&self) -> ColumnSet {
+        let mut columns: ColumnSet = TOTALS_COLUMNS.into_iter().collect();
+        if self.detectors.is_some() {
+            CONTACT_COLUMNS.iter().for_each(|field| columns.insert(*field));
+        }
+        self.tops.iter().flat_map(TopSpec::slots).for_each(|slot| columns.insert_slot(&slot));
+        if let Some(filter) = &self.filter {
+            filter.slots().iter().for_each(|slot| columns.insert_slot(slot));
+        }
+        columns
+    }
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct RunReport {
+    /// What was read, and its totals.
+    pub inputs: InputReport,
+    /// The questions asked.
+    pub tops: Vec<TopSpec>,
+    /// Their answers, in the same order.
+    pub answers: Vec<TopAnswer>,
+    /// Findings by kind.
+    pub findings_by_kind: BTreeMap<FindingKind, u64>,
+    /// Wall time from start to end.
+    pub elapsed: Duration,
+}
+
+/// Why a run failed as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A source could not go on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A sink could not take findings.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}

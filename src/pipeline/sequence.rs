@@ -1,0 +1,279 @@
+//! The sequencer: puts the chunks of each input back in order, and does what needs order.
+//!
+//! Parse workers finish in any order. Here the layout that a chunk was parsed with is compared with the
+//! one that its predecessor left (and the chunk parsed again in the rare case that a header changed
+//! it in between), line numbers become those of the input, late records are told from the others, and
+//! the totals are summed. Not in the way of parallelism: a few instructions per chunk, one comparison per record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::parse_stage::{LineSample, ParseStage, ParsedChunk, ParsedData, ParsedEvent};
+use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks, row_number};
+use crate::framing::{InputFault, InputId, InputInfo};
+use crate::record::{FaultKind, FieldId, FormatChoice, Layout};
+use crate::units::UnixSeconds;
+
+/// Samples of malformed records that a report shows.
+pub const MALFORMED_SAMPLES_MAX: usize = 20;
+
+/// A malformed record as reports show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MalformedSample {
+    /// `file:line`, or `stream/shard:sequence number`.
+    pub origin: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The field at fault, from 1; 0 if it is the line as a whole.
+    pub column: u16,
+    /// The first bytes, as text.
+    pub text: String,
+}
+
+/// An input that ended with a fault.
+#[derive(Debug)]
+pub struct FailedInput {
+    /// The input's name.
+    pub name: Arc<str>,
+    /// What ended it, with its causes.
+    pub message: String,
+}
+
+/// Everything that was counted about a run's inputs.
+#[derive(Debug, Default)]
+pub struct InputReport {
+    /// Inputs opened.
+    pub input_count: u64,
+    /// Bytes read from outside.
+    pub bytes_read: u64,
+    /// Bytes of flow log text after decompression and unwrapping of files and records.
+    pub bytes_decoded: u64,
+    /// Lines by what they were.
+    pub totals: Totals,
+    /// The first malformed records of each input, in input order.
+    pub malformed_samples: Vec<MalformedSample>,
+    /// Inputs that could not be read to their end.
+    pub failed: Vec<FailedInput>,
+}
+
+struct InputState {
+    name: Arc<str>,
+    is_auto: bool,
+    layout: Arc<Layout>,
+    next_sequence: u64,
+    waiting: BTreeMap<u64, ParsedEvent>,
+    line_count: u64,
+    header_count: u64,
+    good_count: u64,
+    miscounted: u64,
+    samples: Vec<MalformedSample>,
+}
+
+/// The order-keeping stage of a run.
+pub(super) struct Sequencer {
+    reparser: ParseStage,
+    inputs: BTreeMap<InputId, InputState>,
+    watermarks: Watermarks,
+    report: InputReport,
+    unknown_names: BTreeSet<String>,
+}
+
+impl Sequencer {
+    pub(super) fn new(reparser: ParseStage, time: TimeSettings, expected_inputs: usize) -> Self {
+        Self {
+            reparser,
+            inputs: BTreeMap::new(),
+            watermarks: Watermarks::new(time, expected_inputs),
+            report: InputReport::default(),
+            unknown_names: BTreeSet::new(),
+        }
+    }
+
+    /// Takes a chunk and hands on every batch that is next in its input's order.
+    pub(super) fn accept(
+        &mut self,
+        chunk: ParsedChunk,
+        now: Duration,
+        forward: &mut dyn FnMut(RoutedBatch),
+    ) {
+        let ParsedChunk { input, sequence, event } = chunk;
+        let state = self.inputs.entry(input).or_insert_with(InputState::unopened);
+        assert!(sequence >= state.next_sequence, "a source numbers its events once each");
+        state.waiting.insert(sequence, event);
+        while let Some(state) = self.inputs.get_mut(&input) {
+            let Some(event) = state.waiting.remove(&state.next_sequence) else { break };
+            state.next_sequence += 1;
+            match event {
+                ParsedEvent::Open(info) => self.open(input, info, now),
+                ParsedEvent::Data(data) => self.data(input, *data, now, forward),
+                ParsedEvent::Idle => {}
+                ParsedEvent::Close(fault) => self.close(input, fault),
+            }
+        }
+    }
+
+    /// The moment up to which every pane is complete.
+    pub(super) fn watermark(&mut self, now: Duration) -> UnixSeconds {
+        self.watermarks.advance(now)
+    }
+
+    /// The layout that the next chunk of an input will find, if all before it were accepted.
+    pub(super) fn layout_of(&self, input: InputId) -> Option<Arc<Layout>> {
+        self.inputs.get(&input).map(|state| Arc::clone(&state.layout))
+    }
+
+    /// Bytes read so far, for progress.
+    pub(super) const fn bytes_read(&self) -> u64 {
+        self.report.bytes_read
+    }
+
+    /// What was counted.
+    pub(super) fn finish(mut self) -> InputReport {
+        let unclosed: Vec<InputId> = self.inputs.keys().copied().collect();
+        for input in unclosed {
+            self.close(input, None);
+        }
+        self.report.malformed_samples.truncate(MALFORMED_SAMPLES_MAX);
+        self.report
+    }
+
+    fn open(&mut self, input: InputId, info: InputInfo, now: Duration) {
+        self.report.input_count += 1;
+        self.watermarks.open(input, now);
+        let state = self.inputs.get_mut(&input).expect("accept made it");
+        state.name = info.name;
+        state.is_auto = info.format == FormatChoice::Auto;
+        state.layout = info.format.initial_layout();
+        warn_of_unknown_names(&mut self.unknown_names, &state.layout, &state.name);
+    }
+
+    fn data(
+        &mut self,
+        input: InputId,
+        data: ParsedData,
+        now: Duration,
+        forward: &mut dyn FnMut(RoutedBatch),
+    ) {
+        let state = self.inputs.get_mut(&input).expect("accept made it");
+        let is_stale = |data: &ParsedData| {
+            data.continued.as_ref().is_some_and(|lines| lines.layout_before != state.layout)
+        };
+        let mut data =
+            if is_stale(&data) { self.reparser.process_again(data, &state.layout) } else { data };
+        if let Some(lines) = data.continued.take() {
+            if lines.layout_after != state.layout {
+                warn_of_unknown_names(&mut self.unknown_names, &lines.layout_after, &state.name);
+            }
+            state.layout = lines.layout_after;
+        }
+        for routed in &mut data.batches {
+            let late_rows = late_rows(&mut self.watermarks, input, now, routed);
+            data.totals.late += late_rows.len() as u64;
+            routed.set_late_rows(late_rows);
+        }
+        let totals = &data.totals;
+        state.header_count += totals.headers;
+        state.good_count += totals.ok + totals.nodata + totals.skipdata + totals.filtered;
+        state.miscounted += totals.faults.count(FaultKind::FieldCount);
+        state.keep_samples(data.samples);
+        state.line_count += data.line_count;
+        self.report.bytes_read += data.bytes_read;
+        self.report.bytes_decoded += data.bytes_decoded;
+        self.report.totals.merge(totals);
+        data.batches.into_iter().for_each(forward);
+    }
+
+    fn close(&mut self, input: InputId, fault: Option<InputFault>) {
+        self.watermarks.finish(input);
+        let Some(state) = self.inputs.remove(&input) else { return };
+        if let Some(fault) = fault {
+            let message = with_causes(&fault);
+            tracing::error!(input = %state.name, error = %message, "input ended with a fault");
+            self.report.failed.push(FailedInput { name: Arc::clone(&state.name), message });
+        } else if let Some(message) = state.unreadable() {
+            tracing::error!(input = %state.name, error = %message, "no record could be read");
+            self.report.failed.push(FailedInput { name: Arc::clone(&state.name), message });
+        }
+        self.report.malformed_samples.extend(state.samples);
+    }
+}
+
+fn late_rows(
+    watermarks: &mut Watermarks,
+    input: InputId,
+    now: Duration,
+    routed: &RoutedBatch,
+) -> Vec<u32> {
+    let Some(ends) = routed.batch.seconds(FieldId::End) else { return Vec::new() };
+    let row_ends = routed.kept_rows().map(|row| (row_number(row), ends.get(row)));
+    watermarks.observe(input, now, row_ends)
+}
+
+fn warn_of_unknown_names(warned: &mut BTreeSet<String>, layout: &Layout, input: &str) {
+    for name in layout.unknown_names() {
+        if warned.insert(name.to_owned()) {
+            tracing::warn!(
+                field = name,
+                input,
+                "a field that this version doesn't know; it is carried as text"
+            );
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl InputState {
+    fn unopened() -> Self {
+        Self {
+            name: Arc::from(""),
+            is_auto: true,
+            layout: Layout::default_v2(),
+            next_sequence: 0,
+            waiting: BTreeMap::new(),
+            line_count: 0,
+            header_count: 0,
+            good_count: 0,
+            miscounted: 0,
+            samples: Vec::new(),
+        }
+    }
+
+    fn keep_samples(&mut self, samples: Vec<LineSample>) {
+        let room = MALFORMED_SAMPLES_MAX - self.samples.len();
+        for sample in samples.into_iter().take(room) {
+            let origin = match (&sample.record, sample.line) {
+                (Some(sequence_number), _) => format!("{}:{sequence_number}", self.name),
+                (None, Some(line)) => format!("{}:{}", self.name, self.line_count + line + 1),
+                (None, None) => self.name.to_string(),
+            };
+            let text = String::from_utf8_lossy(&sample.text).into_owned();
+            let LineSample { column, reason, .. } = sample;
+            self.samples.push(MalformedSample { origin, reason, column, text });
+        }
+    }
+
+    /// Says what to do if every line had the wrong number of fields and nobody said the format.
+    fn unreadable(&self) -> Option<String> {
+        let hopeless =
+            self.is_auto && self.header_count == 0 && self.good_count == 0 && self.miscounted > 0;
+        let sample = self.samples.first().filter(|_| hopeless)?;
+        Some(format!(
+            "0 of {} lines are flow log records: there is no header, and the first line has {} \
+             (default format: 14); pass the flow log's LogFormat with `--format '${{version}} …'`, \
+             or `--format v5` and the like",
+            self.miscounted, sample.reason
+        ))
+    }
+}

@@ -1,0 +1,51 @@
+//! A state shard: the tables of the keys that it owns.
+//!
+//! Gets routed batches and watermarks in stream order; hands over the contacts of panes that are complete,
+//! and at the end its part of each top. Nothing here is shared or locked.
+
+use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopAnswer, TopSpec, TopTable};
+use crate::units::UnixSeconds;
+
+/// One shard of the state.
+pub(super) struct StateShard {
+    shard_index: usize,
+    tops: Vec<TopTable>,
+    contacts: Option<ContactTable>,
+}
+
+impl StateShard {
+    pub(super) fn new(
+        shard_index: usize,
+        tops: &[TopSpec],
+        contacts: Option<ContactTable>,
+        seed: u64,
+    ) -> Self {
+        let tops = tops.iter().map(|spec| TopTable::new(spec.clone(), seed)).collect();
+        Self { shard_index, tops, contacts }
+    }
+
+    /// Adds the rows that this shard owns.
+    pub(super) fn add(&mut self, routed: &RoutedBatch) {
+        for (number, top) in self.tops.iter_mut().enumerate() {
+            top.add(&routed.batch, routed.top_rows(number, self.shard_index));
+        }
+        if let Some(contacts) = &mut self.contacts {
+            contacts.add(&routed.batch, routed.contact_rows(self.shard_index));
+        }
+    }
+
+    /// The panes that are complete at `watermark`, oldest first.
+    pub(super) fn close_until(&mut self, watermark: UnixSeconds) -> Vec<PaneContacts> {
+        self.contacts.as_mut().map_or_else(Vec::new, |contacts| contacts.close_until(watermark))
+    }
+
+    /// The panes that are still open, at the end of the stream.
+    pub(super) fn close_all(&mut self) -> Vec<PaneContacts> {
+        self.contacts.as_mut().map_or_else(Vec::new, ContactTable::close_all)
+    }
+
+    /// This shard's part of each top.
+    pub(super) fn answers(&self) -> Vec<TopAnswer> {
+        self.tops.iter().map(TopTable::answer).collect()
+    }
+}

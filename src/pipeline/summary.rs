@@ -1,0 +1,238 @@
+//! The summary of a run as JSON, schema `flowgauge.summary/v1`.
+//!
+//! Counters are exact integers of any size; field names are AWS's header names. Keys of a top are
+//! text, whatever their type.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::RunReport;
+use super::sequence::MalformedSample;
+use crate::aggregate::{Metric, Sums, TopAnswer, TopSpec};
+use crate::record::{FaultKind, Slot};
+
+/// The name and version of the summary form.
+pub const SUMMARY_SCHEMA: &str = "flowgauge.summary/v1";
+
+/// The summary of a run, ready to be written as JSON.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    schema: &'static str,
+    input: InputSummary,
+    records: RecordSummary,
+    action: ActionSummary,
+    bytes: u128,
+    packets: u128,
+    time: TimeSummary,
+    by_protocol: BTreeMap<usize, SumsSummary>,
+    top: Vec<TopSummary>,
+    findings: FindingSummary,
+    malformed_by_reason: BTreeMap<&'static str, u64>,
+    malformed_samples: Vec<SampleSummary>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed_inputs: Vec<FailedInputSummary>,
+    throughput: ThroughputSummary,
+}
+
+#[derive(Debug, Serialize)]
+struct InputSummary {
+    files: u64,
+    bytes_read: u64,
+    bytes_decoded: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RecordSummary {
+    total: u64,
+    ok: u64,
+    nodata: u64,
+    skipdata: u64,
+    malformed: u64,
+    headers: u64,
+    late: u64,
+    control: u64,
+    /// Good records that `--where`, `--since` or `--until` left out; in no other figure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filtered: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ActionSummary {
+    accept: u64,
+    reject: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct TimeSummary {
+    first_start: Option<i64>,
+    last_end: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct SumsSummary {
+    flows: u64,
+    packets: u128,
+    bytes: u128,
+}
+
+#[derive(Debug, Serialize)]
+struct TopSummary {
+    by: Vec<String>,
+    metric: String,
+    exact: bool,
+    error_bound: u64,
+    /// Keys that have at least the value asked for with `--min`.
+    keys: u64,
+    rows: Vec<RowSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct RowSummary {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_start: Option<String>,
+    key: Vec<String>,
+    bytes: u128,
+    packets: u128,
+    flows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distinct: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingSummary {
+    total: u64,
+    by_kind: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct SampleSummary {
+    origin: String,
+    reason: String,
+    column: u16,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedInputSummary {
+    name: String,
+    error: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ThroughputSummary {
+    seconds: f64,
+    records_per_second: u64,
+    bytes_per_second: u64,
+    threads: usize,
+}
+
+impl Summary {
+    /// The summary of `report`, made by `thread_count` threads.
+    #[must_use]
+    pub fn new(report: &RunReport, thread_count: usize) -> Self {
+        let inputs = &report.inputs;
+        let totals = &inputs.totals;
+        let seconds = report.elapsed.as_secs_f64();
+        let protocols = totals.by_protocol.iter().enumerate();
+        let by_kind: BTreeMap<&'static str, u64> =
+            report.findings_by_kind.iter().map(|(kind, count)| (kind.name(), *count)).collect();
+        let faults = FaultKind::ALL.map(|kind| (kind.name(), totals.faults.count(kind)));
+        Self {
+            schema: SUMMARY_SCHEMA,
+            input: InputSummary {
+                files: inputs.input_count,
+                bytes_read: inputs.bytes_read,
+                bytes_decoded: inputs.bytes_decoded,
+            },
+            records: RecordSummary {
+                total: totals.records(),
+                ok: totals.ok,
+                nodata: totals.nodata,
+                skipdata: totals.skipdata,
+                malformed: totals.faults.total(),
+                headers: totals.headers,
+                late: totals.late,
+                control: totals.control,
+                filtered: (totals.filtered > 0).then_some(totals.filtered),
+            },
+            action: ActionSummary { accept: totals.accept, reject: totals.reject },
+            bytes: totals.bytes,
+            packets: totals.packets,
+            time: TimeSummary {
+                first_start: totals.first_start.map(|moment| moment.0),
+                last_end: totals.last_end.map(|moment| moment.0),
+            },
+            by_protocol: protocols
+                .filter(|(_, sums)| sums.flows > 0)
+                .map(|(number, sums)| (number, SumsSummary::new(sums)))
+                .collect(),
+            top: report
+                .tops
+                .iter()
+                .zip(&report.answers)
+                .map(|(spec, answer)| TopSummary::new(spec, answer))
+                .collect(),
+            findings: FindingSummary { total: by_kind.values().sum(), by_kind },
+            malformed_by_reason: faults.into_iter().filter(|(_, count)| *count > 0).collect(),
+            malformed_samples: inputs.malformed_samples.iter().map(SampleSummary::new).collect(),
+            failed_inputs: inputs
+                .failed
+                .iter()
+                .map(|input| FailedInputSummary {
+                    name: input.name.to_string(),
+                    error: input.message.clone(),
+                })
+                .collect(),
+            throughput: ThroughputSummary {
+                seconds,
+                records_per_second: per_second(totals.records(), seconds),
+                bytes_per_second: per_second(inputs.bytes_decoded, seconds),
+                threads: thread_count,
+            },
+        }
+    }
+}
+
+/// A whole rate, 0 where no time passed.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates saturate")]
+pub(crate) fn per_second(count: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { (count as f64 / seconds) as u64 } else { 0 }
+}
+
+impl SumsSummary {
+    const fn new(sums: &Sums) -> Self {
+        Self { flows: sums.flows, packets: sums.packets, bytes: sums.bytes }
+    }
+}
+
+impl TopSummary {
+    fn new(spec: &TopSpec, answer: &TopAnswer) -> Self {
+        let rows = answer.rows.iter().map(|row| RowSummary {
+            window_start: row.window_start.map(|start| start.to_string()),
+            key: row.key.clone(),
+            bytes: row.sums.bytes,
+            packets: row.sums.packets,
+            flows: row.sums.flows,
+            distinct: match spec.metric {
+                Metric::Distinct(_) => row.distinct,
+                _ => None,
+            },
+        });
+        Self {
+            by: spec.by.iter().map(|slot: &Slot| slot.name().to_owned()).collect(),
+            metric: spec.metric.name(),
+            exact: true,
+            error_bound: 0,
+            keys: answer.matching_count,
+            rows: rows.collect(),
+        }
+    }
+}
+
+impl SampleSummary {
+    fn new(sample: &MalformedSample) -> Self {
+        let MalformedSample { origin, reason, column, text } = sample.clone();
+        Self { origin, reason, column, text }
+    }
+}

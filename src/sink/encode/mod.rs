@@ -1,0 +1,3 @@
+//! Encoders: a finding in, bytes out. No state, no I/O.
+
+pub mod ndjson;

@@ -1,0 +1,328 @@
+//! A stream that needs no cloud: generated flow logs with planted attacks, at a chosen pace.
+//!
+//! The lines of a [`Generator`] are split among pretended shards by interface, as a stream would by
+//! partition key, and handed on as they fall due by wall time. Event time comes from the settings, so
+//! that one seed gives the same findings whenever it runs.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Emit, InputIds, Source, SourceError, StopFlag};
+use crate::clock::Clock;
+use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload};
+use crate::generate::{AttackKind, GenerateSettings, Generator, SettingsError};
+use crate::record::{FormatChoice, Layout};
+
+/// Settings of a demo source.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DemoSettings {
+    /// Seed of everything random. Default 1.
+    pub seed: u64,
+    /// Records to make; 0 for a stream without end. Default 0.
+    pub records: u64,
+    /// Records per second of event time, 1 to 1,000,000. Default 200.
+    pub records_per_second: u64,
+    /// Seconds of event time per second of wall time, 0 (as fast as the pipeline takes them) to 10,000.
+    /// Default 60.
+    pub speed: u32,
+    /// Pretended shards, 1 to 64. Default 4.
+    pub shards: u32,
+    /// Network interfaces, 64 to 1,000,000. Default 500.
+    pub interfaces: u32,
+    /// Internet addresses of ordinary traffic, 16 to 100,000,000. Default 20,000.
+    pub external_addresses: u32,
+    /// Attacks of each kind per period. Default one of each kind.
+    pub attacks: BTreeMap<AttackKind, u32>,
+    /// Seconds of event time in which the attacks are planted once, 60 to 86,400. Default 300.
+    pub attack_period_seconds: u32,
+    /// Unix second at which event time begins. Default 1767225600 (2026-01-01).
+    pub start: i64,
+}
+
+impl Default for DemoSettings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            records: 0,
+            records_per_second: 200,
+            speed: 60,
+            shards: 4,
+            interfaces: 500,
+            external_addresses: 20_000,
+            attacks: AttackKind::ALL.into_iter().map(|kind| (kind, 1)).collect(),
+            attack_period_seconds: 300,
+            start: GenerateSettings::default().start,
+        }
+    }
+}
+
+impl DemoSettings {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first setting outside its range.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let range = |name, value: u32, low: u32, high: u32| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            let (low, high) = (low.into(), high.into());
+            Err(SettingsError::Range { name, value: value.to_string(), low, high })
+        };
+        range("speed", self.speed, 0, 10_000)?;
+        range("shards", self.shards, 1, 64)?;
+        range("interfaces", self.interfaces, 64, 1_000_000)?;
+        let rate = u32::try_from(self.records_per_second).unwrap_or(u32::MAX);
+        range("records_per_second", rate, 1, 1_000_000)?;
+        self.generate_settings(Layout::default_v2()).check()
+    }
+
+    fn generate_settings(&self, format: Arc<Layout>) -> GenerateSettings {
+        GenerateSettings {
+            records: self.records,
+            seed: self.seed,
+            format,
+            interfaces: self.interfaces,
+            external_addresses: self.external_addresses,
+            records_per_second: self.records_per_second,
+            start: self.start,
+            attacks: self.attacks.clone(),
+            attack_period_seconds: self.attack_period_seconds,
+            ..GenerateSettings::default()
+        }
+    }
+}
+
+/// Most lines that are made before they are handed on.
+const BATCH_LINES_MAX: usize = 8_192;
+/// Between two looks at the clock and the stop flag.
+const TICK: Duration = Duration::from_millis(20);
+/// After a wait longer than this, the stream goes on from where it is instead of making up for it.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+
+/// Generated flow logs as a source.
+pub struct DemoSource {
+    generator: Generator,
+    speed: u32,
+    shards: Vec<Shard>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Shard {
+    input: InputId,
+    name: Arc<str>,
+    sequence: u64,
+    lines: Vec<u8>,
+}
+
+impl Shard {
+    fn chunk(&mut self, event: ChunkEvent) -> Chunk {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        Chunk { input: self.input, sequence, event }
+    }
+}
+
+impl DemoSource {
+    /// The source `name` in the configuration, with lines in `format`.
+    ///
+    /// # Panics
+    /// If [`DemoSettings::check`] finds a fault.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        settings: &DemoSettings,
+        format: Arc<Layout>,
+        inputs: &InputIds,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        if let Err(fault) = settings.check() {
+            panic!("settings must be checked before they are used: {fault}");
+        }
+        let shards = (0..settings.shards).map(|index| Shard {
+            input: inputs.next(),
+            name: format!("{name}/shard-{index}").into(),
+            sequence: 0,
+            lines: Vec::new(),
+        });
+        Self {
+            generator: Generator::new(&settings.generate_settings(format)),
+            speed: settings.speed,
+            shards: shards.collect(),
+            clock,
+        }
+    }
+
+    /// Emits everything until the end of the stream or a request to stop; the inputs stay open.
+    fn stream(&mut self, stop: &StopFlag, emit: &mut Emit<'_>) -> ControlFlow<()> {
+        let format = FormatChoice::Fixed(Arc::clone(&self.generator.settings().format));
+        for shard in &mut self.shards {
+            let info = InputInfo { name: Arc::clone(&shard.name), format: format.clone() };
+            emit(shard.chunk(ChunkEvent::Open(info)))?;
+        }
+        let mut due = Duration::ZERO;
+        let mut seen = self.clock.monotonic();
+        while !stop.is_requested() {
+            if self.speed > 0 {
+                let now = self.clock.monotonic();
+                due += now.saturating_sub(seen).min(CATCH_UP_MAX) * self.speed;
+                seen = now;
+            }
+            let goes_on = self.make_batch(due);
+            self.hand_on(emit)?;
+            if !goes_on {
+                break;
+            }
+            if self.speed > 0 && self.elapsed() >= due {
+                std::thread::sleep(TICK);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.generator.elapsed_ms())
+    }
+
+    /// Makes the lines that are due, at most a batch; false after the last.
+    fn make_batch(&mut self, due: Duration) -> bool {
+        let shard_count = u32::try_from(self.shards.len()).expect("settings allow 64");
+        for _ in 0..BATCH_LINES_MAX {
+            if self.speed > 0 && self.elapsed() >= due {
+                return true;
+            }
+            let Some(line) = self.generator.next_line() else { return false };
+            let shard = &mut self.shards[(line.interface.0 % shard_count) as usize];
+            shard.lines.extend_from_slice(line.text);
+        }
+        true
+    }
+
+    fn hand_on(&mut self, emit: &mut Emit<'_>) -> ControlFlow<()> {
+        for shard in self.shards.iter_mut().filter(|shard| !shard.lines.is_empty()) {
+            let lines = std::mem::take(&mut shard.lines);
+            let bytes_read = lines.len() as u64;
+            let payload = Payload::Lines(lines);
+            emit(shard.chunk(ChunkEvent::Data(ChunkData { payload, bytes_read })))?;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Source for DemoSource {
+    fn run(mut self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
+        if self.stream(stop, emit).is_break() {
+            return Ok(());
+        }
+        for shard in &mut self.shards {
+            if emit(shard.chunk(ChunkEvent::Close(None))).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, SystemClock};
+
+    fn source(settings: &DemoSettings, clock: Arc<dyn Clock>) -> Box<DemoSource> {
+        let inputs = InputIds::default();
+        Box::new(DemoSource::new("demo", settings, Layout::default_v2(), &inputs, clock))
+    }
+
+    #[test]
+    fn every_line_goes_to_one_shard_in_order() {
+        let settings = DemoSettings { records: 20_000, speed: 0, ..DemoSettings::default() };
+        let mut next = BTreeMap::new();
+        let mut lines = Vec::new();
+        let mut closed = 0;
+        let run = source(&settings, Arc::new(ManualClock::default())).run(
+            &StopFlag::default(),
+            &mut |chunk| {
+                let sequence = next.entry(chunk.input).or_insert(0);
+                assert_eq!(chunk.sequence, *sequence);
+                *sequence += 1;
+                match chunk.event {
+                    ChunkEvent::Open(info) => {
+                        assert_eq!(chunk.sequence, 0);
+                        assert_eq!(&*info.name, format!("demo/shard-{}", chunk.input.0));
+                    }
+                    ChunkEvent::Data(data) => {
+                        let Payload::Lines(text) = data.payload else { panic!("lines expected") };
+                        assert_eq!(data.bytes_read, text.len() as u64);
+                        assert_eq!(text.last(), Some(&b'\n'));
+                        lines.extend(text.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec));
+                    }
+                    ChunkEvent::Idle => {}
+                    ChunkEvent::Close(fault) => {
+                        assert!(fault.is_none());
+                        closed += 1;
+                    }
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        run.unwrap();
+        assert_eq!((next.len(), closed), (4, 4));
+        let mut text = Vec::new();
+        Generator::new(&settings.generate_settings(Layout::default_v2())).fill(&mut text, 20_000);
+        let mut expected: Vec<_> =
+            text.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+        expected.sort();
+        lines.sort();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_stop_closes_the_inputs() {
+        let stop = StopFlag::default();
+        let settings = DemoSettings { speed: 0, ..DemoSettings::default() };
+        let (mut data, mut closed) = (0, 0);
+        let clock = Arc::new(SystemClock::new());
+        let run = source(&settings, clock).run(&stop, &mut |chunk| {
+            match chunk.event {
+                ChunkEvent::Data(_) => data += 1,
+                ChunkEvent::Close(_) => closed += 1,
+                _ => {}
+            }
+            if data == 10 {
+                stop.request();
+            }
+            ControlFlow::Continue(())
+        });
+        run.unwrap();
+        assert!((10..14).contains(&data));
+        assert_eq!(closed, 4);
+    }
+
+    #[test]
+    fn wall_time_sets_the_pace() {
+        let clock = Arc::new(ManualClock::default());
+        let mut source = source(&DemoSettings::default(), clock);
+        assert!(source.make_batch(Duration::from_secs(6)));
+        assert_eq!(source.generator.elapsed_ms(), 6_000);
+        let lines: usize =
+            source.shards.iter().map(|shard| shard.lines.split(|b| *b == b'\n').count() - 1).sum();
+        assert_eq!(lines, 1_200);
+    }
+
+    #[test]
+    fn settings_name_the_fault() {
+        let check = |settings: DemoSettings, expected: &str| {
+            assert_eq!(settings.check().unwrap_err().to_string(), expected);
+        };
+        assert!(DemoSettings::default().check().is_ok());
+        let shards = DemoSettings { shards: 0, ..DemoSettings::default() };
+        check(shards, "`shards` is 0; it must be 1 to 64");
+        let speed = DemoSettings { speed: 10_001, ..DemoSettings::default() };
+        check(speed, "`speed` is 10001; it must be 0 to 10000");
+    }
+}

@@ -1,0 +1,117 @@
+//! Which shards a stream has: ListShards, page by page.
+
+use std::sync::Arc;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::types::{ChildShard, HashKeyRange, Shard as ListedShard};
+
+use super::lineage::Shard;
+use super::retry::{Failure, FailureKind};
+use super::settings::StreamAddress;
+
+/// Shards per page: the most that Kinesis gives.
+const PAGE_SHARDS: i32 = 10_000;
+
+/// Every shard of the stream, open ones and those that still hold records.
+pub(super) async fn list_shards(
+    client: &Client,
+    stream: &StreamAddress,
+) -> Result<Vec<Shard>, Failure> {
+    let mut shards = Vec::new();
+    let mut next_token: Option<String> = None;
+    loop {
+        // A token stands for the stream and the page size as well; beside them it is refused.
+        let request = match &next_token {
+            Some(token) => client.list_shards().next_token(token),
+            None => client
+                .list_shards()
+                .set_stream_name(stream.request_name())
+                .set_stream_arn(stream.request_arn())
+                .max_results(PAGE_SHARDS),
+        };
+        match request.send().await.map_err(Failure::from) {
+            Ok(page) => {
+                shards.extend(page.shards.unwrap_or_default().into_iter().map(listed));
+                next_token = page.next_token;
+            }
+            Err(failure) if failure.kind == FailureKind::PageExpired => {
+                shards.clear();
+                next_token = None;
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
+        if next_token.is_none() {
+            return Ok(shards);
+        }
+    }
+}
+
+fn listed(shard: ListedShard) -> Shard {
+    Shard {
+        id: shard.shard_id.into(),
+        parents: [shard.parent_shard_id, shard.adjacent_parent_shard_id]
+            .into_iter()
+            .flatten()
+            .map(Arc::from)
+            .collect(),
+        hash_key_range: shard.hash_key_range.as_ref().and_then(hash_keys),
+        closed: shard
+            .sequence_number_range
+            .is_some_and(|range| range.ending_sequence_number.is_some()),
+    }
+}
+
+/// A child as the last answer of a parent names it.
+pub(super) fn child(child: ChildShard) -> Shard {
+    Shard {
+        id: child.shard_id.into(),
+        parents: child.parent_shards.into_iter().map(Arc::from).collect(),
+        hash_key_range: child.hash_key_range.as_ref().and_then(hash_keys),
+        closed: false,
+    }
+}
+
+/// A range that is not two 128-bit numbers counts as unknown: only KPL aggregates look at it, and
+/// they are then taken whole.
+fn hash_keys(range: &HashKeyRange) -> Option<(u128, u128)> {
+    Some((range.starting_hash_key.parse().ok()?, range.ending_hash_key.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::types::SequenceNumberRange;
+
+    use super::*;
+
+    #[test]
+    fn a_listed_shard_keeps_parents_range_and_end() {
+        let listing = ListedShard::builder()
+            .shard_id("shardId-000000000002")
+            .parent_shard_id("shardId-000000000000")
+            .adjacent_parent_shard_id("shardId-000000000001")
+            .hash_key_range(
+                HashKeyRange::builder()
+                    .starting_hash_key("0")
+                    .ending_hash_key(u128::MAX.to_string())
+                    .build()
+                    .unwrap(),
+            )
+            .sequence_number_range(
+                SequenceNumberRange::builder()
+                    .starting_sequence_number("1")
+                    .ending_sequence_number("2")
+                    .build()
+                    .unwrap(),
+            )
+            .build()
+            .unwrap();
+        let expected = Shard {
+            id: "shardId-000000000002".into(),
+            parents: vec!["shardId-000000000000".into(), "shardId-000000000001".into()],
+            hash_key_range: Some((0, u128::MAX)),
+            closed: true,
+        };
+        assert_eq!(listed(listing), expected);
+    }
+}

@@ -1,0 +1,162 @@
+//! One input's way to the pipeline: numbered chunks, each with the bytes that are set aside for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, Payload, SourceRecord};
+
+use super::budget::Reservation;
+
+/// Most payload in one chunk, unless a single record is larger.
+const CHUNK_BYTES_MAX: u64 = 1 << 20;
+/// Memory that a record takes besides its payload: its sequence number and its own fields.
+const RECORD_OVERHEAD_BYTES: u64 = 160;
+
+/// A chunk on its way to the thread that emits it.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// What is emitted.
+    pub(super) chunk: Chunk,
+    /// Given back once it was.
+    pub(super) reservation: Option<Reservation>,
+}
+
+/// The pipeline takes no more chunks.
+#[derive(Debug)]
+pub(super) struct Hangup;
+
+/// Sends the chunks of one input in order.
+#[derive(Debug)]
+pub(super) struct Feed {
+    input: InputId,
+    sequence: u64,
+    to: mpsc::Sender<Outgoing>,
+}
+
+impl Feed {
+    /// A feed whose first chunk will have number 0.
+    pub(super) fn new(input: InputId, to: mpsc::Sender<Outgoing>) -> Self {
+        Self { input, sequence: 0, to }
+    }
+
+    /// Sends an event without payload.
+    pub(super) async fn tell(&mut self, event: ChunkEvent) -> Result<(), Hangup> {
+        self.send(event, None).await
+    }
+
+    /// Sends one piece of an answer.
+    pub(super) async fn put(
+        &mut self,
+        records: Vec<SourceRecord>,
+        reservation: Reservation,
+    ) -> Result<(), Hangup> {
+        let bytes_read = records.iter().map(|record| record.data.len() as u64).sum();
+        let data = ChunkData { payload: Payload::Records(records), bytes_read };
+        self.send(ChunkEvent::Data(data), Some(reservation)).await
+    }
+
+    async fn send(
+        &mut self,
+        event: ChunkEvent,
+        reservation: Option<Reservation>,
+    ) -> Result<(), Hangup> {
+        let chunk = Chunk { input: self.input, sequence: self.sequence, event };
+        self.to.send(Outgoing { chunk, reservation }).await.map_err(|_| Hangup)?;
+        self.sequence += 1;
+        Ok(())
+    }
+}
+
+/// The memory that a record takes.
+pub(super) fn weight(record: &SourceRecord) -> u64 {
+    record.data.len() as u64 + RECORD_OVERHEAD_BYTES
+}
+
+/// Cuts records into pieces of about a mebibyte, in order.
+pub(super) fn pieces(records: Vec<SourceRecord>) -> Vec<Vec<SourceRecord>> {
+    let mut pieces: Vec<Vec<SourceRecord>> = Vec::new();
+    let mut room = 0;
+    for record in records {
+        let bytes = weight(&record);
+        match pieces.last_mut() {
+            Some(piece) if bytes <= room => {
+                room -= bytes;
+                piece.push(record);
+            }
+            _ => {
+                room = CHUNK_BYTES_MAX.saturating_sub(bytes);
+                pieces.push(vec![record]);
+            }
+        }
+    }
+    pieces
+}
+
+/// A record as the pipeline takes it.
+pub(super) fn source_record(
+    record: aws_sdk_kinesis::types::Record,
+    hash_key_range: Option<(u128, u128)>,
+) -> SourceRecord {
+    // A moment outside of what milliseconds can say does not come from a clock: it is left at 0.
+    let arrival_ms = record
+        .approximate_arrival_timestamp
+        .and_then(|moment| moment.to_millis().ok())
+        .unwrap_or_default();
+    SourceRecord {
+        data: Bytes::from(record.data.into_inner()),
+        sequence_number: Arc::from(record.sequence_number),
+        arrival_ms,
+        hash_key_range,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn records(sizes: &[usize]) -> Vec<SourceRecord> {
+        sizes
+            .iter()
+            .enumerate()
+            .map(|(index, size)| SourceRecord {
+                data: Bytes::from(vec![0; *size]),
+                sequence_number: index.to_string().into(),
+                arrival_ms: 0,
+                hash_key_range: None,
+            })
+            .collect()
+    }
+
+    fn check(sizes: &[usize], expected: &[usize]) {
+        let counts: Vec<usize> = pieces(records(sizes)).iter().map(Vec::len).collect();
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn a_piece_is_a_mebibyte_or_one_record() {
+        check(&[], &[]);
+        check(&[100, 100], &[2]);
+        check(&[600 << 10, 600 << 10, 100], &[1, 2]);
+        check(&[10 << 20, 1, 10 << 20], &[1, 1, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_keep_every_record_in_order(sizes in prop::collection::vec(0_usize..800_000, 0..20)) {
+            let pieces = pieces(records(&sizes));
+            for piece in &pieces {
+                prop_assert!(!piece.is_empty());
+                let bytes: u64 = piece.iter().map(weight).sum();
+                prop_assert!(piece.len() == 1 || bytes <= CHUNK_BYTES_MAX);
+            }
+            let numbers: Vec<String> =
+                pieces.iter().flatten().map(|r| r.sequence_number.to_string()).collect();
+            let expected: Vec<String> = (0..sizes.len()).map(|index| index.to_string()).collect();
+            prop_assert_eq!(numbers, expected);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What `[sources.NAME]` of type `kinesis` may say, checked while it is read.
+//!
+//! A [`KinesisSettings`] can be used as it is: every faulty value is refused by its `Deserialize`, so
+//! that the message carries the place in the file.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::aws::AwsAccess;
+use crate::units::{parse_duration, parse_size};
+
+/// Least time between two reads of one shard: Kinesis allows five reads a second, for all readers
+/// of the shard together.
+pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(200);
+const POLL_INTERVAL_MAX: Duration = Duration::from_mins(1);
+const POLL_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
+/// Most records that one read may return, by Kinesis' own limit.
+pub const RECORDS_PER_CALL_LIMIT: u16 = 10_000;
+/// One answer may hold 10 MiB.
+const READ_AHEAD_BYTES_MIN: u64 = 16 << 20;
+const READ_AHEAD_BYTES_DEFAULT: u64 = 128 << 20;
+
+/// How a stream is read.
+///
+/// ```toml
+/// stream = "vpc-flow-logs"        # or stream_arn = "arn:aws:kinesis:…:stream/vpc-flow-logs"
+/// region = "eu-central-1"         # default: the ARN's, AWS_REGION, or the profile's
+/// endpoint = "http://…"           # default: the region's, or AWS_ENDPOINT_URL
+/// profile = "security"            # default: AWS_PROFILE, or the standard credential chain
+/// start = "trim_horizon"          # "latest", or { at_timestamp = "2026-01-01T00:00:00Z" }
+/// poll_interval = "250ms"         # "200ms" to "60s"
+/// records_per_call_max = 10000    # 1 to 10000
+/// read_ahead_max = "128MiB"       # at least "16MiB"; payload fetched and not yet handed on
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct KinesisSettings {
+    /// The stream.
+    pub stream: StreamAddress,
+    /// Region, endpoint and profile.
+    pub access: AwsAccess,
+    /// Where the first read of the stream begins.
+    pub start: StartPosition,
+    /// Time between the starts of two reads of one shard; near the tip it grows up to a second.
+    pub poll_interval: Duration,
+    /// Most records asked for per read.
+    pub records_per_call_max: u16,
+    /// Payload bytes that may be fetched and not yet handed on, over all shards.
+    pub read_ahead_bytes_max: u64,
+}
+
+impl KinesisSettings {
+    /// The defaults for a stream.
+    #[must_use]
+    pub fn of(stream: StreamAddress) -> Self {
+        let region = stream.region().map(str::to_owned);
+        Self {
+            stream,
+            access: AwsAccess { region, ..AwsAccess::default() },
+            start: StartPosition::TrimHorizon,
+            poll_interval: POLL_INTERVAL_DEFAULT,
+            records_per_call_max: RECORDS_PER_CALL_LIMIT,
+            read_ahead_bytes_max: READ_AHEAD_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// A stream by name or by ARN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamAddress {
+    /// A name, in the account of the credentials.
+    Name(String),
+    /// An ARN, which may belong to another account.
+    Arn(String),
+}
+
+impl StreamAddress {
+    /// The stream's own name.
+    #[must_use]
+    pub fn stream_name(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Arn(arn) => arn.rsplit_once(":stream/").map_or(arn, |(_, name)| name),
+        }
+    }
+
+    /// The region that an ARN names.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        match self {
+            Self::Name(_) => None,
+            Self::Arn(arn) => arn.split(':').nth(3),
+        }
+    }
+
+    /// The `StreamName` of a request.
+    pub(super) fn request_name(&self) -> Option<String> {
+        if let Self::Name(name) = self { Some(name.clone()) } else { None }
+    }
+
+    /// The `StreamARN` of a request.
+    pub(super) fn request_arn(&self) -> Option<String> {
+        if let Self::Arn(arn) = self { Some(arn.clone()) } else { None }
+    }
+}
+
+/// Where reading begins in shards that exist when the source starts; shards that come into being
+/// later are always read from their first record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartPosition {
+    /// At the oldest record that the stream still holds.
+    #[default]
+    TrimHorizon,
+    /// After the newest record.
+    Latest,
+    /// At the first record that arrived at or after a moment (RFC 3339).
+    AtTimestamp(Moment),
+}
+
+/// A moment in Unix milliseconds, written as RFC 3339 text or as a TOML date-time with an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "MomentWritten")]
+pub struct Moment {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MomentWritten {
+    Text(String),
+    Toml(toml::value::Datetime),
+}
+
+impl TryFrom<MomentWritten> for Moment {
+    type Error = &'static str;
+
+    fn try_from(written: MomentWritten) -> Result<Self, Self::Error> {
+        let text = match written {
+            MomentWritten::Text(text) => text,
+            MomentWritten::Toml(datetime) => datetime.to_string(),
+        };
+        text.parse::<jiff::Timestamp>()
+            .map(|timestamp| Self { unix_ms: timestamp.as_millisecond() })
+            .map_err(|_| "it must be a moment with its offset, like `2026-01-01T00:00:00Z`")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    stream: Option<String>,
+    stream_arn: Option<String>,
+    region: Option<String>,
+    endpoint: Option<EndpointWritten>,
+    profile: Option<String>,
+    #[serde(default)]
+    start: StartPosition,
+    poll_interval: Option<IntervalWritten>,
+    records_per_call_max: Option<RecordsWritten>,
+    read_ahead_max: Option<SizeWritten>,
+}
+
+impl TryFrom<Written> for KinesisSettings {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let mut settings = Self::of(stream_address(written.stream, written.stream_arn)?);
+        if let Some(region) = written.region {
+            settings.access.region = Some(region);
+        }
+        settings.access.endpoint = written.endpoint.map(|endpoint| endpoint.0);
+        settings.access.profile = written.profile;
+        settings.start = written.start;
+        if let Some(IntervalWritten(interval)) = written.poll_interval {
+            settings.poll_interval = interval;
+        }
+        if let Some(RecordsWritten(records_max)) = written.records_per_call_max {
+            settings.records_per_call_max = records_max;
+        }
+        if let Some(SizeWritten(bytes_max)) = written.read_ahead_max {
+            settings.read_ahead_bytes_max = bytes_max;
+        }
+        Ok(settings)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct EndpointWritten(String);
+
+impl TryFrom<String> for EndpointWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_url = text.starts_with("http://") || text.starts_with("https://");
+        is_url.then_some(Self(text)).ok_or("it must be a URL with `http://` or `https://`")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct IntervalWritten(Duration);
+
+impl TryFrom<String> for IntervalWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_duration(&text)
+            .filter(|interval| (POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(interval))
+            .map(Self)
+            .ok_or("it must be `200ms` to `60s`")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "u16")]
+struct RecordsWritten(u16);
+
+impl TryFrom<u16> for RecordsWritten {
+    type Error = &'static str;
+
+    fn try_from(records: u16) -> Result<Self, Self::Error> {
+        let is_possible = (1..=RECORDS_PER_CALL_LIMIT).contains(&records);
+        is_possible.then_some(Self(records)).ok_or("it must be 1 to 10000")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct SizeWritten(u64);
+
+impl TryFrom<String> for SizeWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_size(&text)
+            .filter(|bytes| *bytes >= READ_AHEAD_BYTES_MIN)
+            .map(Self)
+            .ok_or("it must be at least `16MiB`")
+    }
+}
+
+fn stream_address(name: Option<String>, arn: Option<String>) -> Result<StreamAddress, String> {
+    match (name, arn) {
+        (Some(name), None) if name.starts_with("arn:") => {
+            Err(format!("`stream` is the ARN `{name}`; write it as `stream_arn`"))
+        }
+        (Some(name), None) if name.is_empty() => {
+            Err("`stream` is empty; write the stream's name".to_owned())
+        }
+        (Some(name), None) => Ok(StreamAddress::Name(name)),
+        (None, Some(arn)) => {
+            let parts: Vec<&str> = arn.splitn(6, ':').collect();
+            let well_formed = matches!(
+                parts[..],
+                ["arn", _, "kinesis", region, _, resource]
+                    if !region.is_empty() && resource.len() > "stream/".len()
+                        && resource.starts_with("stream/")
+            );
+            if well_formed {
+                Ok(StreamAddress::Arn(arn))
+            } else {
+                Err(format!(
+                    "`stream_arn` is `{arn}`; it must be like `arn:aws:kinesis:eu-central-1:123456789012:stream/NAME`"
+                ))
+            }
+        }
+        (Some(_), Some(_)) => {
+            Err("both `stream` and `stream_arn` are set; remove one of them".to_owned())
+        }
+        (None, None) => Err("neither `stream` nor `stream_arn` is set; set one of them".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<KinesisSettings, &str>) {
+        match (toml::from_str::<KinesisSettings>(text), expected) {
+            (Ok(settings), Ok(expected)) => assert_eq!(settings, expected, "{text}"),
+            (Err(error), Err(part)) => {
+                assert!(error.to_string().contains(part), "{text}: {error}");
+            }
+            (outcome, expected) => panic!("{text}: {outcome:?} instead of {expected:?}"),
+        }
+    }
+
+    fn flow() -> KinesisSettings {
+        KinesisSettings::of(StreamAddress::Name("flow".into()))
+    }
+
+    #[test]
+    fn the_least_is_a_stream() {
+        check("stream = 'flow'", Ok(flow()));
+        let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/flow";
+        let by_arn = KinesisSettings::of(StreamAddress::Arn(arn.into()));
+        assert_eq!(by_arn.access.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(by_arn.stream.stream_name(), "flow");
+        check(&format!("stream_arn = '{arn}'"), Ok(by_arn));
+    }
+
+    #[test]
+    fn everything_can_be_written() {
+        check(
+            "stream = 'flow'\nregion = 'eu-west-1'\nendpoint = 'http://127.0.0.1:4566'\n\
+             profile = 'security'\nstart = 'latest'\npoll_interval = '1s'\n\
+             records_per_call_max = 500\nread_ahead_max = '32MiB'",
+            Ok(KinesisSettings {
+                access: AwsAccess {
+                    region: Some("eu-west-1".into()),
+                    endpoint: Some("http://127.0.0.1:4566".into()),
+                    profile: Some("security".into()),
+                    credentials: None,
+                },
+                start: StartPosition::Latest,
+                poll_interval: Duration::from_secs(1),
+                records_per_call_max: 500,
+                read_ahead_bytes_max: 32 << 20,
+                ..flow()
+            }),
+        );
+    }
+
+    #[test]
+    fn a_start_is_a_word_or_a_moment() {
+        let at = |unix_ms| KinesisSettings {
+            start: StartPosition::AtTimestamp(Moment { unix_ms }),
+            ..flow()
+        };
+        check("stream = 'flow'\nstart = 'trim_horizon'", Ok(flow()));
+        for moment in ["'2026-01-01T00:00:00Z'", "2026-01-01T01:00:00+01:00"] {
+            check(
+                &format!("stream = 'flow'\nstart = {{ at_timestamp = {moment} }}"),
+                Ok(at(1_767_225_600_000)),
+            );
+        }
+        check(
+            "stream = 'flow'\nstart = { at_timestamp = '2026-01-01' }",
+            Err("a moment with its offset"),
+        );
+        check("stream = 'flow'\nstart = 'newest'", Err("unknown variant `newest`"));
+    }
+
+    #[test]
+    fn intervals_have_a_unit() {
+        let every = |ms| KinesisSettings { poll_interval: Duration::from_millis(ms), ..flow() };
+        check("stream = 'flow'\npoll_interval = '200ms'", Ok(every(200)));
+        check("stream = 'flow'\npoll_interval = '60s'", Ok(every(60_000)));
+        for wrong in ["'199ms'", "'61s'", "'fast'"] {
+            check(&format!("stream = 'flow'\npoll_interval = {wrong}"), Err("`200ms` to `60s`"));
+        }
+    }
+
+    #[test]
+    fn faults_say_what_to_write() {
+        check("", Err("neither `stream` nor `stream_arn` is set"));
+        check("stream = 'a'\nstream_arn = 'b'", Err("remove one of them"));
+        check("stream = 'arn:aws:kinesis:r:1:stream/a'", Err("write it as `stream_arn`"));
+        check("stream_arn = 'arn:aws:sqs:r:1:a'", Err("it must be like `arn:aws:kinesis"));
+        check("stream = 'a'\nendpoint = 'localhost'", Err("a URL with `http://`"));
+        check("stream = 'a'\nrecords_per_call_max = 10001", Err("must be 1 to 10000"));
+        check("stream = 'a'\nread_ahead_max = '1MiB'", Err("at least `16MiB`"));
+        check("stream = 'a'\nshard = 1", Err("unknown field `shard`"));
+    }
+}
