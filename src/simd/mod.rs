@@ -13,6 +13,11 @@
 //! separator (a flow log line of 117 bytes has 14, so 48 bytes out for 100 bytes in). No allocation
 //! once `out` has grown.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "positions are below 2^31, as asserted at the door"
+)]
+
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod generic;

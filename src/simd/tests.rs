@@ -25,7 +25,7 @@ fn check(text: &[u8]) {
 #[test]
 fn the_twin_finds_blanks_and_line_ends_only() {
     let all_bytes: Vec<u8> = (0..=u8::MAX).collect();
-    assert_eq!(positions(Isa::Scalar, &all_bytes), [10 | LINE_END, 32]);
+    assert_eq!(positions(Isa::Scalar, &all_bytes), [0x0a | LINE_END, 0x20]);
     assert_eq!(positions(Isa::Scalar, b" \n\n "), [0, 1 | LINE_END, 2 | LINE_END, 3]);
     check(&all_bytes);
 }

@@ -94,7 +94,7 @@ impl Block for Register {
 #[expect(clippy::inline_always, reason = "it takes the caller's instruction set")]
 #[inline(always)]
 unsafe fn store<const QUARTER: i32>(packed: __m512i, base: u32, slots: &mut Slots) {
-    let lanes = &mut slots.as_chunks_mut::<LANES>().0[QUARTER as usize];
+    let lanes = &mut slots.as_chunks_mut::<LANES>().0[QUARTER.unsigned_abs() as usize];
     // SAFETY: the store writes the 64 bytes of `lanes` at any alignment; the machine has AVX-512 F, as
     // this function demands.
     unsafe {
