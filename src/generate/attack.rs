@@ -82,8 +82,8 @@ const fn range_of(kind: AttackKind) -> Range {
     Range { variants, contacts, seconds }
 }
 
-/// Ports that sweeps look for; SSH and RDP are left to the attacks on logins.
-const SWEPT_PORTS: [u16; 6] = [445, 23, 6379, 8080, 5900, 9200];
+/// Ports that sweeps look for; administration ports are left to the attacks on logins.
+const SWEPT_PORTS: [u16; 6] = [445, 1433, 6379, 8080, 2375, 9200];
 const SWEPT_UDP_PORTS: [u16; 3] = [161, 1900, 11211];
 /// Fewest contacts after the records were shared out among the attacks.
 const CONTACTS_MIN: u64 = 60;

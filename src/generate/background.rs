@@ -3,7 +3,7 @@
 //!
 //! Every outside client keeps to four servers and every source of noise to two hosts with one port
 //! each, so that no ordinary source looks like a scan, however often the skewed pools draw it. Noise
-//! never asks for SSH or RDP: whoever reaches those from outside is in the labels.
+//! never asks for an administration port: whoever does so from outside is in the labels.
 
 use super::exchange::{Exchange, Flow, ICMP, ICMP_V6, Leg, Outcome, Party, Status, TCP, UDP, Via};
 use super::exchange::{FIN, RST, SYN, SYN_ACK};
@@ -51,8 +51,8 @@ const OUTBOUND: [(u16, u8, f64); 6] = [
 
 /// What the noise of the internet asks for and does not get.
 const NOISE: [(u16, u8); 14] = [
-    (23, TCP),
     (445, TCP),
+    (139, TCP),
     (80, TCP),
     (8080, TCP),
     (5060, UDP),

@@ -334,7 +334,7 @@ mod tests {
         let (message, digest) = message.split_at(message.len() - 16);
         assert_eq!(Md5::digest(message).as_slice(), digest);
         let aggregate = AggregatedRecord::decode(message).unwrap();
-        assert_eq!(aggregate.partition_key_table, [payload.0.clone()]);
+        assert_eq!(aggregate.partition_key_table, std::slice::from_ref(&payload.0));
         aggregate.records.iter().map(|record| text(&record.data)).collect()
     }
 

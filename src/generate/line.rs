@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::exchange::{Flow, ICMP, ICMP_V6, Status, TCP, Via};
 use super::network::{IdentifierKind, Interface, InterfaceIndex, Network, Role};
-use super::random::mix2;
+use super::random::{mix, mix2, pick_by_hash};
 use super::text::LineText;
 use crate::net::Addr;
 use crate::record::{FieldId, Layout, Slot};
@@ -152,7 +152,7 @@ impl Context<'_> {
             FieldId::InstanceId => line.identifier(b"i-", interface.hash),
             FieldId::Region => line.text(REGION),
             FieldId::AzId => write_zone(interface, line),
-            FieldId::InstanceTag => line.text(TEAMS[(interface.hash >> 8 & 3) as usize]),
+            FieldId::InstanceTag => line.text(pick_by_hash(&TEAMS, mix(interface.hash))),
             FieldId::InterfaceTag => line.text(match interface.role {
                 Role::Web => b"public",
                 Role::Service | Role::Worker => b"private",
@@ -327,5 +327,5 @@ fn aws_service(addr: Addr) -> &'static [u8] {
     if inside || !hash.is_multiple_of(8) {
         return b"-";
     }
-    AWS_SERVICES[((hash >> 8) % AWS_SERVICES.len() as u64) as usize]
+    pick_by_hash(&AWS_SERVICES, mix(hash))
 }

@@ -1,7 +1,7 @@
 //! The pretended network: interfaces with addresses, names, roles and window phases, and the addresses
 //! of the internet around it.
 
-use super::random::{mix, mix2};
+use super::random::{mix, mix2, pick_by_hash};
 use super::settings::GenerateSettings;
 use crate::net::Addr;
 
@@ -71,8 +71,8 @@ pub(super) struct Interface {
 
 impl Interface {
     /// The port and protocol that a host of role `Service` listens on.
-    pub(super) const fn service(&self) -> (u16, u8) {
-        SERVICES[(self.hash % SERVICES.len() as u64) as usize]
+    pub(super) fn service(&self) -> (u16, u8) {
+        pick_by_hash(&SERVICES, self.hash)
     }
 
     /// Address in the wanted family.
@@ -141,7 +141,7 @@ impl Network {
     pub(super) fn service_of(&self, client: InterfaceIndex, choice: u64) -> InterfaceIndex {
         let interface = self.interface(client);
         let list = &self.services[usize::from(interface.vpc)];
-        list[(mix2(interface.hash, choice) % list.len() as u64) as usize]
+        pick_by_hash(list, mix2(interface.hash, choice))
     }
 
     /// First second of the interface's window that holds `second`.
@@ -257,10 +257,12 @@ const fn public_octet_count() -> u32 {
 fn external_v4(seed: u64, rank: u32) -> Addr {
     const COUNT: u32 = public_octet_count();
     const LOW: u32 = (1 << 24) - 1;
-    // Both steps are bijections on their range, so that no two ranks meet.
+    // The first octet comes from the remainder and the others from the quotient; each step permutes its
+    // range, so that no two ranks meet.
     let mut place = (rank % COUNT * 97 + 13) % COUNT;
-    let shift = u32::try_from(seed & u64::from(LOW)).expect("masked to 24 bits");
-    let spread = (rank / COUNT).wrapping_add(shift) & LOW;
+    let offset = mix2(seed, u64::from(place)) & u64::from(LOW);
+    let offset = u32::try_from(offset).expect("masked to 24 bits");
+    let spread = (rank / COUNT).wrapping_add(offset) & LOW;
     let mixed = spread.wrapping_mul(0x009e_3779) & LOW;
     let low = ((mixed ^ (mixed >> 12)).wrapping_mul(0x0046_ca6b)) & LOW;
     for (first, last) in PUBLIC_FIRST_OCTETS {

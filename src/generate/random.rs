@@ -66,8 +66,7 @@ impl Random {
 
     /// One of `items`.
     pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        let index = usize::try_from(self.below(items.len() as u64));
-        items[index.expect("an index of a slice fits")]
+        items[scale_index(self.bits(), items.len())]
     }
 
     /// Heavy-tailed: at least 1, twice as large half as often, never over `limit`.
@@ -77,6 +76,17 @@ impl Random {
         let value = octave + self.below(octave);
         if value < limit { value } else { limit }
     }
+}
+
+/// The one of `items` that a hash stands for.
+pub(super) fn pick_by_hash<T: Copy>(items: &[T], hash: u64) -> T {
+    items[scale_index(hash, items.len())]
+}
+
+/// `value / 2^64 * count`, rounded down.
+#[expect(clippy::cast_possible_truncation, reason = "less than `count`")]
+const fn scale_index(value: u64, count: usize) -> usize {
+    scale(value, count as u64).0 as usize
 }
 
 /// `value / 2^64 * count` as whole part and fraction in units of `2^-64`.
