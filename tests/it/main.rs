@@ -9,5 +9,6 @@ mod generate;
 mod hostile;
 mod kinesis;
 mod program;
+mod run;
 mod samples;
 mod tidy;

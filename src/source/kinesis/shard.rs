@@ -205,7 +205,11 @@ impl ShardReader {
     ) -> Result<(), Break> {
         self.backoff.reset();
         self.iterators_refused = 0;
-        let range = self.shard.hash_key_range;
+        // An aggregate lies outside its shard when the stream was resharded while it was made; its
+        // producer sees that and puts it again. In a shard without parents that can't have happened,
+        // and dropping what some other producer aggregated its own way would lose it.
+        let is_child = !self.shard.parents.is_empty();
+        let range = self.shard.hash_key_range.filter(|_| is_child);
         let records: Vec<SourceRecord> =
             answer.records.into_iter().map(|record| source_record(record, range)).collect();
         let bytes = records.iter().map(|record| record.data.len() as u64).sum();
