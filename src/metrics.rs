@@ -1,99 +1,12 @@
-//! Counters of a run: a fixed set, counted locally and added per batch, read by whoever reports.
+//! How long stages take: latency histograms, one per thread, merged when the run ends.
 //!
-//! A worker keeps plain [`Counts`] beside its other state and adds them to the run's shared
-//! [`Metrics`] once per batch, so that no atomic is touched per record. Kinds of faults and findings are
-//! counted where those kinds are known; here are only their totals. Latencies are kept in one
-//! [`LatencyHistogram`] per thread and merged when somebody asks.
+//! Filled by the threads of the pipeline per chunk or pane, never per record; read by reports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
-        /// The counters of a run, shared by its threads through an `Arc`.
-        #[derive(Debug, Default)]
-        pub struct Metrics { $($name: AtomicU64,)* }
-
-        /// Plain counts: what a worker has not yet added, or what a run had at one moment.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counts { $($(#[doc = $doc])+ pub $name: u64,)* }
-
-        impl Metrics {
-            /// Adds what a worker counted and leaves it at zero.
-            pub fn take(&self, counts: &mut Counts) {
-                let counts = std::mem::take(counts);
-                $(if counts.$name != 0 {
-                    self.$name.fetch_add(counts.$name, Ordering::Relaxed);
-                })*
-            }
-
-            /// The counts at this moment. Each is exact; two of them may be a batch apart while
-            /// workers run.
-            #[must_use]
-            pub fn snapshot(&self) -> Counts {
-                Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
-            }
-        }
-
-        impl Counts {
-            /// Name, one line of help and value of every counter, in a fixed order.
-            #[must_use]
-            pub fn rows(&self) -> Vec<CounterRow> {
-                vec![$(CounterRow {
-                    name: stringify!($name),
-                    help: concat!($($doc),+).trim_ascii(),
-                    value: self.$name,
-                },)*]
-            }
-        }
-    };
-}
-
-counters! {
-    /// Record lines, good and malformed; headers and control messages are not among them.
-    records_total,
-    /// Record lines that could not be taken.
-    records_malformed_total,
-    /// Records that came after their window was closed; they are in the totals all the same.
-    records_late_total,
-    /// Header lines.
-    headers_total,
-    /// Messages that a source sends about itself, such as CloudWatch's control messages.
-    control_messages_total,
-    /// Bytes read from disk or network, before decompression.
-    read_bytes_total,
-    /// Bytes after decompression.
-    decoded_bytes_total,
-    /// Inputs (files, shards) that ended with a fault.
-    inputs_damaged_total,
-    /// Requests that a source's service turned away because of its rate limits.
-    source_throttled_total,
-    /// Requests that a source sent again.
-    source_retries_total,
-    /// Keys that left a full table.
-    keys_evicted_total,
-    /// Findings, open and closed.
-    findings_total,
-    /// Records and findings that a sink took.
-    sink_sent_total,
-    /// Requests that a sink sent again.
-    sink_retries_total,
-    /// Records and findings that a sink gave up, by its configuration.
-    sink_dropped_total,
-}
-
-/// One counter for a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CounterRow {
-    /// Its name, with the unit last.
-    pub name: &'static str,
-    /// What it counts.
-    pub help: &'static str,
-    /// The count.
-    pub value: u64,
-}
+use crate::clock::Clock;
 
 /// How long batches took in one stage: 1 µs to 60 s, within 1 % or half a microsecond, in some 25 kB.
 ///
@@ -116,6 +29,14 @@ impl LatencyHistogram {
     pub fn record(&mut self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(Self::LONGEST_NS);
         self.0.saturating_record(nanoseconds.clamp(Self::SHORTEST_NS, Self::LONGEST_NS));
+    }
+
+    /// Does `work` and counts how long it took.
+    pub fn time<T>(&mut self, clock: &dyn Clock, work: impl FnOnce() -> T) -> T {
+        let began = clock.monotonic();
+        let result = work();
+        self.record(clock.monotonic().saturating_sub(began));
+        result
     }
 
     /// Adds the batches of another thread.
@@ -166,26 +87,6 @@ mod tests {
         let got_ns = u64::try_from(histogram(nanoseconds).quantile(quantile).as_nanos()).unwrap();
         let slack_ns = (expected_ns / 100).max(512);
         assert!(got_ns.abs_diff(expected_ns) <= slack_ns, "{got_ns} for {expected_ns}");
-    }
-
-    #[test]
-    fn workers_counts_add_up() {
-        let metrics = Metrics::default();
-        let mut counts = Counts { records_total: 3, findings_total: 1, ..Counts::default() };
-        metrics.take(&mut counts);
-        assert_eq!(counts, Counts::default());
-        counts.records_total = 4;
-        metrics.take(&mut counts);
-        let expected = Counts { records_total: 7, findings_total: 1, ..Counts::default() };
-        assert_eq!(metrics.snapshot(), expected);
-    }
-
-    #[test]
-    fn rows_carry_name_help_and_value() {
-        let rows = Counts { records_malformed_total: 2, ..Counts::default() }.rows();
-        let help = "Record lines that could not be taken.";
-        assert!(rows.contains(&CounterRow { name: "records_malformed_total", help, value: 2 }));
-        assert!(rows.iter().all(|row| row.name.ends_with("_total") && row.help.ends_with('.')));
     }
 
     #[test]

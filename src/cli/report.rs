@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::aggregate::{Metric, TopAnswer, TopSpec};
+use crate::metrics::LatencyHistogram;
 use crate::pipeline::{RunReport, per_second};
 use crate::record::{FaultKind, Slot};
 use crate::units::{ByteCount, Grouped};
@@ -67,6 +68,8 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
         ByteCount(u128::from(per_second(inputs.bytes_decoded, seconds))),
         if thread_count == 1 { "thread" } else { "threads" },
     )?;
+    write_latency(out, "parse", "chunk", &report.latencies.parse)?;
+    write_latency(out, "judge", "pane and shard", &report.latencies.judge)?;
     write_protocols(out, report)?;
     for (spec, answer) in report.tops.iter().zip(&report.answers) {
         write_top(out, spec, answer)?;
@@ -77,6 +80,22 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
         writeln!(out, "\nIncomplete: {}: {}", input.name, input.message)?;
     }
     Ok(())
+}
+
+fn write_latency(
+    out: &mut String,
+    stage: &str,
+    unit: &str,
+    latency: &LatencyHistogram,
+) -> std::fmt::Result {
+    if latency.count() == 0 {
+        return Ok(());
+    }
+    let [half, most, all] = [0.5, 0.99, 1.0].map(|share| latency.quantile(share));
+    writeln!(
+        out,
+        "Latency    {stage}: {half:.1?} half, {most:.1?} 99 %, {all:.1?} at most per {unit}"
+    )
 }
 
 fn write_protocols(out: &mut String, report: &RunReport) -> std::fmt::Result {

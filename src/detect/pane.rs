@@ -1,5 +1,7 @@
 //! One pane of all shards, and what detectors see of it.
 
+use rayon::slice::ParallelSliceMut as _;
+
 use super::network::Network;
 use super::outcome::Outcome;
 use crate::aggregate::{Contact, ContactKey, PaneContacts, Place};
@@ -61,8 +63,9 @@ impl MergedPane {
 
 /// Puts contacts in the order of their keys and merges those of one key.
 fn coalesce(contacts: &mut Vec<(ContactKey, Contact)>, places: &[Place]) {
-    // Stable sorting finds the shards' tables as sorted runs and only merges them.
-    contacts.sort_by_key(|(key, _)| *key);
+    // Stable sorting finds the shards' tables as sorted runs and only merges them, large ones on the
+    // threads of the pool that the caller is in.
+    contacts.par_sort_by_key(|(key, _)| *key);
     contacts.dedup_by(|(later_key, later), (key, contact)| {
         let same = later_key == key;
         if same {

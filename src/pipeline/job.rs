@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::detect::DetectorSet;
 use crate::finding::FindingKind;
 use crate::framing::Limits;
+use crate::metrics::LatencyHistogram;
 use crate::record::{ColumnSet, Filter};
 use crate::simd::Isa;
 use crate::sink::{Sink, SinkError};
@@ -77,8 +78,19 @@ pub struct RunReport {
     pub answers: Vec<TopAnswer>,
     /// Findings by kind.
     pub findings_by_kind: BTreeMap<FindingKind, u64>,
+    /// How long the stages took per piece of work.
+    pub latencies: Latencies,
     /// Wall time from start to end.
     pub elapsed: Duration,
+}
+
+/// Latencies of the stages that do the work.
+#[derive(Clone, Debug, Default)]
+pub struct Latencies {
+    /// Unwrapping and parsing a chunk.
+    pub parse: LatencyHistogram,
+    /// Merging the panes of a shard and judging what that completes.
+    pub judge: LatencyHistogram,
 }
 
 /// Why a run failed as a whole.

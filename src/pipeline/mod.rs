@@ -11,7 +11,7 @@ mod summary;
 mod topology;
 
 pub use deliver::DeliveryReport;
-pub use job::{Job, RunError, RunReport};
+pub use job::{Job, Latencies, RunError, RunReport};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};
 pub(crate) use summary::per_second;
 pub use summary::{SUMMARY_SCHEMA, Summary};

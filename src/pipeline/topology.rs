@@ -4,7 +4,8 @@
 //! source × n ─chunks─► parse × j ─parsed─► sequence ─routed─► shard × j ─panes─► judge ─findings─► deliver
 //! ```
 //!
-//! Every arrow is a bounded channel: full means wait, back to the source. All threads are named and joined;
+//! Every arrow is a bounded channel: full means wait, back to the source. The judge merges large panes
+//! on a rayon pool of the run's own. All threads are named and joined;
 //! a panic in one ends the run. With one thread the same stages run in a loop on the calling thread,
 //! without channels.
 
@@ -14,9 +15,10 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::deliver::{Delivery, DeliveryReport};
-use super::job::{Job, RunError, RunReport};
+use super::job::{Job, Latencies, RunError, RunReport};
 use super::judge::{Judge, ShardPanes};
 use super::layout_guess::LayoutGuess;
 use super::parse_stage::{ParseSettings, ParseStage, ParsedChunk};
@@ -27,6 +29,7 @@ use crate::clock::Clock;
 use crate::detect::DetectorSet;
 use crate::finding::Finding;
 use crate::framing::Chunk;
+use crate::metrics::LatencyHistogram;
 use crate::record::{Layout, Parser};
 use crate::source::{Source, SourceError, StopFlag};
 use crate::units::UnixSeconds;
@@ -66,6 +69,7 @@ struct Stages {
     delivery: Delivery,
     tops: Arc<[crate::aggregate::TopSpec]>,
     progress: Box<dyn FnMut(u64) + Send>,
+    merge_pool: ThreadPool,
 }
 
 fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
@@ -97,12 +101,19 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
         parse,
         tops,
         progress: job.progress,
+        merge_pool: ThreadPoolBuilder::new()
+            .num_threads(job.thread_count)
+            .thread_name(|index| format!("merge-{index}"))
+            .build()
+            .expect("the system can start as many threads as there are cores"),
     };
     (job.sources, stages)
 }
 
 fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport, RunError> {
     let Stages { stop, clock, parse, new_parser, mut sequencer, mut shards, tops, .. } = stages;
+    let merge_pool = stages.merge_pool;
+    let mut latencies = Latencies::default();
     let (mut judge, mut delivery, mut progress) = (stages.judge, stages.delivery, stages.progress);
     let mut parser = ParseStage::new(parse, new_parser());
     let shard = &mut shards[0];
@@ -110,8 +121,10 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
     let mut watermark_given = UnixSeconds::MIN;
     let mut emit = |chunk: Chunk| {
         let layout = sequencer.layout_of(chunk.input).unwrap_or_else(|| unknown_layout.clone());
+        let began = clock.monotonic();
         let parsed = parser.process(chunk, &layout);
         let now = clock.monotonic();
+        latencies.parse.record(now.saturating_sub(began));
         sequencer.accept(parsed, now, &mut |routed| shard.add(&routed));
         progress(sequencer.bytes_read());
         let watermark = sequencer.watermark(now);
@@ -122,7 +135,10 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
         let panes = shard.close_until(watermark);
         let mut findings = Vec::new();
         if let Some(judge) = &mut judge {
-            judge.accept(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
+            let panes = ShardPanes { shard_index: 0, watermark, panes };
+            latencies.judge.time(&*clock, || {
+                merge_pool.install(|| judge.accept(panes, &mut findings));
+            });
         }
         if delivery.deliver(&findings) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
@@ -132,14 +148,18 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
     let panes = shard.close_all();
     let mut findings = Vec::new();
     if let Some(mut judge) = judge {
-        let watermark = UnixSeconds::MAX;
-        judge.accept(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
-        judge.finish(&mut findings);
+        let panes = ShardPanes { shard_index: 0, watermark: UnixSeconds::MAX, panes };
+        latencies.judge.time(&*clock, || {
+            merge_pool.install(|| {
+                judge.accept(panes, &mut findings);
+                judge.finish(&mut findings);
+            });
+        });
     }
     // A failed sink is in the delivery's report.
     let _all_delivered = delivery.deliver(&findings);
     let answers = vec![shard.answers()];
-    finish(sequencer.finish(), &tops, answers, delivery.finish())
+    finish(sequencer.finish(), &tops, answers, delivery.finish(), latencies)
 }
 
 fn finish(
@@ -147,6 +167,7 @@ fn finish(
     tops: &[crate::aggregate::TopSpec],
     shard_answers: Vec<Vec<TopAnswer>>,
     delivered: DeliveryReport,
+    latencies: Latencies,
 ) -> Result<RunReport, RunError> {
     let mut by_top: Vec<Vec<TopAnswer>> = tops.iter().map(|_| Vec::new()).collect();
     for answers in shard_answers {
@@ -159,7 +180,8 @@ fn finish(
     }
     let tops = tops.to_vec();
     let findings_by_kind = delivered.by_kind;
-    Ok(RunReport { inputs, tops, answers, findings_by_kind, elapsed: Duration::ZERO })
+    let elapsed = Duration::ZERO;
+    Ok(RunReport { inputs, tops, answers, findings_by_kind, latencies, elapsed })
 }
 
 /// A chunk with the layout that its lines are likely to have.
@@ -182,8 +204,10 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
 
         let deliverer =
             spawn(scope, "deliver", stop, move || deliver(delivery, &findings_in, stop));
-        let judger =
-            spawn(scope, "judge", stop, move || judge_panes(judge, &panes_in, &findings_out));
+        let (merge_pool, judge_clock) = (stages.merge_pool, Arc::clone(&clock));
+        let judger = spawn(scope, "judge", stop, move || {
+            judge_panes(judge, &panes_in, &findings_out, &merge_pool, &*judge_clock)
+        });
         let mut shards_out = Vec::new();
         let mut shard_threads = Vec::new();
         for (index, shard) in shards.into_iter().enumerate() {
@@ -195,21 +219,27 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
             }));
         }
         drop(panes_out);
+        let parse_clock = Arc::clone(&clock);
         let tick = (!stages.is_bounded).then_some(TICK);
         let progress = stages.progress;
         let sequencer_thread = spawn(scope, "sequence", stop, move || {
             sequence(sequencer, &parsed_in, &shards_out, &*clock, tick, progress)
         });
+        let mut parse_threads = Vec::new();
         for index in 0..thread_count {
             let (work_in, parsed_out) = (work_in.clone(), parsed_out.clone());
+            let clock = Arc::clone(&parse_clock);
             let mut parser = ParseStage::new(parse.clone(), new_parser());
-            spawn(scope, &format!("parse-{index}"), stop, move || {
+            parse_threads.push(spawn(scope, &format!("parse-{index}"), stop, move || {
+                let mut latency = LatencyHistogram::new();
                 for (chunk, layout) in work_in {
-                    if parsed_out.send(parser.process(chunk, &layout)).is_err() {
-                        return;
+                    let parsed = latency.time(&*clock, || parser.process(chunk, &layout));
+                    if parsed_out.send(parsed).is_err() {
+                        break;
                     }
                 }
-            });
+                latency
+            }));
         }
         drop((work_in, parsed_out));
         let source_threads: Vec<_> = sources
@@ -234,10 +264,13 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
         }
         let inputs = join(sequencer_thread);
         let answers = shard_threads.into_iter().map(join).collect();
-        join(judger);
+        let mut latencies = Latencies { judge: join(judger), ..Latencies::default() };
+        for thread in parse_threads {
+            latencies.parse.merge(&join(thread));
+        }
         let delivered = join(deliverer);
         source_result?;
-        finish(inputs, &tops, answers, delivered)
+        finish(inputs, &tops, answers, delivered, latencies)
     })
 }
 
@@ -356,21 +389,25 @@ fn judge_panes(
     judge: Option<Judge>,
     panes_in: &Receiver<ShardPanes>,
     findings_out: &Sender<Vec<Finding>>,
-) {
+    merge_pool: &ThreadPool,
+    clock: &dyn Clock,
+) -> LatencyHistogram {
+    let mut latency = LatencyHistogram::new();
     let Some(mut judge) = judge else {
         panes_in.iter().for_each(drop);
-        return;
+        return latency;
     };
     let mut findings = Vec::new();
     for panes in panes_in {
-        judge.accept(panes, &mut findings);
+        latency.time(clock, || merge_pool.install(|| judge.accept(panes, &mut findings)));
         if !findings.is_empty() && findings_out.send(std::mem::take(&mut findings)).is_err() {
-            return;
+            return latency;
         }
     }
-    judge.finish(&mut findings);
+    merge_pool.install(|| judge.finish(&mut findings));
     // The deliverer stays until this sender is gone.
     let _deliverer_gone = findings_out.send(findings).is_err();
+    latency
 }
 
 fn deliver(
