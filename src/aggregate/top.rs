@@ -315,12 +315,11 @@ impl TopTable {
 
     fn row(&self, entry: &TopEntry, sums: Sums) -> TopRow {
         let packed = entry.key(&self.arena);
-        let (window_start, packed) = match self.spec.window_seconds {
-            None => (None, packed),
-            Some(_) => {
-                let (start, rest) = unpack_window(packed);
-                (Some(start), rest)
-            }
+        let (window_start, packed) = if self.spec.window_seconds.is_some() {
+            let (start, rest) = unpack_window(packed);
+            (Some(start), rest)
+        } else {
+            (None, packed)
         };
         let distinct = matches!(self.spec.metric, Metric::Distinct(_)).then_some(entry.distinct);
         TopRow { window_start, key: unpack(packed, &self.spec.by), sums, distinct }

@@ -213,8 +213,9 @@ mod tests {
     fn merging_equals_adding_everything_to_one() {
         let lines = "2 1 eni-1 10.0.0.1 10.0.0.2 1 2 6 1 2 3 4 ACCEPT OK\n\
                      2 1 eni-1 10.0.0.1 10.0.0.2 1 2 6 1 2 1 9 REJECT OK\n";
-        let mut merged = totals_of(&lines[..lines.find('\n').unwrap() + 1]);
-        merged.merge(&totals_of(&lines[lines.find('\n').unwrap() + 1..]));
+        let (first, second) = lines.split_at(lines.find('\n').unwrap() + 1);
+        let mut merged = totals_of(first);
+        merged.merge(&totals_of(second));
         assert_eq!(merged, totals_of(lines));
     }
 }

@@ -307,7 +307,7 @@ impl<'a> Reader<'a> {
             return Err(self.fault("only numbers and times can be less or greater"));
         }
         let test = Condition::Test { slot, order, operand };
-        Ok(if is_not_equal || negated { self.but_present(slot, test) } else { test })
+        Ok(if is_not_equal || negated { but_present(slot, test) } else { test })
     }
 
     fn list(
@@ -329,13 +329,7 @@ impl<'a> Reader<'a> {
             return Err(self.fault("expected `,` or `)`"));
         }
         let any = Condition::Any(parts);
-        Ok(if negated { self.but_present(slot, any) } else { any })
-    }
-
-    /// `test` is false and the field is there; `!= -` alone asks for presence.
-    fn but_present(&self, slot: usize, test: Condition) -> Condition {
-        let absent = Condition::Test { slot, order: Order::Equal, operand: Operand::Absent };
-        Condition::Not(Box::new(Condition::Any(vec![test, absent])))
+        Ok(if negated { but_present(slot, any) } else { any })
     }
 
     fn operand(&mut self, kind: FieldKind) -> Result<Operand, FilterError> {
@@ -362,6 +356,12 @@ impl<'a> Reader<'a> {
             })
         })
     }
+}
+
+/// `test` is false and the field is there; `!= -` alone asks for presence.
+fn but_present(slot: usize, test: Condition) -> Condition {
+    let absent = Condition::Test { slot, order: Order::Equal, operand: Operand::Absent };
+    Condition::Not(Box::new(Condition::Any(vec![test, absent])))
 }
 
 fn seconds(word: &str) -> Option<u64> {

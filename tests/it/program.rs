@@ -1,28 +1,30 @@
 //! Starting the program as a user would, and reading what it says.
 
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The program under test.
-pub fn flowgauge() -> Command {
+pub(crate) fn flowgauge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowgauge"));
     command.current_dir(root());
     command
 }
 
 /// The repository's root.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file of the project's own samples.
-pub fn dataset(name: &str) -> PathBuf {
+pub(crate) fn dataset(name: &str) -> PathBuf {
     root().join("datasets").join(name)
 }
 
 /// A folder of shared material beside the repository; `None`, with a note, where it is missing.
-pub fn shared(name: &str) -> Option<PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let path = root().join("../shared").join(name);
     if path.exists() {
         return Some(path);
@@ -32,12 +34,12 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 }
 
 /// What the program did with these arguments.
-pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
+pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
     flowgauge().args(arguments).stdin(Stdio::null()).output().expect("the program starts")
 }
 
 /// What the program did with these arguments and this standard input.
-pub fn run_with_input<S: AsRef<std::ffi::OsStr>>(arguments: &[S], input: &[u8]) -> Output {
+pub(crate) fn run_with_input<S: AsRef<std::ffi::OsStr>>(arguments: &[S], input: &[u8]) -> Output {
     let mut child = flowgauge()
         .args(arguments)
         .stdin(Stdio::piped())
@@ -57,7 +59,7 @@ pub fn run_with_input<S: AsRef<std::ffi::OsStr>>(arguments: &[S], input: &[u8]) 
 }
 
 /// The JSON summary of `analyze` with these arguments, which must succeed.
-pub fn summary<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> serde_json::Value {
+pub(crate) fn summary<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> serde_json::Value {
     let mut command = flowgauge();
     command.args(["analyze", "--output", "json"]).args(arguments);
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
@@ -67,7 +69,7 @@ pub fn summary<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> serde_json::Value 
 }
 
 /// A summary without what depends on the clock and on the number of threads.
-pub fn without_throughput(mut summary: serde_json::Value) -> serde_json::Value {
+pub(crate) fn without_throughput(mut summary: serde_json::Value) -> serde_json::Value {
     summary.as_object_mut().expect("an object").remove("throughput");
     summary
 }

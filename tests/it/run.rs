@@ -13,7 +13,7 @@ use crate::kinesis::emulator::{Emulator, Stream};
 use crate::program::{flowgauge, run_with_input};
 
 /// How long anything may take before the test fails.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// The program while it runs, its standard output line by line.
 struct Running {
