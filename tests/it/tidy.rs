@@ -16,7 +16,8 @@ const LAYERS: &[&[&str]] = &[
     &["aggregate", "checkpoint"],
     &["framing", "finding", "generate"],
     &["record"],
-    &["clock", "metrics", "aws"],
+    &["metrics", "aws"],
+    &["clock"],
     &["simd", "net", "units", "secret"],
 ];
 
