@@ -308,3 +308,48 @@ fn the_records_of_a_real_aggregate_have_their_outer_sequence_number() {
     let framed = deframe(Payload::Records(vec![half]), &Limits::default());
     assert_eq!((framed.lines.len(), framed.aggregates_elsewhere, framed.faults.len()), (0, 1, 0));
 }
+
+/// Gives a few bytes at a time, as a pipe may.
+struct Slow {
+    bytes: Vec<u8>,
+    at: usize,
+    step: usize,
+}
+
+impl std::io::Read for Slow {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.step.min(buf.len()).min(self.bytes.len() - self.at);
+        buf[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// Lines and number of faults of an input that arrives `step` bytes at a time.
+fn piecewise(bytes: &[u8], step: usize) -> (String, usize) {
+    let limits = Limits::default();
+    let slow = Slow { bytes: bytes.to_vec(), at: 0, step };
+    let mut reader = InputReader::of_stream(Box::new(slow), &limits);
+    let (mut lines, mut faults) = (Vec::new(), 0);
+    while let Some(piece) = reader.next_piece().unwrap() {
+        let framed = deframe(piece.payload, &limits);
+        lines.extend(framed.lines);
+        faults += framed.faults.len();
+    }
+    (String::from_utf8_lossy(&lines).into_owned(), faults)
+}
+
+#[test]
+fn damaged_documents_give_the_same_in_pieces_of_any_size() {
+    for name in ["opensearch-array.json", "cwl-envelope-pretty.json", "broken-documents.ndjson"] {
+        let whole = std::fs::read(dataset(name)).unwrap();
+        for at in (0..whole.len()).step_by(37) {
+            for byte in [0x1e, b'"', b'{', b'\n'] {
+                let mut damaged = whole.clone();
+                damaged[at] = byte;
+                let expected = piecewise(&damaged, usize::MAX);
+                assert_eq!(piecewise(&damaged, 91), expected, "{name}, byte {byte} at {at}");
+            }
+        }
+    }
+}

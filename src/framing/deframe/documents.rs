@@ -22,20 +22,13 @@ impl Deframer<'_> {
         // Once the fast way met a break, ends are searched first: it could go over the rest of the
         // payload again for each of many broken documents.
         let mut search_first = false;
-        let mut after_break = false;
         while at < bytes.len() {
             let faults_before = self.out.framed.faults.len();
             let rest = &bytes[at..];
             let lead = rest.iter().take_while(|byte| is_separator(**byte)).count();
             let taken = match self.fast_document(&rest[lead..], &mut search_first) {
                 Some(length) => lead + length,
-                None => self.searched_document(
-                    rest,
-                    nesting,
-                    completeness,
-                    search_first,
-                    &mut after_break,
-                ),
+                None => self.searched_document(rest, nesting, completeness, search_first),
             };
             debug_assert!(taken > 0);
             if nesting == 0 && self.out.framed.faults.len() > faults_before {
@@ -108,7 +101,6 @@ impl Deframer<'_> {
         nesting: u32,
         completeness: Completeness,
         try_envelope: bool,
-        after_break: &mut bool,
     ) -> usize {
         let mut splitter = Splitter::new();
         let found = splitter.next_end(rest, 0);
@@ -120,17 +112,11 @@ impl Deframer<'_> {
         };
         let bytes = trim_separators(&rest[..end]);
         match piece {
-            Piece::Document => {
-                *after_break = false;
-                self.document(bytes, nesting, try_envelope);
-            }
-            Piece::Broken => {
-                *after_break = true;
-                self.broken_document(bytes, lost_end);
-            }
-            // Remains of a broken document that went over several lines.
-            Piece::Text if *after_break && matches!(bytes.first(), Some(b'"' | b'}' | b']')) => {}
+            Piece::Document => self.document(bytes, nesting, try_envelope),
+            Piece::Broken => self.broken_document(bytes, lost_end),
             Piece::Text if lost_end => {}
+            // Also the remains of a broken document that went over several lines: whether one came
+            // before can't be known, because it may have been in another payload.
             Piece::Text => self.text(bytes, Completeness::Whole),
         }
         end
