@@ -139,11 +139,12 @@ impl Layout {
     /// # Errors
     /// If the text names no field, one twice, or something that can't be a field.
     pub fn from_text(text: &str) -> Result<Self, LayoutError> {
-        let text = text.trim();
-        if let Some(fields) = preset(text) {
+        let names = if text.contains("${") { template_names(text)? } else { listed_names(text) };
+        if let [name] = names[..]
+            && let Some(fields) = preset(name)
+        {
             return Ok(Self::of_fields(&fields));
         }
-        let names = if text.contains("${") { template_names(text)? } else { listed_names(text) };
         let mut slots = Vec::with_capacity(names.len());
         for name in names {
             if !is_field_name(name.as_bytes()) {
@@ -219,11 +220,11 @@ impl Layout {
     }
 }
 
-fn preset(text: &str) -> Option<Vec<FieldId>> {
-    match text {
+fn preset(name: &str) -> Option<Vec<FieldId>> {
+    match name {
         "tgw" => Some(FieldId::transit_gateway()),
         "v2" | "v3" | "v4" | "v5" | "v7" | "v8" | "v9" | "v10" | "v11" => {
-            Some(FieldId::vpc_up_to(text[1..].parse().expect("the pattern holds digits only")))
+            Some(FieldId::vpc_up_to(name[1..].parse().expect("the pattern holds digits only")))
         }
         _ => None,
     }
@@ -313,6 +314,7 @@ mod tests {
         check("${srcaddr} ${dstaddr}", Ok("srcaddr dstaddr"));
         check("${srcaddr}${dstaddr}", Ok("srcaddr dstaddr"));
         assert_eq!(Layout::from_text("v2").unwrap(), *Layout::default_v2());
+        assert_eq!(Layout::from_text(" v2, ").unwrap(), *Layout::default_v2());
         assert_eq!(Layout::from_text("v11").unwrap().field_count(), 54);
         assert_eq!(Layout::from_text("tgw").unwrap().position(FieldId::LogStatus), Some(25));
     }
