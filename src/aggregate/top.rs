@@ -1,19 +1,19 @@
 //! Top talkers: exact sums per key, any fields as key, any metric, the largest rows at the end.
 //!
 //! ```text
-//!  arena:   …|04 0a000001|04 0a000002|…                    packed keys, one after the other
-//!  entries: [{hash, place in arena, flows, packets, bytes}]  in order of arrival
-//!  index:   hash table of entry numbers
+//!  hash table of entries: {packed key, flows, packets, bytes, distinct, number}
+//!                           └ up to 36 bytes in the entry, longer ones in an arena
 //! ```
 //!
 //! One table per top and shard; a key lives in exactly one shard, so results of shards are simply put
-//! together. The hash is seeded, because keys are addresses that attackers choose. About 60 bytes
-//! plus the packed key (5 bytes per IPv4 address, 17 per IPv6) for each key.
+//! together. The hash is seeded, because keys are addresses that attackers choose. 72 bytes for each
+//! key, two IPv6 addresses included: one look-up costs the table's two cache misses and no more.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 
+use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_table::{Entry, HashTable};
 
@@ -138,16 +138,63 @@ impl<'a> KeyReader<'a> {
     }
 }
 
+/// Bytes of a packed key that an entry holds itself: two IPv6 addresses and a little.
+const INLINE_KEY_BYTES: usize = 36;
+
+/// A packed key: zero-padded here if it is short, else its place in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StoredKey {
+    length: u32,
+    bytes: [u8; INLINE_KEY_BYTES],
+}
+
+impl StoredKey {
+    /// The short key; a long one has only its length here.
+    fn of(key: &[u8]) -> Self {
+        let length = u32::try_from(key.len()).expect("lines are far below 4 GiB");
+        let mut bytes = [0; INLINE_KEY_BYTES];
+        if let Some(room) = bytes.get_mut(..key.len()) {
+            room.copy_from_slice(key);
+        }
+        Self { length, bytes }
+    }
+
+    const fn is_long(&self) -> bool {
+        self.length as usize > INLINE_KEY_BYTES
+    }
+
+    /// Moves a long key to the end of the arena.
+    fn store(&mut self, key: &[u8], arena: &mut Vec<u8>) {
+        if self.is_long() {
+            self.bytes[..8].copy_from_slice(&(arena.len() as u64).to_le_bytes());
+            arena.extend_from_slice(key);
+        }
+    }
+
+    fn read<'a>(&'a self, arena: &'a [u8]) -> &'a [u8] {
+        let length = self.length as usize;
+        if self.is_long() {
+            let place = u64::from_le_bytes(self.bytes[..8].try_into().expect("eight bytes"));
+            let start = usize::try_from(place).expect("it was a length of the arena");
+            &arena[start..start + length]
+        } else {
+            &self.bytes[..length]
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct TopEntry {
-    hash: u64,
-    key_start: usize,
-    key_length: usize,
-    distinct: u64,
+    key: StoredKey,
+    /// In order of arrival, for what is kept beside the table.
+    number: u32,
     flows: u64,
     packets: u64,
     bytes: u64,
+    distinct: u32,
 }
+
+const _: () = assert!(size_of::<TopEntry>() == 72);
 
 /// Where a counted (entry, value) pair stands.
 #[derive(Clone, Copy, Debug)]
@@ -160,12 +207,11 @@ struct SeenValue {
 /// The sums of one top in one shard.
 pub struct TopTable {
     spec: TopSpec,
-    hasher: foldhash::quality::FixedState,
-    index: HashTable<usize>,
-    entries: Vec<TopEntry>,
+    hasher: FixedState,
+    table: HashTable<TopEntry>,
     arena: Vec<u8>,
-    /// What passed 64 bits, by entry: multiples of 2^64 packets and bytes.
-    carries: HashMap<usize, (u64, u64)>,
+    /// What passed 64 bits, by number of the entry: multiples of 2^64 packets and bytes.
+    carries: HashMap<u32, (u64, u64)>,
     /// Where the packed (entry, value) pairs that were counted stand, for `distinct`.
     seen: HashTable<SeenValue>,
     seen_arena: Vec<u8>,
@@ -178,9 +224,8 @@ impl TopTable {
     pub fn new(spec: TopSpec, seed: u64) -> Self {
         Self {
             spec,
-            hasher: foldhash::quality::FixedState::with_seed(seed),
-            index: HashTable::new(),
-            entries: Vec::new(),
+            hasher: FixedState::with_seed(seed),
+            table: HashTable::new(),
             arena: Vec::new(),
             carries: HashMap::new(),
             seen: HashTable::new(),
@@ -208,71 +253,36 @@ impl TopTable {
             }
             let bytes = byte_counts.and_then(|column| column.get(row)).unwrap_or(0);
             let packets = packet_counts.and_then(|column| column.get(row)).unwrap_or(0);
-            let number = self.upsert(&key, packets, bytes);
+            let entry = upsert(&mut self.table, &mut self.arena, &self.hasher, &key);
+            entry.flows += 1;
+            let (packets, packets_carry) = entry.packets.overflowing_add(packets);
+            let (bytes, bytes_carry) = entry.bytes.overflowing_add(bytes);
+            (entry.packets, entry.bytes) = (packets, bytes);
+            if packets_carry || bytes_carry {
+                let carry = self.carries.entry(entry.number).or_default();
+                carry.0 += u64::from(packets_carry);
+                carry.1 += u64::from(bytes_carry);
+            }
             if let Some(column) = &distinct {
                 key.clear();
-                key.extend_from_slice(&number.to_be_bytes());
-                if column.pack(row, &mut key) && self.is_unseen(&key) {
-                    self.entries[number].distinct += 1;
+                key.extend_from_slice(&entry.number.to_be_bytes());
+                if column.pack(row, &mut key)
+                    && is_unseen(&mut self.seen, &mut self.seen_arena, &self.hasher, &key)
+                {
+                    entry.distinct += 1;
                 }
             }
         }
         self.key = key;
     }
 
-    /// Adds to the sums of `key` and returns the number of its entry.
-    fn upsert(&mut self, key: &[u8], packets: u64, bytes: u64) -> usize {
-        let hash = self.hasher.hash_one(key);
-        let (entries, arena) = (&self.entries, &self.arena);
-        let is_key = |number: &usize| {
-            let entry = &entries[*number];
-            entry.hash == hash && entry.key(arena) == key
-        };
-        let number = match self.index.entry(hash, is_key, |number| entries[*number].hash) {
-            Entry::Occupied(occupied) => *occupied.get(),
-            Entry::Vacant(vacant) => {
-                let number = self.entries.len();
-                vacant.insert(number);
-                self.entries.push(TopEntry::new(hash, self.arena.len(), key.len()));
-                self.arena.extend_from_slice(key);
-                number
-            }
-        };
-        let entry = &mut self.entries[number];
-        entry.flows += 1;
-        let (packets, packets_carry) = entry.packets.overflowing_add(packets);
-        let (bytes, bytes_carry) = entry.bytes.overflowing_add(bytes);
-        (entry.packets, entry.bytes) = (packets, bytes);
-        if packets_carry || bytes_carry {
-            let carry = self.carries.entry(number).or_default();
-            carry.0 += u64::from(packets_carry);
-            carry.1 += u64::from(bytes_carry);
-        }
-        number
-    }
-
-    /// Remembers a packed (entry, value) pair; false if it was there already.
-    fn is_unseen(&mut self, pair: &[u8]) -> bool {
-        let hash = self.hasher.hash_one(pair);
-        let arena = &self.seen_arena;
-        let is_pair = |seen: &SeenValue| {
-            seen.hash == hash && arena[seen.start..].starts_with(pair) && seen.length == pair.len()
-        };
-        let Entry::Vacant(vacant) = self.seen.entry(hash, is_pair, |seen| seen.hash) else {
-            return false;
-        };
-        vacant.insert(SeenValue { hash, start: self.seen_arena.len(), length: pair.len() });
-        self.seen_arena.extend_from_slice(pair);
-        true
-    }
-
     /// The largest rows of this shard.
     #[must_use]
     pub fn answer(&self) -> TopAnswer {
-        let mut answer = TopAnswer { key_count: self.entries.len() as u64, ..TopAnswer::default() };
+        let mut answer = TopAnswer { key_count: self.table.len() as u64, ..TopAnswer::default() };
         let mut kept: BinaryHeap<Candidate> = BinaryHeap::new();
-        for (number, entry) in self.entries.iter().enumerate() {
-            let sums = self.sums(number);
+        for entry in &self.table {
+            let sums = self.sums(entry);
             let value = self.value(entry, &sums);
             if value < self.spec.metric_min {
                 continue;
@@ -294,9 +304,8 @@ impl TopTable {
         answer
     }
 
-    fn sums(&self, number: usize) -> Sums {
-        let entry = &self.entries[number];
-        let (packets, bytes) = self.carries.get(&number).copied().unwrap_or_default();
+    fn sums(&self, entry: &TopEntry) -> Sums {
+        let (packets, bytes) = self.carries.get(&entry.number).copied().unwrap_or_default();
         Sums {
             flows: entry.flows,
             packets: u128::from(entry.packets) + (u128::from(packets) << 64),
@@ -314,26 +323,64 @@ impl TopTable {
     }
 
     fn row(&self, entry: &TopEntry, sums: Sums) -> TopRow {
-        let packed = entry.key(&self.arena);
+        let packed = entry.key.read(&self.arena);
         let (window_start, packed) = if self.spec.window_seconds.is_some() {
             let (start, rest) = unpack_window(packed);
             (Some(start), rest)
         } else {
             (None, packed)
         };
-        let distinct = matches!(self.spec.metric, Metric::Distinct(_)).then_some(entry.distinct);
+        let distinct =
+            matches!(self.spec.metric, Metric::Distinct(_)).then_some(u64::from(entry.distinct));
         TopRow { window_start, key: unpack(packed, &self.spec.by), sums, distinct }
     }
 }
 
-impl TopEntry {
-    const fn new(hash: u64, key_start: usize, key_length: usize) -> Self {
-        Self { hash, key_start, key_length, distinct: 0, flows: 0, packets: 0, bytes: 0 }
+/// The entry of `key`, made if there is none.
+fn upsert<'t>(
+    table: &'t mut HashTable<TopEntry>,
+    arena: &mut Vec<u8>,
+    hasher: &FixedState,
+    key: &[u8],
+) -> &'t mut TopEntry {
+    let mut wanted = StoredKey::of(key);
+    let number = u32::try_from(table.len()).expect("memory ends long before 2^32 keys");
+    let is_key = |entry: &TopEntry| {
+        if wanted.is_long() {
+            entry.key.length == wanted.length && entry.key.read(arena) == key
+        } else {
+            entry.key == wanted
+        }
+    };
+    let rehash = |entry: &TopEntry| hasher.hash_one(entry.key.read(arena));
+    match table.entry(hasher.hash_one(key), is_key, rehash) {
+        Entry::Occupied(occupied) => occupied.into_mut(),
+        Entry::Vacant(vacant) => {
+            wanted.store(key, arena);
+            let sums =
+                TopEntry { key: wanted, number, flows: 0, packets: 0, bytes: 0, distinct: 0 };
+            vacant.insert(sums).into_mut()
+        }
     }
+}
 
-    fn key<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
-        &arena[self.key_start..self.key_start + self.key_length]
-    }
+/// Remembers a packed (entry, value) pair; false if it was there already.
+fn is_unseen(
+    seen: &mut HashTable<SeenValue>,
+    arena: &mut Vec<u8>,
+    hasher: &FixedState,
+    pair: &[u8],
+) -> bool {
+    let hash = hasher.hash_one(pair);
+    let is_pair = |value: &SeenValue| {
+        value.hash == hash && value.length == pair.len() && arena[value.start..].starts_with(pair)
+    };
+    let Entry::Vacant(vacant) = seen.entry(hash, is_pair, |value| value.hash) else {
+        return false;
+    };
+    vacant.insert(SeenValue { hash, start: arena.len(), length: pair.len() });
+    arena.extend_from_slice(pair);
+    true
 }
 
 /// A row with its rank; the greatest candidate is the one to leave first.
@@ -381,3 +428,6 @@ pub fn merge_answers(spec: &TopSpec, shards: Vec<TopAnswer>) -> TopAnswer {
     merged.rows = candidates.into_iter().map(|candidate| candidate.row).collect();
     merged
 }
+
+#[cfg(test)]
+mod tests;
