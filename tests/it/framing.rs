@@ -8,9 +8,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use flowgauge::framing::{
-    Framed, InputReader, LayoutScope, Limits, Payload, SourceRecord, deframe,
-};
+use flowgauge::framing::{Framed, InputReader, Limits, Payload, SourceRecord, deframe};
 
 /// What an input gave in all.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -174,7 +172,9 @@ fn parquet_gives_the_lines_of_its_rows() {
         assert_eq!(fault, None);
         assert_eq!(pieces.len(), 3, "one per row group");
         assert_eq!(lines_of(&pieces), plain, "{name}");
-        let LayoutScope::Fixed(layout) = &pieces[0].segments[0].scope else { panic!("{name}") };
+        let flowgauge::framing::LayoutScope::Fixed(layout) = &pieces[0].segments[0].scope else {
+            panic!("{name}")
+        };
         assert_eq!(layout.field_count(), 14);
     }
 }

@@ -66,7 +66,9 @@ fn read_all(mut reader: InputReader) -> Outcome {
                     Payload::Documents(bytes) | Payload::DocumentStart(bytes) => {
                         outcome.document_bytes.extend_from_slice(&bytes);
                     }
-                    other => panic!("{other:?}"),
+                    Payload::Records(records) => panic!("{records:?}"),
+                    #[cfg(feature = "parquet")]
+                    Payload::RowGroup(group) => panic!("{group:?}"),
                 }
             }
         }
