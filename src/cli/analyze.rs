@@ -15,7 +15,7 @@ use crate::aggregate::{Metric, TopSpec};
 use crate::clock::SystemClock;
 use crate::config::EnginePlan;
 use crate::detect::DetectSettings;
-use crate::pipeline::{self, Summary};
+use crate::pipeline::{self, RunReport, Summary};
 use crate::record::{Filter, FormatChoice, Layout, Slot};
 use crate::sink::Sink;
 use crate::source::{STDIN, StopFlag, discover};
@@ -141,11 +141,24 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     if signals.seen() {
         return Err(Failure::Interrupted);
     }
+    warn_of_absent_fields(&report);
     match args.output {
         OutputFormat::Json => output::write_summary(&Summary::new(&report, thread_count))?,
         OutputFormat::Text => output::write_text(&report::text(&report, thread_count))?,
     }
     if report.inputs.failed.is_empty() { Ok(()) } else { Err(Failure::Logged) }
+}
+
+/// Names that AWS doesn't have may be fields of a custom format, or slips of the pen.
+fn warn_of_absent_fields(report: &RunReport) {
+    for (spec, _) in report.tops.iter().zip(&report.answers).filter(|(_, top)| top.key_count == 0) {
+        for slot in spec.by.iter().filter(|slot| matches!(slot, Slot::Unknown(_))) {
+            tracing::warn!(
+                field = slot.name(),
+                "no record has this field, and AWS documents none of that name; see `--by`"
+            );
+        }
+    }
 }
 
 /// The files that the paths mean; standard input comes after them.

@@ -155,6 +155,14 @@ fn usage_errors_start_nothing_and_exit_2() {
 }
 
 #[test]
+fn a_field_that_no_record_has_is_told() {
+    let path = dataset("v2-header.log");
+    let output = run(&["analyze", "--by", "srcadr", path.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("srcadr"));
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_failure() {
     let mut child = crate::program::flowgauge()
         .args(["generate", "--records", "1m"])
