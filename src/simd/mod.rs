@@ -21,12 +21,15 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod generic;
+mod memory;
 mod scalar;
 #[cfg(test)]
 mod tests;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+
+pub use memory::{advise_huge_pages, prefetch};
 
 /// The bit that tells the position of a line end (LF) from that of a blank.
 pub const LINE_END: u32 = 1 << 31;
