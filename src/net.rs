@@ -7,13 +7,29 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 const V4_MAPPED: u128 = 0xffff_0000_0000;
 
 /// An IPv4 or IPv6 address as one number.
 ///
 /// IPv4 sits in the IPv4-mapped range `::ffff:0:0/96` (RFC 4291 §2.5.5.2), so that an IPv4-mapped
 /// IPv6 text and its IPv4 text are the same host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(transparent)]
 pub struct Addr(u128);
 
 impl Addr {

@@ -178,7 +178,8 @@ mod tests {
 
     fn totals_of(text: &str) -> Totals {
         let mut parser = Parser::new(Isa::detect(), TOTALS_COLUMNS.into_iter().collect());
-        let block = parser.parse(&Arc::new(text.as_bytes().to_vec()), &Layout::default_v2());
+        let text = Arc::new(text.as_bytes().to_vec());
+        let block = parser.parse(&text, 0..text.len(), &Layout::default_v2());
         let mut totals = Totals { headers: block.header_count, ..Totals::default() };
         block.batches.iter().for_each(|batch| totals.add_batch(batch, |_| true));
         totals.faults.add_counts(&block.faults);

@@ -225,7 +225,7 @@ impl ParseStage {
         let mut layout = Arc::clone(layout);
         let mut first_line = run.first_line;
         for text in &run.blocks {
-            let block = self.parser.parse(text, &layout);
+            let block = self.parser.parse(text, 0..text.len(), &layout);
             if let Some(after) = &block.layout_after {
                 layout = Arc::clone(after);
             }

@@ -178,12 +178,25 @@ pub(super) struct Column {
     pub(super) values: Values,
     pub(super) absent: Vec<u64>,
     pub(super) absent_count: usize,
+    /// Of the rows that are being written: bits that will be set if they are taken.
+    pub(super) absent_now: u64,
 }
 
 impl Column {
     pub(super) fn set_absent(&mut self, row: usize) {
         self.absent[row / 64] |= 1 << (row % 64);
         self.absent_count += 1;
+    }
+
+    /// Marks row `first + i` as absent where bit `i` is set.
+    pub(super) fn set_absent_bits(&mut self, first: usize, bits: u64) {
+        let (word, shift) = (first / 64, first % 64);
+        self.absent[word] |= bits << shift;
+        let beyond = bits.unbounded_shr((64 - shift) as u32);
+        if beyond != 0 {
+            self.absent[word + 1] |= beyond;
+        }
+        self.absent_count += bits.count_ones() as usize;
     }
 
     /// Undoes what a line that turned out faulty left in `row`.
@@ -200,8 +213,12 @@ impl Column {
         self.absent.clear();
         self.absent.resize(rows.div_ceil(64), 0);
         self.absent_count = 0;
+        self.absent_now = 0;
     }
 }
+
+/// Most records that a batch holds: their columns stay in the second level cache.
+pub const BATCH_ROWS_MAX: usize = 4096;
 
 /// Records of one layout as columns.
 #[derive(Clone, Debug)]
@@ -222,6 +239,7 @@ impl FlowBatch {
                 values: Values::of_kind(slot.kind()),
                 absent: Vec::new(),
                 absent_count: 0,
+                absent_now: 0,
             })
         };
         let columns = layout.slots().iter().map(column).collect();

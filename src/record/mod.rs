@@ -8,7 +8,7 @@ mod layout;
 mod parse;
 pub mod value;
 
-pub use batch::{Action, ColumnSet, ColumnView, FlowBatch, LogStatus, TextView};
+pub use batch::{Action, BATCH_ROWS_MAX, ColumnSet, ColumnView, FlowBatch, LogStatus, TextView};
 pub use fault::{FaultKind, FaultSample, Faults, SAMPLE_BYTES_MAX, SAMPLES_PER_BLOCK};
 pub use field::{FIELD_COUNT, FieldId, FieldKind, FieldSpec};
 pub use filter::{Filter, FilterError};

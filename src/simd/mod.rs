@@ -5,13 +5,17 @@
 //! separators:  1 6 12|LINE_END 14
 //! ```
 //!
-//! Three floors: the safe functions here choose an instruction set, `generic` holds the algorithm over
-//! a small trait (`vector`), and one thin file per instruction set implements the trait. `scalar` is
-//! the specification: every other instance must give what it gives. Nothing here knows what a record is.
+//! Then, from lines of equally many fields to columns of values: a kernel goes down one field of 64
+//! lines at a time, eight numbers to a register.
+//!
+//! Three floors: safe functions choose an instruction set, `separators` and `columns` hold the algorithms
+//! over small traits (`block`, `lanes`), and one thin file per instruction set implements them. `scalar`
+//! is the specification of separators; that of columns is plain code in `record::value`, to which every
+//! kernel leaves the fields that it does not fit. Nothing here knows what a record is.
 //!
 //! Sketch: one pass over 64-byte blocks, two compares and a bit mask each, one 4-byte position out per
-//! separator (a flow log line of 117 bytes has 14, so 48 bytes out for 100 bytes in). No allocation
-//! once `out` has grown.
+//! separator (a flow log line of 117 bytes has 14, so 48 bytes out for 100 bytes in); then 6 to 8
+//! instructions a number and 16 an address. No allocation once the list of positions has grown.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -20,16 +24,20 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
-mod generic;
+mod block;
+mod columns;
+mod lanes;
 mod memory;
+mod rows;
 mod scalar;
+mod separators;
 #[cfg(test)]
 mod tests;
-mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use memory::{advise_huge_pages, prefetch};
+pub use rows::{Judged, Number, ROWS_MAX, Rows, Splitter, Word};
 
 /// The bit that tells the position of a line end (LF) from that of a blank.
 pub const LINE_END: u32 = 1 << 31;
@@ -125,20 +133,27 @@ impl Isa {
 /// If `text` has 2 GiB or more, or if the machine does not have `isa`.
 pub fn separators(isa: Isa, text: &[u8], out: &mut Vec<u32>) {
     assert!(text.len() < LINE_END as usize, "a block of lines is far below 2 GiB");
+    append_separators(isa, text, 0, out);
+}
+
+/// As [`separators`], with `base` added to every position; says whether any two separators stand side
+/// by side.
+fn append_separators(isa: Isa, text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
+    debug_assert!(text.len() + (base as usize) < LINE_END as usize);
     assert!(isa.is_available(), "this machine has no {}", isa.name());
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the machine has the instructions: `is_available` was asserted above.
-        Isa::Sse2 => unsafe { x86_64::sse2::separators(text, out) },
+        Isa::Sse2 => unsafe { x86_64::sse2::append_separators(text, base, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { x86_64::avx2::separators(text, out) },
+        Isa::Avx2 => unsafe { x86_64::avx2::append_separators(text, base, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 => unsafe { x86_64::avx512::separators(text, out) },
+        Isa::Avx512 => unsafe { x86_64::avx512::append_separators(text, base, out) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Isa::Neon => unsafe { aarch64::neon::separators(text, out) },
-        _ => scalar::separators(text, out),
+        Isa::Neon => unsafe { aarch64::neon::append_separators(text, base, out) },
+        _ => scalar::append_separators(text, base, out),
     }
 }

@@ -5,13 +5,19 @@
 
 use super::LINE_END;
 
-/// See [`super::separators`].
-pub(super) fn separators(text: &[u8], out: &mut Vec<u32>) {
-    for (position, byte) in (0u32..).zip(text) {
-        match byte {
-            b' ' => out.push(position),
-            b'\n' => out.push(position | LINE_END),
-            _ => {}
-        }
+/// See [`super::append_separators`].
+pub(super) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
+    let mut adjacent = false;
+    let mut beside = false;
+    for (position, byte) in (base..).zip(text) {
+        let separator = match byte {
+            b' ' => Some(position),
+            b'\n' => Some(position | LINE_END),
+            _ => None,
+        };
+        adjacent |= beside && separator.is_some();
+        beside = separator.is_some();
+        out.extend(separator);
     }
+    adjacent
 }

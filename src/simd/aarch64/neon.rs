@@ -9,8 +9,8 @@ use std::arch::aarch64::{
 };
 use std::arch::is_aarch64_feature_detected;
 
-use crate::simd::generic;
-use crate::simd::vector::{BLOCK_BYTES, Block};
+use crate::simd::block::{BLOCK_BYTES, Block};
+use crate::simd::separators;
 
 const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
 
@@ -19,11 +19,11 @@ pub(in crate::simd) fn is_available() -> bool {
     cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon")
 }
 
-/// See [`crate::simd::separators`].
+/// See [`crate::simd::append_separators`].
 #[target_feature(enable = "neon")]
-pub(in crate::simd) fn separators(text: &[u8], out: &mut Vec<u32>) {
+pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Registers` needs.
-    unsafe { generic::separators::<Registers>(text, out) }
+    unsafe { separators::separators::<Registers>(text, base, out) }
 }
 
 #[derive(Clone, Copy)]

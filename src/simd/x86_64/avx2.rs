@@ -4,8 +4,8 @@ use std::arch::x86_64::{
     __m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi8,
 };
 
-use crate::simd::generic;
-use crate::simd::vector::{BLOCK_BYTES, Block};
+use crate::simd::block::{BLOCK_BYTES, Block};
+use crate::simd::separators;
 
 /// Whether this machine has it, and the bit instructions that make listing positions quick.
 pub(in crate::simd) fn is_available() -> bool {
@@ -15,11 +15,11 @@ pub(in crate::simd) fn is_available() -> bool {
         && is_x86_feature_detected!("popcnt")
 }
 
-/// See [`crate::simd::separators`].
+/// See [`crate::simd::append_separators`].
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-pub(in crate::simd) fn separators(text: &[u8], out: &mut Vec<u32>) {
+pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Registers` needs.
-    unsafe { generic::separators::<Registers>(text, out) }
+    unsafe { separators::separators::<Registers>(text, base, out) }
 }
 
 #[derive(Clone, Copy)]

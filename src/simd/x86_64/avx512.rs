@@ -11,8 +11,8 @@ use std::arch::x86_64::{
 };
 
 use crate::simd::LINE_END;
-use crate::simd::generic;
-use crate::simd::vector::{BLOCK_BYTES, Block, Slots};
+use crate::simd::block::{BLOCK_BYTES, Block, Slots};
+use crate::simd::separators;
 
 /// Positions that one register holds.
 const LANES: usize = 16;
@@ -40,11 +40,11 @@ pub(in crate::simd) fn is_available() -> bool {
         && is_x86_feature_detected!("popcnt")
 }
 
-/// See [`crate::simd::separators`].
+/// See [`crate::simd::append_separators`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,bmi1,bmi2,popcnt")]
-pub(in crate::simd) fn separators(text: &[u8], out: &mut Vec<u32>) {
+pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Register` needs.
-    unsafe { generic::separators::<Register>(text, out) }
+    unsafe { separators::separators::<Register>(text, base, out) }
 }
 
 #[derive(Clone, Copy)]

@@ -3,5 +3,7 @@
 #![expect(clippy::cast_ptr_alignment, reason = "the loads take any alignment")]
 
 pub(super) mod avx2;
+pub(super) mod avx2_columns;
 pub(super) mod avx512;
+pub(super) mod avx512_columns;
 pub(super) mod sse2;

@@ -4,19 +4,19 @@ use std::arch::x86_64::{
     __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8,
 };
 
-use crate::simd::generic;
-use crate::simd::vector::{BLOCK_BYTES, Block};
+use crate::simd::block::{BLOCK_BYTES, Block};
+use crate::simd::separators;
 
 /// Whether this machine has it.
 pub(in crate::simd) fn is_available() -> bool {
     is_x86_feature_detected!("sse2")
 }
 
-/// See [`crate::simd::separators`].
+/// See [`crate::simd::append_separators`].
 #[target_feature(enable = "sse2")]
-pub(in crate::simd) fn separators(text: &[u8], out: &mut Vec<u32>) {
+pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Registers` needs.
-    unsafe { generic::separators::<Registers>(text, out) }
+    unsafe { separators::separators::<Registers>(text, base, out) }
 }
 
 #[derive(Clone, Copy)]

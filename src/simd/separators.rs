@@ -1,11 +1,11 @@
-//! The algorithm, once for all instruction sets: a bit mask per block, then its bits as positions.
+//! Separators, once for all instruction sets: a bit mask per block, then its bits as positions.
 //!
 //! Listing bits in batches of a fixed size, written whether or not the mask has that many, follows
 //! simdjson (Langdale and Lemire, "Parsing Gigabytes of JSON per Second", §3.2): the count of bits
 //! varies from block to block, and a branch for each bit would be mispredicted.
 
 use super::LINE_END;
-use super::vector::{BLOCK_BYTES, Block, Slots};
+use super::block::{BLOCK_BYTES, Block, Slots};
 
 /// Blocks between two checks of the room in `out`.
 const GROUP_BLOCKS: usize = 16;
@@ -16,18 +16,19 @@ const BATCH: usize = 8;
 
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(BATCH));
 
-/// See [`super::separators`].
+/// See [`super::append_separators`].
 ///
 /// # Safety
 /// The machine has the instruction set of `B`, and the caller is compiled for it.
 #[expect(clippy::inline_always, reason = "it takes the caller's instruction set")]
 #[inline(always)]
-pub(super) unsafe fn separators<B: Block>(text: &[u8], out: &mut Vec<u32>) {
+pub(super) unsafe fn separators<B: Block>(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     let (blocks, tail) = text.as_chunks::<BLOCK_BYTES>();
-    let mut base = 0;
+    let mut base = base;
+    let mut sides = Sides::default();
     for group in blocks.chunks(GROUP_BLOCKS) {
         // SAFETY: the machine has the instruction set of `B`, as this function demands.
-        unsafe { group_separators::<B>(group, base, out) };
+        unsafe { group_separators::<B>(group, base, out, &mut sides) };
         base += (group.len() * BLOCK_BYTES) as u32;
     }
     if !tail.is_empty() {
@@ -35,7 +36,26 @@ pub(super) unsafe fn separators<B: Block>(text: &[u8], out: &mut Vec<u32>) {
         let mut padded = [0; BLOCK_BYTES];
         padded[..tail.len()].copy_from_slice(tail);
         // SAFETY: the machine has the instruction set of `B`, as this function demands.
-        unsafe { group_separators::<B>(&[padded], base, out) };
+        unsafe { group_separators::<B>(&[padded], base, out, &mut sides) };
+    }
+    sides.adjacent != 0
+}
+
+/// Notices separators side by side.
+#[derive(Default)]
+struct Sides {
+    /// Bits of separators that have one on their left.
+    adjacent: u64,
+    /// 1 if the block before ended in a separator.
+    carry: u64,
+}
+
+impl Sides {
+    #[expect(clippy::inline_always, reason = "it takes the caller's instruction set")]
+    #[inline(always)]
+    const fn note(&mut self, separators: u64) {
+        self.adjacent |= separators & (separators << 1 | self.carry);
+        self.carry = separators >> 63;
     }
 }
 
@@ -49,6 +69,7 @@ unsafe fn group_separators<B: Block>(
     blocks: &[[u8; BLOCK_BYTES]],
     mut base: u32,
     out: &mut Vec<u32>,
+    sides: &mut Sides,
 ) {
     assert!(blocks.len() <= GROUP_BLOCKS);
     out.reserve(GROUP_BLOCKS * BLOCK_BYTES);
@@ -59,7 +80,9 @@ unsafe fn group_separators<B: Block>(
         // that before each round `BLOCK_BYTES` entries of the reserved ones are left behind it.
         let slots = unsafe { &mut *start.add(length).cast::<Slots>() };
         // SAFETY: the machine has the instruction set of `B`, as this function demands.
-        length += unsafe { block_separators::<B>(block, base, slots) };
+        let separators = unsafe { block_separators::<B>(block, base, slots) };
+        sides.note(separators);
+        length += separators.count_ones() as usize;
         base += BLOCK_BYTES as u32;
     }
     debug_assert!(length <= out.capacity());
@@ -67,7 +90,7 @@ unsafe fn group_separators<B: Block>(
     unsafe { out.set_len(length) };
 }
 
-/// Writes the positions of one block to the front of `slots` and says how many they are.
+/// Writes the positions of one block to the front of `slots` and gives the mask of separators.
 ///
 /// # Safety
 /// As for [`separators`].
@@ -77,7 +100,7 @@ unsafe fn block_separators<B: Block>(
     bytes: &[u8; BLOCK_BYTES],
     base: u32,
     slots: &mut Slots,
-) -> usize {
+) -> u64 {
     // SAFETY: the machine has the instruction set of `B`, as this function demands.
     let (line_ends, separators) = unsafe {
         let block = B::load(bytes);
@@ -87,7 +110,7 @@ unsafe fn block_separators<B: Block>(
         (line_ends, separators)
     };
     debug_assert_eq!(line_ends & !separators, 0);
-    separators.count_ones() as usize
+    separators
 }
 
 /// The portable form of [`Block::list`].

@@ -1,8 +1,8 @@
-//! What the generic algorithm needs from an instruction set.
+//! What the search for separators needs from an instruction set.
 
 use std::mem::MaybeUninit;
 
-use super::generic;
+use super::separators;
 
 /// Bytes that are looked at in one step: as many as a `u64` mask has bits.
 pub(super) const BLOCK_BYTES: usize = 64;
@@ -36,6 +36,6 @@ pub(super) trait Block: Copy {
     #[expect(clippy::inline_always, reason = "it takes the caller's instruction set")]
     #[inline(always)]
     unsafe fn list(separators: u64, line_ends: u64, base: u32, slots: &mut Slots) {
-        generic::list_bits(separators, line_ends, base, slots);
+        separators::list_bits(separators, line_ends, base, slots);
     }
 }

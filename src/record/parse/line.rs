@@ -1,0 +1,100 @@
+//! One line by itself: the careful way, which decides whatever the kernels leave.
+
+use std::ops::Range;
+
+use super::{slot_name, store};
+use crate::record::batch::{FlowBatch, Span};
+use crate::record::fault::FaultKind;
+use crate::record::layout::Layout;
+use crate::record::value::ValueFault;
+
+/// What a line is.
+pub(super) enum Line {
+    /// A record, written to the batch's next row.
+    Record,
+    Blank,
+    /// A header, with the layout that it declares if that is another than the batch's.
+    Header(Option<Layout>),
+    /// Not taken: why, which field from 1 (0: the line), and what to tell.
+    Fault(FaultKind, u16, Reason),
+}
+
+/// What to say of a faulty line, once somebody asks.
+#[derive(Clone, Copy)]
+pub(super) enum Reason {
+    FieldCount(usize),
+    Field(usize, FaultKind),
+}
+
+impl Reason {
+    pub(super) fn text(self, layout: &Layout) -> String {
+        match self {
+            Self::FieldCount(count) => {
+                format!("{count} fields where the layout has {}", layout.field_count())
+            }
+            Self::Field(position, kind) => format!("{}: {kind}", slot_name(layout, position)),
+        }
+    }
+}
+
+/// Writes the line at `bounds` of the batch's text into its next row, if it is a record.
+pub(super) fn fill(batch: &mut FlowBatch, bounds: Range<usize>) -> Line {
+    let text = std::sync::Arc::clone(&batch.text);
+    let Range { mut start, mut end } = bounds;
+    // CR of files from Windows, NUL padding of preallocated files, stray blanks.
+    while start < end && matches!(text[end - 1], b' ' | b'\t' | b'\r' | 0) {
+        end -= 1;
+    }
+    while start < end && matches!(text[start], b' ' | b'\t') {
+        start += 1;
+    }
+    if start == end {
+        return Line::Blank;
+    }
+    let line = &text[start..end];
+    if let Some(layout) = Layout::from_header(line) {
+        let same = layout == *batch.layout;
+        return Line::Header((!same).then_some(layout));
+    }
+    let token_count = line.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).count();
+    if token_count != batch.layout.field_count() {
+        return Line::Fault(FaultKind::FieldCount, 0, Reason::FieldCount(token_count));
+    }
+    let row = batch.rows;
+    let mut token_start = start;
+    for (position, slot) in batch.layout.slots().iter().enumerate() {
+        while text[token_start] == b' ' {
+            token_start += 1;
+        }
+        let length = memchr::memchr(b' ', &text[token_start..end]).unwrap_or(end - token_start);
+        let token_end = token_start + length;
+        let span = Span::new(token_start, token_end);
+        let token = &text[token_start..token_end];
+        let mut column = batch.columns[position].as_mut();
+        match (store(slot.kind(), column.as_deref_mut(), row, token, span), column) {
+            (Ok(false), Some(column)) => column.set_absent(row),
+            (Ok(_), _) => {}
+            (Err(fault), _) => {
+                let columns = batch.columns[..position].iter_mut().flatten();
+                columns.for_each(|column| column.clear_absent(row));
+                let kind = FaultKind::from(fault);
+                let column = u16::try_from(position + 1).expect("layouts are far shorter");
+                return Line::Fault(kind, column, Reason::Field(position, kind));
+            }
+        }
+        token_start = token_end;
+    }
+    Line::Record
+}
+
+impl From<ValueFault> for FaultKind {
+    fn from(fault: ValueFault) -> Self {
+        match fault {
+            ValueFault::Number => Self::Number,
+            ValueFault::Range => Self::Range,
+            ValueFault::Address => Self::Address,
+            ValueFault::Action => Self::Action,
+            ValueFault::LogStatus => Self::LogStatus,
+        }
+    }
+}
