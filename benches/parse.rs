@@ -1,7 +1,8 @@
 //! How fast lines become typed columns: every field of every line checked and kept, on one thread, text
 //! in memory.
 //!
-//! `FLOWGAUGE_BENCH_FILE` names a file to parse beside the text made here.
+//! `FLOWGAUGE_BENCH_FILE` names a file to parse beside the text made here; `FLOWGAUGE_ISA` leaves one
+//! instruction set, for a profiler.
 
 mod lines;
 
@@ -25,23 +26,30 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = Isa::available(), sample_count = 20)]
+fn isas() -> Vec<Isa> {
+    match std::env::var("FLOWGAUGE_ISA") {
+        Ok(name) => vec![Isa::from_name(&name).expect("FLOWGAUGE_ISA names an instruction set")],
+        Err(_) => Isa::available(),
+    }
+}
+
+#[divan::bench(args = isas(), sample_count = 20)]
 fn version_2_in_memory(bencher: Bencher, isa: Isa) {
     run(bencher, isa, lines::version_2(IN_MEMORY_BYTES), &Layout::default_v2());
 }
 
-#[divan::bench(args = Isa::available())]
+#[divan::bench(args = isas())]
 fn version_2_in_cache(bencher: Bencher, isa: Isa) {
     run(bencher, isa, lines::version_2(IN_CACHE_BYTES), &Layout::default_v2());
 }
 
-#[divan::bench(args = Isa::available(), sample_count = 20)]
+#[divan::bench(args = isas(), sample_count = 20)]
 fn version_5_in_memory(bencher: Bencher, isa: Isa) {
     let layout = Arc::new(Layout::of_fields(&FieldId::vpc_up_to(5)));
     run(bencher, isa, lines::version_5(IN_MEMORY_BYTES), &layout);
 }
 
-#[divan::bench(args = Isa::available(), sample_count = 10)]
+#[divan::bench(args = isas(), sample_count = 10)]
 fn file_in_memory(bencher: Bencher, isa: Isa) {
     let Some(path) = std::env::var_os("FLOWGAUGE_BENCH_FILE") else { return };
     let text = std::fs::read(path).expect("FLOWGAUGE_BENCH_FILE names a file");

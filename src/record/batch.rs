@@ -192,7 +192,7 @@ impl Column {
     pub(super) fn set_absent_bits(&mut self, first: usize, bits: u64) {
         let (word, shift) = (first / 64, first % 64);
         self.absent[word] |= bits << shift;
-        let beyond = bits.unbounded_shr((64 - shift) as u32);
+        let beyond = (bits >> 1) >> (63 - shift);
         if beyond != 0 {
             self.absent[word + 1] |= beyond;
         }

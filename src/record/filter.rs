@@ -390,7 +390,7 @@ mod tests {
                 columns
             });
         let mut parser = Parser::new(Isa::detect(), columns);
-        let block = parser.parse(&Arc::new(LINES.into()), &Layout::default_v2());
+        let block = parser.parse(&Arc::new(LINES.into()), 0..LINES.len(), &Layout::default_v2());
         assert_eq!(filter.rows(&block.batches[0]), expected, "{text}");
     }
 

@@ -24,8 +24,7 @@ use std::sync::Arc;
 use super::batch::{BATCH_ROWS_MAX, ColumnSet, FlowBatch};
 use super::fault::{FaultSample, Faults, SAMPLE_BYTES_MAX};
 use super::field::FieldKind;
-use super::layout::{Layout, Slot};
-use super::value::ValueFault;
+use super::layout::Layout;
 use crate::simd::{Isa, ROWS_MAX, Splitter};
 use line::Line;
 
@@ -184,71 +183,6 @@ fn fill(
 
 fn sample_text(line: &[u8]) -> Vec<u8> {
     line[..line.len().min(SAMPLE_BYTES_MAX)].to_vec()
-}
-
-/// Checks a field's text by its kind and, if the job keeps the column, stores the value. `Ok(false)` says
-/// that the field is `-`, which the caller has to note.
-fn store(
-    kind: FieldKind,
-    column: Option<&mut super::batch::Column>,
-    row: usize,
-    token: &[u8],
-    span: super::batch::Span,
-) -> Result<bool, ValueFault> {
-    use super::batch::{Column, Values};
-    use super::value;
-    macro_rules! keep {
-        ($variant:ident, $value:expr) => {
-            if let Some(Column { values: Values::$variant(values), .. }) = column {
-                values[row] = $value;
-            }
-        };
-    }
-    if token == b"-" && kind != FieldKind::Text {
-        return Ok(false);
-    }
-    match kind {
-        FieldKind::Addr => {
-            let addr = value::addr(token)?;
-            keep!(Addr, addr);
-        }
-        FieldKind::Port => {
-            let port = value::number_u16(token)?;
-            keep!(U16, port);
-        }
-        FieldKind::Protocol => {
-            let protocol = value::number_u8(token)?;
-            keep!(U8, protocol);
-        }
-        FieldKind::Counter => {
-            let count = value::number_u64(token)?;
-            keep!(U64, count);
-        }
-        FieldKind::Seconds => {
-            let seconds = value::number_i63(token)?;
-            keep!(I64, seconds);
-        }
-        FieldKind::Int32 => {
-            let number = value::number_i31(token)?;
-            keep!(U32, number);
-        }
-        FieldKind::Action => {
-            let action = value::action(token)?;
-            keep!(Action, action);
-        }
-        FieldKind::LogStatus => {
-            let status = value::log_status(token)?;
-            keep!(LogStatus, status);
-        }
-        FieldKind::Text if token.is_empty() => return Err(ValueFault::Number),
-        FieldKind::Text => keep!(Text, span),
-    }
-    Ok(true)
-}
-
-/// The name of the field at `position`.
-fn slot_name(layout: &Layout, position: usize) -> &str {
-    layout.slots().get(position).map_or("", Slot::name)
 }
 
 #[cfg(test)]

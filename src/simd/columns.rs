@@ -196,6 +196,8 @@ pub(super) unsafe fn ipv4<L: Lanes>(
 ) -> Judged {
     /// Bit 0 of every quad's 16 bits.
     const QUAD_STARTS: u64 = 0x0001_0001_0001_0001;
+    /// Bit 15 of them: what stands there, behind the longest address, can't be an octet's first digit.
+    const QUAD_ENDS: u64 = QUAD_STARTS << 15;
     const DOT: u8 = less_zero(b'.');
     /// The last byte of each slot holds what follows the octet.
     const ENDS: [u8; 16] = [0, 0, 0, 0xff, 0, 0, 0, 0xff, 0, 0, 0, 0xff, 0, 0, 0, 0xff];
@@ -243,7 +245,7 @@ pub(super) unsafe fn ipv4<L: Lanes>(
                 let other = (other >> (16 * lane)) as u16;
                 *pattern = pattern_index(L::lowest_four(other));
             }
-            let slots = digits.shuffle_bytes(L::quads_of(&PATTERNS, &patterns));
+            let slots = digits.shuffle_bytes(L::quads_of(&PATTERNS, patterns));
             let octets = slots.join_bytes(pair_weights).join_shorts(ones);
             let fault = slots
                 .sub_bytes_saturating(digits_max)
@@ -252,7 +254,7 @@ pub(super) unsafe fn ipv4<L: Lanes>(
             // A 0 that begins an octet and has a digit behind it. What follows the address is seen
             // too, and may make it unfit for nothing.
             let zero = digits.equal_bytes_mask(nought);
-            let leading_zero = (other << 1 | QUAD_STARTS) & zero & !(other >> 1);
+            let leading_zero = (other << 1 | QUAD_STARTS) & zero & !(other >> 1) & !QUAD_ENDS;
             let value = octets.shuffle_bytes(pack).or(mapped_prefix);
             if let Some(out) = &mut out {
                 value.store_quads(&mut out[at..]);

@@ -41,7 +41,7 @@ pub(super) trait Lanes: Copy {
     unsafe fn quads(text: &[u8], starts: &Starts) -> Self;
 
     /// Quad `i` is `table[indexes[i]]`.
-    unsafe fn quads_of(table: &[[u8; 16]; 256], indexes: &[u8; QUADS_MAX]) -> Self;
+    unsafe fn quads_of(table: &[[u8; 16]; 256], indexes: [u8; QUADS_MAX]) -> Self;
 
     /// The same quad everywhere.
     unsafe fn same_quad(quad: [u8; 16]) -> Self;

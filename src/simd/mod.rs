@@ -25,6 +25,8 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod block;
+#[cfg(test)]
+mod column_tests;
 mod columns;
 mod lanes;
 mod memory;

@@ -173,15 +173,16 @@ impl<'t> Splitter<'t> {
 
 /// How many lines at the front have `field_count` separators each, the last of them a line end.
 fn regular_lines(separators: &[u32], field_count: usize, count_max: usize) -> usize {
-    let (last, mut count) = (field_count - 1, 0);
-    for line in separators.chunks_exact(field_count).take(count_max) {
-        let inner = line[..last].iter().fold(0, |seen, separator| seen | separator);
-        if inner & LINE_END != 0 || line[last] & LINE_END == 0 {
-            break;
-        }
-        count += 1;
-    }
-    count
+    let mut lines = separators.chunks_exact(field_count).take(count_max);
+    let is_regular = |line: &[u32]| {
+        // Line ends have the top bit: none of them before the last makes the largest small.
+        let (inner, last) = line.split_at(field_count - 1);
+        inner.iter().fold(0, |seen, separator| seen | separator) < LINE_END && last[0] >= LINE_END
+    };
+    lines
+        .by_ref()
+        .position(|line| !is_regular(line))
+        .unwrap_or_else(|| count_max.min(separators.len() / field_count))
 }
 
 /// What a kernel says of up to 64 fields, a bit per row.

@@ -1,8 +1,9 @@
-//! Differential tests: every instruction set of the machine against the scalar twin.
+//! Differential tests of separators: every instruction set of the machine against plain code.
 
 use proptest::prelude::*;
 
-use super::{Isa, LINE_END, separators};
+use super::scalar::plain_separators;
+use super::{Isa, LINE_END, append_separators, separators};
 
 /// The longest text of the exhaustive tests: a few blocks and a tail.
 const LENGTH_MAX: usize = if cfg!(miri) { 70 } else { 4 * 64 + 3 };
@@ -16,14 +17,20 @@ fn positions(isa: Isa, text: &[u8]) -> Vec<u32> {
 }
 
 fn check(text: &[u8]) {
-    let expected = positions(Isa::Scalar, text);
+    let mut expected = vec![7];
+    let adjacent = plain_separators(text, 0, &mut expected);
+    expected.remove(0);
     for isa in Isa::available() {
         assert_eq!(positions(isa, text), expected, "{} on {text:?}", isa.name());
+        let mut moved = Vec::new();
+        let found_adjacent = append_separators(isa, text, 1000, &mut moved);
+        assert_eq!(found_adjacent, adjacent, "{} on {text:?}", isa.name());
+        assert!(moved.into_iter().eq(expected.iter().map(|separator| separator + 1000)));
     }
 }
 
 #[test]
-fn the_twin_finds_blanks_and_line_ends_only() {
+fn blanks_and_line_ends_only_are_found() {
     let all_bytes: Vec<u8> = (0..=u8::MAX).collect();
     assert_eq!(positions(Isa::Scalar, &all_bytes), [0x0a | LINE_END, 0x20]);
     assert_eq!(positions(Isa::Scalar, b" \n\n "), [0, 1 | LINE_END, 2 | LINE_END, 3]);
@@ -119,14 +126,14 @@ fn a_text_that_ends_where_memory_ends() {
 
 /// A page of blanks and line ends with an unreadable page behind it.
 #[cfg(all(unix, not(miri)))]
-struct EndOfMemory {
+pub(super) struct EndOfMemory {
     start: *mut libc::c_void,
     page_bytes: usize,
 }
 
 #[cfg(all(unix, not(miri)))]
 impl EndOfMemory {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: `sysconf` has no conditions; the mapping is fresh, of two pages, and only its first
         // page is written.
         unsafe {
@@ -145,6 +152,18 @@ impl EndOfMemory {
             );
             Self { start, page_bytes }
         }
+    }
+
+    /// The last bytes of memory, with `text` written there.
+    pub(super) fn with_end(&mut self, text: &[u8]) -> &[u8] {
+        assert!(text.len() <= self.page_bytes);
+        // SAFETY: the last `text.len()` bytes of the first page are writable and lent to nobody else, as
+        // `self` is borrowed for good; `text` is other memory.
+        unsafe {
+            let start = self.start.cast::<u8>().add(self.page_bytes - text.len());
+            start.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        }
+        self.last_bytes(text.len())
     }
 
     fn last_bytes(&self, length: usize) -> &[u8] {

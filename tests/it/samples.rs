@@ -100,7 +100,8 @@ fn records(path: &Path) -> Vec<Record> {
                 LayoutScope::Record => Layout::default_v2(),
                 LayoutScope::Fixed(fixed) => Arc::clone(fixed),
             };
-            let block = parser.parse(&Arc::new(framed.lines[run.bytes].to_vec()), &start);
+            let text = Arc::new(framed.lines[run.bytes].to_vec());
+            let block = parser.parse(&text, 0..text.len(), &start);
             if let Some(after) = block.layout_after {
                 layout = after;
             }

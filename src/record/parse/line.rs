@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::{slot_name, store};
-use crate::record::batch::{FlowBatch, Span};
+use crate::record::batch::{Column, FlowBatch, Span, Values};
 use crate::record::fault::FaultKind;
+use crate::record::field::FieldKind;
 use crate::record::layout::Layout;
-use crate::record::value::ValueFault;
+use crate::record::value::{self, ValueFault};
 
 /// What a line is.
 pub(super) enum Line {
@@ -32,7 +32,7 @@ impl Reason {
             Self::FieldCount(count) => {
                 format!("{count} fields where the layout has {}", layout.field_count())
             }
-            Self::Field(position, kind) => format!("{}: {kind}", slot_name(layout, position)),
+            Self::Field(position, kind) => format!("{}: {kind}", layout.slots()[position].name()),
         }
     }
 }
@@ -85,6 +85,64 @@ pub(super) fn fill(batch: &mut FlowBatch, bounds: Range<usize>) -> Line {
         token_start = token_end;
     }
     Line::Record
+}
+
+/// Checks a field's text by its kind and, if the job keeps the column, stores the value. `Ok(false)` says
+/// that the field is `-`, which the caller has to note.
+fn store(
+    kind: FieldKind,
+    column: Option<&mut Column>,
+    row: usize,
+    token: &[u8],
+    span: Span,
+) -> Result<bool, ValueFault> {
+    macro_rules! keep {
+        ($variant:ident, $value:expr) => {
+            if let Some(Column { values: Values::$variant(values), .. }) = column {
+                values[row] = $value;
+            }
+        };
+    }
+    if token == b"-" && kind != FieldKind::Text {
+        return Ok(false);
+    }
+    match kind {
+        FieldKind::Addr => {
+            let addr = value::addr(token)?;
+            keep!(Addr, addr);
+        }
+        FieldKind::Port => {
+            let port = value::number_u16(token)?;
+            keep!(U16, port);
+        }
+        FieldKind::Protocol => {
+            let protocol = value::number_u8(token)?;
+            keep!(U8, protocol);
+        }
+        FieldKind::Counter => {
+            let count = value::number_u64(token)?;
+            keep!(U64, count);
+        }
+        FieldKind::Seconds => {
+            let seconds = value::number_i63(token)?;
+            keep!(I64, seconds);
+        }
+        FieldKind::Int32 => {
+            let number = value::number_i31(token)?;
+            keep!(U32, number);
+        }
+        FieldKind::Action => {
+            let action = value::action(token)?;
+            keep!(Action, action);
+        }
+        FieldKind::LogStatus => {
+            let status = value::log_status(token)?;
+            keep!(LogStatus, status);
+        }
+        FieldKind::Text if token.is_empty() => return Err(ValueFault::Number),
+        FieldKind::Text => keep!(Text, span),
+    }
+    Ok(true)
 }
 
 impl From<ValueFault> for FaultKind {

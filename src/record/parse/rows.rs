@@ -5,15 +5,37 @@
 
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::store;
 use crate::net::Addr;
 use crate::record::batch::{Action, Column, FlowBatch, LogStatus, Span, Values};
 use crate::record::field::FieldKind;
+use crate::record::value::{self, ValueFault};
 use crate::simd::{Judged, Rows, Word};
 
 const ACTIONS: [Word; 2] = [Word::new("ACCEPT"), Word::new("REJECT")];
 /// The third has one letter too many for a kernel, and is rare.
 const STATUSES: [Word; 2] = [Word::new("OK"), Word::new("NODATA")];
+
+/// Eight rows of a column of two words, by a bit for each.
+macro_rules! choices {
+    ($unset:expr, $set:expr) => {{
+        let mut table = [[$unset; 8]; 256];
+        let mut bits = 0;
+        while bits < 256 {
+            let mut row = 0;
+            while row < 8 {
+                if bits >> row & 1 == 1 {
+                    table[bits][row] = $set;
+                }
+                row += 1;
+            }
+            bits += 1;
+        }
+        table
+    }};
+}
+
+static EIGHT_ACTIONS: [[Action; 8]; 256] = choices!(Action::Accept, Action::Reject);
+static EIGHT_STATUSES: [[LogStatus; 8]; 256] = choices!(LogStatus::Ok, LogStatus::NoData);
 
 /// Writes `rows` behind the batch's records, and says which of them are no records of this form. The
 /// batch keeps those before the first such row.
@@ -43,122 +65,146 @@ fn fill_column(
     position: usize,
     first_row: usize,
 ) -> u64 {
-    macro_rules! by_kernel {
-        ($kernel:ident, $type:ty, $column:ident => $values:pat, $out:expr) => {
-            match $column {
-                Some(Column { values: $values, .. }) => rows.$kernel(position, Some($out)),
-                _ => rows.$kernel::<$type>(position, None),
+    let (values, absent_now) = match column {
+        Some(Column { values, absent_now, .. }) => (Some(values), Some(absent_now)),
+        None => (None, None),
+    };
+    let field = Field { rows, position };
+    macro_rules! target {
+        ($variant:ident) => {
+            match values {
+                Some(Values::$variant(values)) => Some(&mut values[first_row..][..rows.count()]),
+                _ => None,
             }
         };
     }
-    let mut column = column;
-    let target = column.as_deref_mut();
-    let judged = match kind {
-        FieldKind::Port => {
-            by_kernel!(numbers, u16, target => Values::U16(values), &mut values[first_row..])
-        }
-        FieldKind::Protocol => {
-            by_kernel!(numbers, u8, target => Values::U8(values), &mut values[first_row..])
-        }
-        FieldKind::Int32 => {
-            by_kernel!(numbers, u32, target => Values::U32(values), &mut values[first_row..])
-        }
-        FieldKind::Counter => {
-            by_kernel!(numbers, u64, target => Values::U64(values), &mut values[first_row..])
-        }
-        FieldKind::Seconds => rows.ten_digits(position, seconds_from(target, first_row)),
-        FieldKind::Addr => rows.ipv4(position, addrs_from(target, first_row)),
-        FieldKind::Action => actions(target, rows, position, first_row),
-        FieldKind::LogStatus => statuses(target, rows, position, first_row),
-        FieldKind::Text => return texts(target, rows, position, first_row),
-    };
-    let mut absent = judged.absent;
-    let mut faulty = 0;
-    let mut unfit = judged.unfit;
-    while unfit != 0 {
-        let row = unfit.trailing_zeros() as usize;
-        let (start, end) = rows.bounds(row, position);
-        let span = Span::new(start, end);
-        let field = rows.field(row, position);
-        match store(kind, column.as_deref_mut(), first_row + row, field, span) {
-            Ok(true) => {}
-            Ok(false) => absent |= 1 << row,
-            Err(_) => faulty |= 1 << row,
-        }
-        unfit &= unfit - 1;
+    macro_rules! numbers {
+        ($variant:ident, $parse:path) => {{
+            let mut target = target!($variant);
+            let judged = rows.numbers(position, target.as_deref_mut());
+            field.rest(judged, $parse, target)
+        }};
     }
-    if let Some(column) = column {
-        column.absent_now = absent;
+    let (absent, faulty) = match kind {
+        FieldKind::Port => numbers!(U16, value::number_u16),
+        FieldKind::Protocol => numbers!(U8, value::number_u8),
+        FieldKind::Int32 => numbers!(U32, value::number_i31),
+        FieldKind::Counter => numbers!(U64, value::number_u64),
+        FieldKind::Seconds => {
+            let mut target = target!(I64);
+            let judged = rows.ten_digits(position, target.as_deref_mut().map(words_of));
+            field.rest(judged, value::number_i63, target)
+        }
+        FieldKind::Addr => {
+            let mut target = target!(Addr);
+            let judged = rows.ipv4(position, target.as_deref_mut().map(bits_of));
+            field.rest(judged, value::addr, target)
+        }
+        FieldKind::Action => {
+            let mut target = target!(Action);
+            let judged = field.choose(&ACTIONS, &EIGHT_ACTIONS, target.as_deref_mut());
+            field.rest(judged, value::action, target)
+        }
+        FieldKind::LogStatus => {
+            let mut target = target!(LogStatus);
+            let judged = field.choose(&STATUSES, &EIGHT_STATUSES, target.as_deref_mut());
+            field.rest(judged, value::log_status, target)
+        }
+        FieldKind::Text => return field.texts(target!(Text)),
+    };
+    if let Some(absent_now) = absent_now {
+        *absent_now = absent;
     }
     faulty
 }
 
-fn seconds_from(column: Option<&mut Column>, first_row: usize) -> Option<&mut [u64]> {
-    let Some(Column { values: Values::I64(values), .. }) = column else { return None };
-    let bytes = values[first_row..].as_mut_bytes();
-    Some(<[u64]>::mut_from_bytes(bytes).expect("both are numbers of 64 bits"))
+fn words_of(seconds: &mut [i64]) -> &mut [u64] {
+    <[u64]>::mut_from_bytes(seconds.as_mut_bytes()).expect("both are numbers of 64 bits")
 }
 
-fn addrs_from(column: Option<&mut Column>, first_row: usize) -> Option<&mut [u128]> {
-    let Some(Column { values: Values::Addr(values), .. }) = column else { return None };
-    let values: &mut [Addr] = &mut values[first_row..];
-    Some(<[u128]>::mut_from_bytes(values.as_mut_bytes()).expect("an address is such a number"))
+fn bits_of(addrs: &mut [Addr]) -> &mut [u128] {
+    <[u128]>::mut_from_bytes(addrs.as_mut_bytes()).expect("an address is such a number")
 }
 
-fn actions(
-    column: Option<&mut Column>,
-    rows: &Rows<'_>,
+/// One field of some lines.
+#[derive(Clone, Copy)]
+struct Field<'r, 't> {
+    rows: &'r Rows<'t>,
     position: usize,
-    first_row: usize,
-) -> Judged {
-    let Some([accepted, rejected]) = rows.words(position, &ACTIONS) else {
-        return Judged { absent: 0, unfit: Rows::mask(rows.count()) };
-    };
-    if let Some(Column { values: Values::Action(values), .. }) = column {
-        for (row, value) in values[first_row..][..rows.count()].iter_mut().enumerate() {
-            *value = if rejected >> row & 1 == 1 { Action::Reject } else { Action::Accept };
-        }
-    }
-    Judged { absent: 0, unfit: Rows::mask(rows.count()) & !(accepted | rejected) }
 }
 
-fn statuses(
-    column: Option<&mut Column>,
-    rows: &Rows<'_>,
-    position: usize,
-    first_row: usize,
-) -> Judged {
-    let Some([ok, no_data]) = rows.words(position, &STATUSES) else {
-        return Judged { absent: 0, unfit: Rows::mask(rows.count()) };
-    };
-    if let Some(Column { values: Values::LogStatus(values), .. }) = column {
-        for (row, value) in values[first_row..][..rows.count()].iter_mut().enumerate() {
-            *value = if no_data >> row & 1 == 1 { LogStatus::NoData } else { LogStatus::Ok };
+impl Field<'_, '_> {
+    /// Judges what the kernel left; gives the rows that are absent and those that are faulty.
+    #[inline]
+    fn rest<T>(
+        self,
+        judged: Judged,
+        parse: impl Fn(&[u8]) -> Result<T, ValueFault>,
+        mut values: Option<&mut [T]>,
+    ) -> (u64, u64) {
+        let Judged { mut absent, mut unfit } = judged;
+        let mut faulty = 0;
+        while unfit != 0 {
+            let row = unfit.trailing_zeros() as usize;
+            let text = self.rows.field(row, self.position);
+            if text == b"-" {
+                absent |= 1 << row;
+            } else {
+                match parse(text) {
+                    Ok(value) => {
+                        if let Some(values) = &mut values {
+                            values[row] = value;
+                        }
+                    }
+                    Err(_) => faulty |= 1 << row,
+                }
+            }
+            unfit &= unfit - 1;
         }
+        (absent, faulty)
     }
-    Judged { absent: 0, unfit: Rows::mask(rows.count()) & !(ok | no_data) }
-}
 
-/// Text is anything that is not empty. At the end of a line it must not end in what the careful way
-/// takes off there.
-fn texts(column: Option<&mut Column>, rows: &Rows<'_>, position: usize, first_row: usize) -> u64 {
-    let mut faulty = 0;
-    if rows.may_have_empty_fields() {
-        for row in 0..rows.count() {
-            faulty |= u64::from(rows.field(row, position).is_empty()) << row;
+    /// Takes fields that are one of two words; `eight` is by bits of the second.
+    fn choose<T: Copy>(
+        self,
+        words: &[Word; 2],
+        eight: &[[T; 8]; 256],
+        values: Option<&mut [T]>,
+    ) -> Judged {
+        let all = Rows::mask(self.rows.count());
+        let Some([first, second]) = self.rows.words(self.position, words) else {
+            return Judged { absent: 0, unfit: all };
+        };
+        if let Some(values) = values {
+            for (values, bits) in values.chunks_mut(8).zip(second.to_le_bytes()) {
+                values.copy_from_slice(&eight[usize::from(bits)][..values.len()]);
+            }
         }
+        Judged { absent: 0, unfit: all & !(first | second) }
     }
-    if rows.is_last_column(position) {
-        for row in 0..rows.count() {
-            let is_padded = rows.field(row, position).last().is_none_or(|byte| *byte <= b' ');
-            faulty |= u64::from(is_padded) << row;
+
+    /// Text is anything that is not empty. At the end of a line it must not end in what the careful
+    /// way takes off there.
+    fn texts(self, spans: Option<&mut [Span]>) -> u64 {
+        let Self { rows, position } = self;
+        let mut faulty = 0;
+        if rows.may_have_empty_fields() {
+            for row in 0..rows.count() {
+                faulty |= u64::from(rows.field(row, position).is_empty()) << row;
+            }
         }
-    }
-    if let Some(Column { values: Values::Text(spans), .. }) = column {
-        for (row, span) in spans[first_row..][..rows.count()].iter_mut().enumerate() {
-            let (start, end) = rows.bounds(row, position);
-            *span = Span::new(start, end);
+        if rows.is_last_column(position) {
+            for row in 0..rows.count() {
+                let is_padded = rows.field(row, position).last().is_none_or(|byte| *byte <= b' ');
+                faulty |= u64::from(is_padded) << row;
+            }
         }
+        if let Some(spans) = spans {
+            for (row, span) in spans.iter_mut().enumerate() {
+                let (start, end) = rows.bounds(row, position);
+                *span = Span::new(start, end);
+            }
+        }
+        faulty
     }
-    faulty
 }

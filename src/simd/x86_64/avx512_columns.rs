@@ -86,7 +86,7 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    unsafe fn quads_of(table: &[[u8; 16]; 256], indexes: &[u8; QUADS_MAX]) -> Self {
+    unsafe fn quads_of(table: &[[u8; 16]; 256], indexes: [u8; QUADS_MAX]) -> Self {
         // SAFETY: each load reads the 16 bytes of a row at any alignment; the machine has the instruction
         // set, as the trait demands.
         unsafe {

@@ -32,7 +32,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     let text = Arc::new(text);
     let mut expected = None;
     for isa in Isa::available() {
-        let block = Parser::new(isa, wanted.clone()).parse(&text, &layout);
+        let block = Parser::new(isa, wanted.clone()).parse(&text, 0..text.len(), &layout);
         let rows: u64 = block.batches.iter().map(|batch| batch.rows() as u64).sum();
         assert_eq!(block.line_count, line_count);
         assert!(rows + block.faults.total() + block.header_count <= line_count);
