@@ -124,6 +124,21 @@ fn check_ipv4(fields: &[&[u8]]) {
     });
 }
 
+fn check_ipv6(fields: &[&[u8]]) {
+    with_rows(fields, |isa, rows, column| {
+        for row in 0..rows.count() {
+            let field = rows.field(row, column);
+            let addr = std::str::from_utf8(field)
+                .ok()
+                .and_then(|text| text.parse::<std::net::Ipv6Addr>().ok())
+                .filter(|_| !field.contains(&b'.'))
+                .map(std::net::Ipv6Addr::to_bits);
+            let expected = addr.filter(|_| isa == Isa::Avx512);
+            assert_eq!(rows.ipv6(row, column), expected, "{}", field.escape_ascii());
+        }
+    });
+}
+
 fn check_words(fields: &[&[u8]], words: [&'static str; 3]) {
     with_rows(fields, |isa, rows, column| match rows.words(column, &words.map(Word::new)) {
         None => assert!(!must_take(isa, rows)),
@@ -150,6 +165,7 @@ fn check_all(fields: &[&[u8]]) {
     check_numbers::<u64>(fields);
     check_ten_digits(fields);
     check_ipv4(fields);
+    check_ipv6(fields);
     check_words(fields, ["OK", "NODATA", "x"]);
 }
 
@@ -173,8 +189,8 @@ fn numbers_of_every_length_and_range() {
 
 #[test]
 fn every_byte_in_every_place() {
-    let places = if cfg!(miri) { 0..1 } else { 0..13 };
-    for (good, place) in ["1234567", "1767225678", "10.11.12.13", "OK", "-"]
+    let places = if cfg!(miri) { 0..1 } else { 0..14 };
+    for (good, place) in ["1234567", "1767225678", "10.11.12.13", "2001:db8::1a:0", "OK", "-"]
         .into_iter()
         .flat_map(|good| places.clone().map(move |place| (good, place)))
         .filter(|(good, place)| *place < good.len())
@@ -207,6 +223,30 @@ fn octets_of_every_value_in_every_place() {
         }
         check_ipv4(&borrowed(&fields));
     }
+}
+
+#[test]
+fn groups_of_every_length_and_gaps_in_every_place() {
+    let group = |index: usize| ["1", "fF", "a0b", "9cDe"][index % 4];
+    let mut fields = vec!["::".to_owned(), ":".to_owned(), ":::".to_owned()];
+    for shift in 0..4 {
+        for count in 1..=9 {
+            let groups: Vec<&str> = (0..count).map(|index| group(index + shift)).collect();
+            fields.push(groups.join(":"));
+            fields.push(format!(":{}", groups.join(":")));
+            fields.push(format!("{}:", groups.join(":")));
+            for gap in 0..=count {
+                let (before, behind) = (groups[..gap].join(":"), groups[gap..].join(":"));
+                fields.push(format!("{before}::{behind}"));
+                fields.push(format!("{before}:::{behind}"));
+                fields.push(format!("{before}::{behind}::"));
+                fields.push(format!("{before}::{behind}:"));
+                fields.push(format!(":{before}::{behind}"));
+            }
+        }
+    }
+    fields.extend(["12345::", "::12345", "1::g", "::ffff:1.2.3.4", "::1%e"].map(str::to_owned));
+    check_ipv6(&borrowed(&fields));
 }
 
 #[test]
@@ -316,6 +356,8 @@ fn any_field() -> impl Strategy<Value = Vec<u8>> {
         "[0-9]{1,3}(\\.[0-9]{1,3}){2,4}".prop_map(String::into_bytes),
         "-|OK|NODATA|SKIPDATA|ACCEPT|x".prop_map(String::into_bytes),
         "[0-9.:-]{1,18}".prop_map(String::into_bytes),
+        "[0-9a-fA-F:]{1,40}".prop_map(String::into_bytes),
+        "([0-9a-f]{1,4}:){1,7}(:[0-9a-f]{1,4}){0,4}[0-9a-f]{0,4}".prop_map(String::into_bytes),
         prop::collection::vec(
             any::<u8>().prop_filter("no separator", |byte| !matches!(byte, b' ' | b'\n')),
             1..20

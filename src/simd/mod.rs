@@ -53,7 +53,7 @@ pub enum Isa {
     Sse2,
     /// 32-byte registers, with the bit instructions of BMI1, BMI2 and POPCNT.
     Avx2,
-    /// 64-byte registers with byte compression: AVX-512 F, BW and VBMI2 (Intel since Ice Lake, AMD since
+    /// 64-byte registers with byte compression: AVX-512 F, BW, VL and VBMI2 (Intel since Ice Lake, AMD since
     /// Zen 4). Processors with an older AVX-512 use [`Isa::Avx2`].
     Avx512,
     /// 16-byte registers; on every 64-bit Arm.

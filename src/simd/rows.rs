@@ -10,8 +10,8 @@
 //! for kernels to read whole registers.
 
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{avx2_columns as avx2, avx512_columns as avx512};
-use super::{Isa, LINE_END, append_separators};
+use super::x86_64::{avx2_columns as avx2, avx512_columns as avx512, avx512_ipv6};
+use super::{Isa, LINE_END, append_separators, prefetch};
 
 /// Most lines that [`Rows`] holds: one bit each in a [`Judged`].
 pub const ROWS_MAX: usize = 64;
@@ -21,6 +21,8 @@ const WINDOW_BYTES: usize = 16 * 1024;
 
 /// Bytes that must lie before a line and behind it, so that kernels may read whole quads.
 const MARGIN_BYTES: usize = 16;
+
+const CACHE_LINE_BYTES: usize = 64;
 
 const fn position_of(separator: u32) -> usize {
     (separator & !LINE_END) as usize
@@ -168,6 +170,11 @@ impl<'t> Splitter<'t> {
             self.adjacent_until = until;
         }
         self.scanned = until;
+        // The processor sees the stream of text stop at each window's end while its columns are made.
+        let ahead = &self.text[until..self.end.min(until + WINDOW_BYTES)];
+        for line in (0..ahead.len()).step_by(CACHE_LINE_BYTES) {
+            prefetch(ahead, line);
+        }
     }
 }
 
@@ -388,6 +395,19 @@ impl Rows<'_> {
             // SAFETY: as above.
             Isa::Avx2 => unsafe { avx2::ipv4(self, column, out) },
             _ => Judged::unfit(self.count),
+        }
+    }
+
+    /// The number of an IPv6 address in groups of hexadecimal digits with at most one `::`. `None` says
+    /// nothing of the field but that the kernel does not take it.
+    #[must_use]
+    #[inline]
+    pub fn ipv6(&self, row: usize, column: usize) -> Option<u128> {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the machine has the instructions: `Splitter` would have refused.
+            Isa::Avx512 => unsafe { avx512_ipv6::ipv6(self.field(row, column)) },
+            _ => None,
         }
     }
 

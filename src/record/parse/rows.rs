@@ -97,7 +97,8 @@ fn fill_column(
         }
         FieldKind::Addr => {
             let mut target = target!(Addr);
-            let judged = rows.ipv4(position, target.as_deref_mut().map(bits_of));
+            let mut judged = rows.ipv4(position, target.as_deref_mut().map(bits_of));
+            judged.unfit = field.ipv6(judged.unfit, target.as_deref_mut());
             field.rest(judged, value::addr, target)
         }
         FieldKind::Action => {
@@ -162,6 +163,24 @@ impl Field<'_, '_> {
             unfit &= unfit - 1;
         }
         (absent, faulty)
+    }
+
+    /// Takes IPv6 addresses of the usual form among `rows_left`, and gives what is still left.
+    fn ipv6(self, rows_left: u64, mut values: Option<&mut [Addr]>) -> u64 {
+        let (mut unfit, mut left) = (0, rows_left);
+        while left != 0 {
+            let row = left.trailing_zeros() as usize;
+            match self.rows.ipv6(row, self.position) {
+                None => unfit |= 1 << row,
+                Some(bits) => {
+                    if let Some(values) = &mut values {
+                        values[row] = Addr::v6(bits);
+                    }
+                }
+            }
+            left &= left - 1;
+        }
+        unfit
     }
 
     /// Takes fields that are one of two words; `eight` is by bits of the second.

@@ -6,4 +6,5 @@ pub(super) mod avx2;
 pub(super) mod avx2_columns;
 pub(super) mod avx512;
 pub(super) mod avx512_columns;
+pub(super) mod avx512_ipv6;
 pub(super) mod sse2;
