@@ -124,7 +124,10 @@ fn generated(format: &str) -> Vec<u8> {
 fn generated_batches(columns: ColumnSet) -> Vec<FlowBatch> {
     let mut parser = Parser::new(Isa::detect(), columns);
     let layout = Layout::default_v2();
-    blocks(&generated("v2")).iter().flat_map(|block| parser.parse(block, 0..block.len(), &layout).batches).collect()
+    blocks(&generated("v2"))
+        .iter()
+        .flat_map(|block| parser.parse(block, 0..block.len(), &layout).batches)
+        .collect()
 }
 
 fn split() -> Stage {
