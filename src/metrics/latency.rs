@@ -1,6 +1,4 @@
-//! How long stages take: latency histograms, one per thread, merged when the run ends.
-//!
-//! Filled by the threads of the pipeline per chunk or pane, never per record; read by reports.
+//! Latency histograms, one per thread.
 
 use std::time::Duration;
 
