@@ -18,11 +18,10 @@ pub(super) struct LineMark {
 }
 
 impl LineBuffer {
-    /// A buffer that takes over whole lines.
-    pub(super) fn of_lines(bytes: Vec<u8>) -> Self {
-        debug_assert!(bytes.is_empty() || bytes.last() == Some(&b'\n'));
-        let count = memchr_iter(b'\n', &bytes).count() as u64;
-        Self { bytes, count, header_like: true }
+    /// An empty buffer in the memory of another.
+    pub(super) fn in_buffer(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes, ..Self::default() }
     }
 
     pub(super) fn len_bytes(&self) -> usize {

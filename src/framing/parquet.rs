@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::record::{FieldId, Layout};
+use crate::record::{FieldId, Layout, TextPool};
 
 use super::cell;
 use super::fault::InputFault;
@@ -193,7 +193,7 @@ impl RowGroup {
 
     /// The rows as lines of the object's layout; rows before damage are kept.
     pub(super) fn deframe(&self) -> Framed {
-        let mut builder = FramedBuilder::default();
+        let mut builder = FramedBuilder::new(&TextPool::default(), 0);
         let scope = LayoutScope::Fixed(Arc::clone(&self.object.layout));
         builder.begin_segment(None, scope);
         if let Err(error) = without_panic(|| self.write_rows(&mut builder)) {

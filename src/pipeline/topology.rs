@@ -121,26 +121,29 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
     let mut watermark_given = UnixSeconds::MIN;
     let mut emit = |chunk: Chunk| {
         let layout = sequencer.layout_of(chunk.input).unwrap_or_else(|| unknown_layout.clone());
-        let began = clock.monotonic();
-        let parsed = parser.process(chunk, &layout);
-        let now = clock.monotonic();
-        latencies.parse.record(now.saturating_sub(began));
-        sequencer.accept(parsed, now, &mut |routed| shard.add(&routed));
-        progress(sequencer.bytes_read());
-        let watermark = sequencer.watermark(now);
-        if watermark == watermark_given {
-            return ControlFlow::Continue(());
-        }
-        watermark_given = watermark;
-        let panes = shard.close_until(watermark);
-        let mut findings = Vec::new();
-        if let Some(judge) = &mut judge {
-            let panes = ShardPanes { shard_index: 0, watermark, panes };
-            latencies.judge.time(&*clock, || {
-                merge_pool.install(|| judge.accept(panes, &mut findings));
-            });
-        }
-        if delivery.deliver(&findings) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        let mut began = clock.monotonic();
+        parser.process(chunk, &layout, &mut |parsed| {
+            let now = clock.monotonic();
+            latencies.parse.record(now.saturating_sub(began));
+            sequencer.accept(parsed, now, &mut |routed| shard.add(&routed));
+            progress(sequencer.bytes_read());
+            let watermark = sequencer.watermark(now);
+            let mut goes_on = true;
+            if watermark != watermark_given {
+                watermark_given = watermark;
+                let panes = shard.close_until(watermark);
+                let mut findings = Vec::new();
+                if let Some(judge) = &mut judge {
+                    let panes = ShardPanes { shard_index: 0, watermark, panes };
+                    latencies.judge.time(&*clock, || {
+                        merge_pool.install(|| judge.accept(panes, &mut findings));
+                    });
+                }
+                goes_on = delivery.deliver(&findings);
+            }
+            began = clock.monotonic();
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     };
     for source in sources {
         source.run(&stop, &mut emit)?;
@@ -233,8 +236,18 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
             parse_threads.push(spawn(scope, &format!("parse-{index}"), stop, move || {
                 let mut latency = LatencyHistogram::new();
                 for (chunk, layout) in work_in {
-                    let parsed = latency.time(&*clock, || parser.process(chunk, &layout));
-                    if parsed_out.send(parsed).is_err() {
+                    let mut began = clock.monotonic();
+                    let end = parser.process(chunk, &layout, &mut |parsed| {
+                        latency.record(clock.monotonic().saturating_sub(began));
+                        let sent = parsed_out.send(parsed);
+                        began = clock.monotonic();
+                        if sent.is_ok() {
+                            ControlFlow::Continue(())
+                        } else {
+                            ControlFlow::Break(())
+                        }
+                    });
+                    if end.is_break() {
                         break;
                     }
                 }

@@ -6,12 +6,14 @@
 //! take the straight path; whatever does not fit (runs of blanks, CR, padding, headers, faults) goes
 //! to the careful path, which decides.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::{Column, ColumnSet, FlowBatch, Span, Values};
 use super::fault::{FaultKind, FaultSample, Faults, SAMPLE_BYTES_MAX};
 use super::field::FieldKind;
 use super::layout::Layout;
+use super::text::Text;
 use super::value::{self, ValueFault};
 use crate::simd::{self, Isa, LINE_END};
 
@@ -53,19 +55,28 @@ impl Parser {
         Self { isa, wanted, separators: Vec::new() }
     }
 
-    /// Parses whole lines; `layout` holds for the first of them.
+    /// Parses the whole lines in `text[lines]`; `layout` holds for the first of them. The batches share
+    /// the text.
     ///
     /// # Panics
-    /// If `text` is not empty and does not end in LF, or is longer than 2 GiB.
-    pub fn parse(&mut self, text: &Arc<Vec<u8>>, layout: &Arc<Layout>) -> ParsedBlock {
+    /// If the range is not empty and does not end in LF, or if the text is longer than 2 GiB.
+    pub fn parse(
+        &mut self,
+        text: &Arc<Text>,
+        lines: Range<usize>,
+        layout: &Arc<Layout>,
+    ) -> ParsedBlock {
         let mut block = ParsedBlock::default();
-        if text.is_empty() {
+        if lines.is_empty() {
             return block;
         }
-        assert!(text.last() == Some(&b'\n'), "framing ends every line with LF");
+        assert!(text[lines.end - 1] == b'\n', "framing ends every line with LF");
+        assert!(text.len() < LINE_END as usize, "framing keeps texts below 2 GiB");
         self.separators.clear();
-        simd::separators(self.isa, text, &mut self.separators);
-        let mut cursor = Cursor { next: 0, line_start: 0 };
+        simd::separators(self.isa, &text[lines.clone()], &mut self.separators);
+        let base = u32::try_from(lines.start).expect("within a text below 2 GiB");
+        self.separators.iter_mut().for_each(|separator| *separator += base);
+        let mut cursor = Cursor { next: 0, line_start: lines.start };
         let mut layout = Arc::clone(layout);
         loop {
             let (batch, header) = self.fill(text, &layout, &mut cursor, &mut block);
@@ -82,7 +93,7 @@ impl Parser {
     /// Reads lines until the text ends or a header declares another layout, which is returned.
     fn fill(
         &self,
-        text: &Arc<Vec<u8>>,
+        text: &Arc<Text>,
         layout: &Arc<Layout>,
         cursor: &mut Cursor,
         block: &mut ParsedBlock,

@@ -20,6 +20,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+mod deflate;
 mod generic;
 mod memory;
 mod scalar;
@@ -29,6 +30,7 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use deflate::{GzipDecoder, InflateFault};
 pub use memory::{advise_huge_pages, prefetch};
 
 /// The bit that tells the position of a line end (LF) from that of a blank.

@@ -3,32 +3,70 @@
 //! Two forms make up nearly all traffic and are read without a tree: CloudWatch Logs envelopes and the
 //! objects that VPC flow logs send to Firehose. A document's end is searched only for the others.
 
+use std::ops::ControlFlow;
+
 use base64_simd::STANDARD;
 
-use crate::framing::framed::LayoutScope;
+use crate::framing::framed::{FramedBuilder, LayoutScope};
 use crate::framing::json::{
     EnvelopeEnd, Node, Piece, Splitter, direct_message, is_separator, read_envelope, row_of,
 };
 use crate::framing::sniff::{Form, form_of};
+use crate::framing::stream::BLOCK_BYTES;
 use crate::record::FaultKind;
 
-use super::{Completeness, Deframer, NESTING_MAX};
+use super::{Completeness, EmitFramed, NESTING_MAX, Unwrapping, Wrapped};
 
-impl Deframer<'_> {
-    /// JSON documents in a row, with lines of text between them.
-    pub(super) fn documents(&mut self, bytes: &[u8], nesting: u32, completeness: Completeness) {
+impl Unwrapping<'_> {
+    /// JSON documents of an input, handed on in parts.
+    pub(super) fn documents_in_parts(
+        mut self,
+        bytes: &[u8],
+        completeness: Completeness,
+        emit: &mut EmitFramed<'_>,
+    ) -> ControlFlow<()> {
+        let mut search_first = false;
+        let mut at = 0;
+        loop {
+            let taken =
+                self.documents(&bytes[at..], 0, completeness, &mut search_first, BLOCK_BYTES);
+            let part = &bytes[at..at + taken];
+            at += taken;
+            self.count_decoded(part);
+            self.out.framed.input_lines = memchr::memchr_iter(b'\n', part).count() as u64;
+            let empty = FramedBuilder::new(self.pool, 2 * BLOCK_BYTES);
+            let mut framed = std::mem::replace(&mut self.out, empty).finish();
+            framed.more_follows = at < bytes.len() && framed.input_fault.is_none();
+            let more_follows = framed.more_follows;
+            emit(framed)?;
+            if !more_follows {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    /// JSON documents in a row, with lines of text between them, until about `lines_bytes_enough` of
+    /// lines are there. Gives how far it came.
+    ///
+    /// Once the fast way met a break, ends are searched first: it could go over the rest of the payload
+    /// again for each of many broken documents.
+    pub(super) fn documents(
+        &mut self,
+        bytes: &[u8],
+        nesting: u32,
+        completeness: Completeness,
+        search_first: &mut bool,
+        lines_bytes_enough: usize,
+    ) -> usize {
         let mut at = 0;
         let mut lines_counted = (0, 0);
-        // Once the fast way met a break, ends are searched first: it could go over the rest of the
-        // payload again for each of many broken documents.
-        let mut search_first = false;
-        while at < bytes.len() {
+        while at < bytes.len() && self.out.lines.len_bytes() < lines_bytes_enough {
             let faults_before = self.out.framed.faults.len();
             let rest = &bytes[at..];
             let lead = rest.iter().take_while(|byte| is_separator(**byte)).count();
-            let taken = match self.fast_document(&rest[lead..], &mut search_first) {
+            let taken = match self.fast_document(&rest[lead..], search_first) {
                 Some(length) => lead + length,
-                None => self.searched_document(rest, nesting, completeness, search_first),
+                None => self.searched_document(rest, nesting, completeness, *search_first),
             };
             debug_assert!(taken > 0);
             if nesting == 0 && self.out.framed.faults.len() > faults_before {
@@ -41,6 +79,12 @@ impl Deframer<'_> {
             }
             at += taken;
         }
+        at
+    }
+
+    /// All documents in `bytes`.
+    pub(super) fn all_documents(&mut self, bytes: &[u8], nesting: u32, completeness: Completeness) {
+        self.documents(bytes, nesting, completeness, &mut false, usize::MAX);
     }
 
     /// Reads an envelope, and leaves no trace if it is another document.
@@ -208,7 +252,7 @@ impl Deframer<'_> {
         if nesting >= NESTING_MAX {
             return self.fault(FaultKind::Unsupported, "it is wrapped too many times", bytes);
         }
-        self.documents(bytes, nesting + 1, Completeness::Whole);
+        self.all_documents(bytes, nesting + 1, Completeness::Whole);
     }
 
     fn base64(&mut self, encoded: &str, nesting: u32) {
@@ -220,7 +264,8 @@ impl Deframer<'_> {
                 // What was decoded stands for itself, even in a file: a header in it binds no other.
                 let outer = std::mem::replace(&mut self.scope, LayoutScope::Record);
                 self.out.begin_segment(self.origin.clone(), LayoutScope::Record);
-                self.payload(&data.into(), None, nesting + 1, Completeness::Whole);
+                let wrapped = Wrapped { data: &data, shared: None };
+                self.payload(wrapped, None, nesting + 1, Completeness::Whole);
                 self.scope = outer;
             }
             Err(_) => {

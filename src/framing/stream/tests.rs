@@ -2,12 +2,16 @@
 //! what is damaged.
 
 use std::io::{self, Cursor, Write};
+use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::framing::deframe;
+use crate::framing::deframe::cut_lines;
+use crate::framing::inflate::Inflater;
 use crate::framing::json::is_separator;
-use crate::framing::{Framed, deframe};
+use crate::framing::packed::Unpacked;
 
 /// Hands out at most `step` bytes per read.
 struct Dribble {
@@ -44,6 +48,55 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    fn take(&mut self, payload: Payload) {
+        match payload {
+            Payload::Lines(lines) => {
+                assert!(lines.is_empty() || lines.ends_with(b"\n"));
+                self.lines.extend_from_slice(&lines);
+            }
+            Payload::LongLine(line) => self.long_lines.push(line.length_bytes),
+            Payload::Documents(bytes) | Payload::DocumentStart(bytes) => {
+                self.document_bytes.extend_from_slice(&bytes);
+            }
+            Payload::FileRange(range) => {
+                let loaded = range.load(&TextPool::default());
+                self.bytes_read += loaded.bytes_read;
+                self.fault = loaded.fault.map(|fault| fault.to_string());
+                self.take(loaded.payload);
+            }
+            Payload::Packed(file) => self.take_packed(&file),
+            Payload::Records(records) => panic!("{records:?}"),
+            #[cfg(feature = "parquet")]
+            Payload::RowGroup(group) => panic!("{group:?}"),
+        }
+    }
+
+    fn take_packed(&mut self, file: &PackedFile) {
+        let (mut inflater, pool) = (Inflater::default(), TextPool::default());
+        let (unpacked, bytes_read) = file.open(&mut inflater, &pool, &limits()).unwrap();
+        match unpacked {
+            Unpacked::Lines(lines) => {
+                self.bytes_read += bytes_read;
+                let end = cut_lines(&lines, &limits(), &mut |part| {
+                    self.lines.extend_from_slice(&part.lines);
+                    self.long_lines.extend(part.faults.iter().map(|_| part.bytes_decoded));
+                    ControlFlow::Continue(())
+                });
+                assert!(end.is_continue());
+            }
+            Unpacked::Documents(bytes) => {
+                self.bytes_read += bytes_read;
+                self.document_bytes.extend_from_slice(&bytes);
+            }
+            Unpacked::Stream(packed) => {
+                let inner = read_all(InputReader::of_bytes(packed, &limits()));
+                *self = Self { payloads: self.payloads, ..inner };
+            }
+        }
+    }
+}
+
 fn read_all(mut reader: InputReader) -> Outcome {
     let mut outcome = Outcome::default();
     loop {
@@ -57,19 +110,7 @@ fn read_all(mut reader: InputReader) -> Outcome {
                 assert!(outcome.fault.is_none(), "the fault comes last");
                 outcome.bytes_read += piece.bytes_read;
                 outcome.payloads += 1;
-                match piece.payload {
-                    Payload::Lines(lines) => {
-                        assert!(lines.is_empty() || lines.ends_with(b"\n"));
-                        outcome.lines.extend_from_slice(&lines);
-                    }
-                    Payload::LongLine(line) => outcome.long_lines.push(line.length_bytes),
-                    Payload::Documents(bytes) | Payload::DocumentStart(bytes) => {
-                        outcome.document_bytes.extend_from_slice(&bytes);
-                    }
-                    Payload::Records(records) => panic!("{records:?}"),
-                    #[cfg(feature = "parquet")]
-                    Payload::RowGroup(group) => panic!("{group:?}"),
-                }
+                outcome.take(piece.payload);
             }
         }
     }
@@ -198,22 +239,22 @@ fn a_document_lost_with_its_file_gives_its_messages_and_one_fault() {
     let packed = gzip(envelope.as_bytes());
     let stream = Cursor::new(packed[..packed.len() / 2].to_vec());
     let mut reader = InputReader::of_stream(Box::new(stream), &limits());
-    let mut framed = Framed::default();
+    let (mut lines, mut faults) = (Vec::new(), Vec::new());
     let fault = loop {
         match reader.next_piece() {
             Ok(Some(piece)) => {
                 let more = deframe(piece.payload, &limits());
-                framed.lines.extend_from_slice(&more.lines);
-                framed.faults.extend(more.faults);
+                lines.extend_from_slice(&more.lines);
+                faults.extend(more.faults);
             }
             Ok(None) => panic!("the damage must be told"),
             Err(fault) => break fault,
         }
     };
     assert!(matches!(fault, InputFault::Damaged { format: "gzip", .. }));
-    assert!(framed.lines.starts_with(b"2 0 -\n2 1 -\n"));
-    assert!(framed.lines.len() > 10_000);
-    assert_eq!(framed.faults, []);
+    assert!(lines.starts_with(b"2 0 -\n2 1 -\n"));
+    assert!(lines.len() > 10_000);
+    assert_eq!(faults, []);
 }
 
 /// Lines, documents, damage: anything an input may hold.
@@ -263,7 +304,7 @@ proptest! {
     ) {
         let data = parts.concat();
         let limits = limits();
-        let whole = deframe(Payload::Documents(data.clone().into_bytes()), &limits);
+        let whole = deframe(Payload::Documents(data.clone().into_bytes().into()), &limits);
         let stream = Dribble { data: Cursor::new(format!("{{}}{data}").into_bytes()), step };
         let mut reader = InputReader::of_stream(Box::new(stream), &limits);
         let (mut lines, mut control, mut faults) = (Vec::new(), 0, Vec::new());
@@ -273,7 +314,7 @@ proptest! {
             control += framed.control;
             faults.extend(framed.faults.into_iter().map(|fault| fault.kind));
         }
-        prop_assert_eq!(String::from_utf8(lines), String::from_utf8(whole.lines));
+        prop_assert_eq!(String::from_utf8(lines), String::from_utf8(whole.lines.to_vec()));
         prop_assert_eq!(control, whole.control);
         // The first document only makes sure that the input is read as JSON.
         let expected: Vec<_> =
