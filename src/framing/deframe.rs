@@ -29,6 +29,7 @@ use super::packed::{PackedFile, Unpacked};
 use super::sniff::{Form, form_of, without_mark};
 use super::stream::{BLOCK_BYTES, InputReader};
 use crate::record::{FaultKind, TextPool, TextSlice};
+use crate::simd::{Isa, QuotedCopier};
 
 /// How many wrappings inside one another are undone; AWS's own deliveries have at most three.
 const NESTING_MAX: u32 = 6;
@@ -39,7 +40,7 @@ const RATIO_ALLOWED: usize = 64;
 #[must_use]
 pub fn deframe(payload: Payload, limits: &Limits) -> Framed {
     let mut whole: Option<Framed> = None;
-    let end = Deframer::new(limits).deframe(payload, &mut |part| {
+    let end = Deframer::new(Isa::detect(), limits).deframe(payload, &mut |part| {
         match &mut whole {
             Some(whole) => whole.append(part),
             None => whole = Some(part),
@@ -59,14 +60,19 @@ pub struct Deframer {
     limits: Limits,
     pool: TextPool,
     inflater: Inflater,
+    copier: QuotedCopier,
 }
 
 impl Deframer {
     /// A worker without its thread.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
-        let (pool, inflater) = (TextPool::default(), Inflater::default());
-        Self { limits: limits.clone(), pool, inflater }
+    pub fn new(isa: Isa, limits: &Limits) -> Self {
+        Self {
+            limits: limits.clone(),
+            pool: TextPool::default(),
+            inflater: Inflater::default(),
+            copier: QuotedCopier::new(isa),
+        }
     }
 
     /// Unwraps a payload into parts, of which large ones have several, so that each is handed on while
@@ -91,16 +97,17 @@ impl Deframer {
         completeness: Completeness,
         emit: &mut EmitFramed<'_>,
     ) -> ControlFlow<()> {
-        let Self { limits, pool, inflater } = self;
-        let unwrapping = Unwrapping::new(limits, pool, inflater, LayoutScope::Input, bytes.len());
+        let Self { limits, pool, inflater, copier } = self;
+        let unwrapping =
+            Unwrapping::new(limits, pool, inflater, *copier, LayoutScope::Input, bytes.len());
         unwrapping.documents_in_parts(bytes, completeness, emit)
     }
 
     fn records(&mut self, records: Vec<SourceRecord>) -> Framed {
         let payload_bytes = records.iter().map(|record| record.data.len()).sum();
-        let Self { limits, pool, inflater } = self;
+        let Self { limits, pool, inflater, copier } = self;
         let mut unwrapping =
-            Unwrapping::new(limits, pool, inflater, LayoutScope::Record, payload_bytes);
+            Unwrapping::new(limits, pool, inflater, *copier, LayoutScope::Record, payload_bytes);
         for record in records {
             unwrapping.begin_record(Some(record.sequence_number));
             let wrapped = Wrapped { data: &record.data, shared: Some(&record.data) };
@@ -226,6 +233,7 @@ struct Unwrapping<'a> {
     limits: &'a Limits,
     pool: &'a TextPool,
     inflater: &'a mut Inflater,
+    copier: QuotedCopier,
     out: FramedBuilder,
     memo: LayoutMemo,
     row: Vec<u8>,
@@ -243,6 +251,7 @@ impl<'a> Unwrapping<'a> {
         limits: &'a Limits,
         pool: &'a TextPool,
         inflater: &'a mut Inflater,
+        copier: QuotedCopier,
         scope: LayoutScope,
         payload_bytes: usize,
     ) -> Self {
@@ -253,6 +262,7 @@ impl<'a> Unwrapping<'a> {
             out: FramedBuilder::new(pool, 2 * BLOCK_BYTES),
             pool,
             inflater,
+            copier,
             memo: LayoutMemo::default(),
             row: Vec::new(),
             origin: None,

@@ -14,10 +14,12 @@ use crate::framing::{
 use crate::record::{
     FaultKind, FaultSample, Filter, FlowBatch, Layout, ParsedBlock, Parser, TextSlice,
 };
+use crate::simd::Isa;
 
 /// What a parse worker needs; cloned for each of them.
 #[derive(Clone)]
 pub(super) struct ParseSettings {
+    pub(super) isa: Isa,
     pub(super) limits: Limits,
     pub(super) filter: Option<Arc<Filter>>,
     pub(super) router: Router,
@@ -122,7 +124,7 @@ pub(super) struct LineSample {
 
 impl ParseStage {
     pub(super) fn new(settings: ParseSettings, parser: Parser) -> Self {
-        let deframer = Deframer::new(&settings.limits);
+        let deframer = Deframer::new(settings.isa, &settings.limits);
         Self { settings, deframer, parser }
     }
 

@@ -78,8 +78,9 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
     let with_contacts = job.detectors.is_some();
     let tops: Arc<[_]> = job.tops.into();
     let router = Router::new(Arc::clone(&tops), with_contacts, shard_count, job.seed);
-    let parse = ParseSettings { limits: job.limits, filter: job.filter.map(Arc::new), router };
     let isa = job.isa;
+    let (limits, filter) = (job.limits, job.filter.map(Arc::new));
+    let parse = ParseSettings { isa, limits, filter, router };
     let new_parser = move || Parser::new(isa, wanted.clone());
     let reparser = ParseStage::new(parse.clone(), new_parser());
     let shards = (0..shard_count).map(|index| {

@@ -23,6 +23,7 @@ mod aarch64;
 mod deflate;
 mod generic;
 mod memory;
+mod quoted;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ mod x86_64;
 
 pub use deflate::{GzipDecoder, InflateFault};
 pub use memory::{advise_huge_pages, prefetch};
+pub use quoted::QuotedCopier;
 
 /// The bit that tells the position of a line end (LF) from that of a blank.
 pub const LINE_END: u32 = 1 << 31;

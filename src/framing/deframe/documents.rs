@@ -9,7 +9,7 @@ use base64_simd::STANDARD;
 
 use crate::framing::framed::{FramedBuilder, LayoutScope};
 use crate::framing::json::{
-    EnvelopeEnd, Node, Piece, Splitter, direct_message, is_separator, read_envelope, row_of,
+    DIRECT_START, EnvelopeEnd, Node, Piece, Splitter, is_separator, read_envelope, row_of,
 };
 use crate::framing::sniff::{Form, form_of};
 use crate::framing::stream::BLOCK_BYTES;
@@ -90,23 +90,30 @@ impl Unwrapping<'_> {
     /// Reads an envelope, and leaves no trace if it is another document.
     fn envelope(&mut self, bytes: &[u8]) -> EnvelopeEnd {
         let begun = self.resume_text();
-        let end = read_envelope(bytes, self.limits.line_bytes_max, &mut self.out.lines);
+        let end =
+            read_envelope(bytes, self.limits.line_bytes_max, self.copier, &mut self.out.lines);
         if begun && end == EnvelopeEnd::Other {
             self.out.abandon_empty_segment();
         }
         end
     }
 
+    /// Takes a document exactly of the form that VPC flow logs send to Firehose.
+    fn direct_message(&mut self, rest: &[u8]) -> Option<usize> {
+        let inside = rest.strip_prefix(DIRECT_START)?;
+        let begun = self.resume_text();
+        let limit = self.limits.line_bytes_max;
+        let taken = self.out.lines.push_last_string(self.copier, inside, limit);
+        if begun && taken.is_none() {
+            self.out.abandon_empty_segment();
+        }
+        taken.map(|taken| DIRECT_START.len() + taken)
+    }
+
     /// Takes the document at the start of `rest` if it is one of the two forms that make up nearly
     /// all traffic, and gives its length.
     fn fast_document(&mut self, rest: &[u8], search_first: &mut bool) -> Option<usize> {
-        if let Some((message, length)) = direct_message(rest) {
-            if message.len() > self.limits.line_bytes_max {
-                self.text(message, Completeness::Whole);
-            } else {
-                self.resume_text();
-                self.out.lines.push_line(message);
-            }
+        if let Some(length) = self.direct_message(rest) {
             return Some(length);
         }
         if *search_first || rest.first() != Some(&b'{') {

@@ -10,6 +10,7 @@ use std::arch::aarch64::{
 use std::arch::is_aarch64_feature_detected;
 
 use crate::simd::generic;
+use crate::simd::quoted;
 use crate::simd::vector::{BLOCK_BYTES, Block};
 
 const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
@@ -24,6 +25,13 @@ pub(in crate::simd) fn is_available() -> bool {
 pub(in crate::simd) fn separators(text: &[u8], out: &mut Vec<u32>) {
     // SAFETY: this function enables what `Registers` needs.
     unsafe { generic::separators::<Registers>(text, out) }
+}
+
+/// See [`crate::simd::QuotedCopier::copy`].
+#[target_feature(enable = "neon")]
+pub(in crate::simd) fn copy_quoted(from: &[u8], out: &mut Vec<u8>) -> usize {
+    // SAFETY: this function enables what `Registers` needs.
+    unsafe { quoted::copy::<Registers>(from, out) }
 }
 
 #[derive(Clone, Copy)]

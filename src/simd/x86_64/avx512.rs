@@ -12,6 +12,7 @@ use std::arch::x86_64::{
 
 use crate::simd::LINE_END;
 use crate::simd::generic;
+use crate::simd::quoted;
 use crate::simd::vector::{BLOCK_BYTES, Block, Slots};
 
 /// Positions that one register holds.
@@ -45,6 +46,13 @@ pub(in crate::simd) fn is_available() -> bool {
 pub(in crate::simd) fn separators(text: &[u8], out: &mut Vec<u32>) {
     // SAFETY: this function enables what `Register` needs.
     unsafe { generic::separators::<Register>(text, out) }
+}
+
+/// See [`crate::simd::QuotedCopier::copy`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,bmi1,bmi2,popcnt")]
+pub(in crate::simd) fn copy_quoted(from: &[u8], out: &mut Vec<u8>) -> usize {
+    // SAFETY: this function enables what `Register` needs.
+    unsafe { quoted::copy::<Register>(from, out) }
 }
 
 #[derive(Clone, Copy)]
