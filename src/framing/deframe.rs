@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chunk::{LongLine, Payload, SourceRecord};
-use super::file_range::FileRange;
+use super::file_range::{FileRange, RangeForm};
 use super::framed::{EXCERPT_BYTES, Framed, FramedBuilder, LayoutScope};
 use super::inflate::{self, Inflated, Inflater};
 use super::json::LayoutMemo;
@@ -117,15 +117,33 @@ impl Deframer {
     }
 
     fn file_range(&mut self, range: &FileRange, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
-        let loaded = range.load(&self.pool);
-        let (mut bytes_read, mut fault) = (loaded.bytes_read, loaded.fault);
-        self.deframe(loaded.payload, &mut |mut part| {
-            part.bytes_read += std::mem::take(&mut bytes_read);
-            if !part.more_follows {
-                part.input_fault = fault.take();
+        let mut at = 0;
+        loop {
+            let piece = range.load(at, &self.pool);
+            at += piece.bytes.len();
+            let completeness = match piece.fault {
+                None => Completeness::Whole,
+                Some(_) => Completeness::Cut,
+            };
+            let (mut bytes_read, mut fault) = (piece.bytes_read, piece.fault);
+            let mut emit_counted = |mut part: Framed| {
+                part.bytes_read += std::mem::take(&mut bytes_read);
+                if !part.more_follows {
+                    part.input_fault = fault.take();
+                    part.more_follows = !piece.is_last;
+                }
+                emit(part)
+            };
+            match range.form {
+                RangeForm::Lines => cut_lines(&piece.bytes, &self.limits, &mut emit_counted)?,
+                RangeForm::Documents => {
+                    self.documents(&piece.bytes, completeness, &mut emit_counted)?;
+                }
             }
-            emit(part)
-        })
+            if piece.is_last {
+                return ControlFlow::Continue(());
+            }
+        }
     }
 
     fn packed(&mut self, file: &PackedFile, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {

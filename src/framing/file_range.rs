@@ -1,16 +1,18 @@
 //! A piece of a plain file that its worker reads: whole lines, or whole JSON documents.
 //!
 //! Where pieces begin and end was found before, from a few bytes near each end. The bytes themselves
-//! are read once, by the worker that parses them, into a buffer that is used again and again.
+//! are read once, by the worker that parses them, into buffers that stay in its cache and are used again.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::chunk::Payload;
+use memchr::memrchr;
+
 use super::fault::InputFault;
-use crate::record::TextPool;
+use super::stream::BLOCK_BYTES;
+use crate::record::{TextPool, TextSlice};
 
 /// What a range holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +32,13 @@ pub struct FileRange {
     pub(super) passed_bytes: u64,
 }
 
-/// A range that was read.
-pub(super) struct LoadedRange {
-    pub(super) payload: Payload,
+/// A piece of a range that was read.
+pub(super) struct LoadedPiece {
+    pub(super) bytes: TextSlice,
     pub(super) bytes_read: u64,
+    /// What stopped reading after it.
     pub(super) fault: Option<InputFault>,
+    pub(super) is_last: bool,
 }
 
 impl FileRange {
@@ -51,31 +55,44 @@ impl FileRange {
         Some(line)
     }
 
-    /// Reads the range. A file that is shorter by now gives what is left of it, and an error what came
-    /// before it.
-    pub(super) fn load(&self, pool: &TextPool) -> LoadedRange {
-        let mut bytes = pool.take(self.length + 1);
-        bytes.resize(self.length, 0);
-        let (read_bytes, error) = read_before_error(&self.file, &mut bytes, self.start);
-        bytes.truncate(read_bytes);
-        let fault = error.map(InputFault::from);
-        let bytes_read = self.passed_bytes + bytes.len() as u64;
-        if fault.is_some() && self.form == RangeForm::Lines {
-            bytes.truncate(memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1));
-        }
-        let payload = match self.form {
-            RangeForm::Lines => {
-                if bytes.last().is_some_and(|last| *last != b'\n') {
-                    bytes.push(b'\n');
-                }
-                Payload::Lines(pool.text(bytes).into())
-            }
-            RangeForm::Documents if fault.is_some() => {
-                Payload::DocumentStart(pool.text(bytes).into())
-            }
-            RangeForm::Documents => Payload::Documents(pool.text(bytes).into()),
+    /// Reads the next piece, from `at` bytes after the start on: lines in blocks, documents all at once. A
+    /// file that is shorter by now gives what is left of it, and an error what came before it.
+    pub(super) fn load(&self, at: usize, pool: &TextPool) -> LoadedPiece {
+        let left = self.length - at;
+        let mut wanted = match self.form {
+            RangeForm::Lines => left.min(BLOCK_BYTES),
+            RangeForm::Documents => left,
         };
-        LoadedRange { payload, bytes_read, fault }
+        let mut bytes = pool.take(wanted + 1);
+        let mut filled = 0;
+        let (is_last, error) = loop {
+            bytes.resize(wanted, 0);
+            let offset = self.start + (at + filled) as u64;
+            let (read_bytes, error) = read_before_error(&self.file, &mut bytes[filled..], offset);
+            filled += read_bytes;
+            if filled < wanted || filled == left {
+                break (true, error);
+            }
+            if let Some(last) = memrchr(b'\n', &bytes) {
+                filled = last + 1;
+                break (false, None);
+            }
+            wanted = (wanted + BLOCK_BYTES).min(left);
+        };
+        bytes.truncate(filled);
+        let mut bytes_read = filled as u64;
+        if at == 0 {
+            bytes_read += self.passed_bytes;
+        }
+        if self.form == RangeForm::Lines {
+            if error.is_some() {
+                bytes.truncate(memrchr(b'\n', &bytes).map_or(0, |last| last + 1));
+            } else if bytes.last().is_some_and(|last| *last != b'\n') {
+                bytes.push(b'\n');
+            }
+        }
+        let fault = error.map(InputFault::from);
+        LoadedPiece { bytes: pool.text(bytes).into(), bytes_read, fault, is_last }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::record::{TextPool, TextSlice};
 use documents::DocumentCutter;
 use feed::{Feed, Pace, Prefixed, RawCount, fault_of};
 use lines::LineCutter;
-use ranges::{NextRange, RangeCutter};
+use ranges::{NextRange, RANGE_BYTES, RangeCutter};
 
 /// About how many bytes of text a payload has: enough to make a queue's hop cheap, few enough to stay in
 /// a core's cache.
@@ -187,8 +187,8 @@ impl InputReader {
     }
 
     fn ranges(&self, file: File, form: RangeForm, mark_bytes: u64) -> State {
-        let file = Arc::new(file);
-        State::Ranges(RangeCutter::new(file, form, mark_bytes, self.limits.line_bytes_max))
+        let (file, line_bytes_max) = (Arc::new(file), self.limits.line_bytes_max);
+        State::Ranges(RangeCutter::new(file, form, mark_bytes, RANGE_BYTES, line_bytes_max))
     }
 
     /// The rest of a plain file of documents.

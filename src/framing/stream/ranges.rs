@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file:    … LF│line … line … LF│line …
-//! range:       └─── start ─ end ┘ the last LF before start + BLOCK_BYTES
+//! range:       └─── start ─ end ┘ the last LF before start + RANGE_BYTES
 //! ```
 //!
 //! Only the bytes before each planned end are looked at; the workers read the rest. The ranges are
@@ -20,6 +20,10 @@ use crate::framing::file_range::{FileRange, RangeForm, read_up_to};
 use crate::framing::framed::EXCERPT_BYTES;
 
 use super::BLOCK_BYTES;
+
+/// About how many bytes a range has: enough that its way through the queues costs nothing beside its
+/// parsing, few enough that all workers have some.
+pub(super) const RANGE_BYTES: usize = 1 << 20;
 
 /// How much is looked at first for the end of a range: some lines.
 const PROBE_BYTES: usize = 4 * 1024;
@@ -54,12 +58,18 @@ pub(super) enum NextRange {
 
 impl RangeCutter {
     /// The ranges of `file` after the first `start` bytes, which are a mark.
-    pub(super) fn new(file: Arc<File>, form: RangeForm, start: u64, line_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        file: Arc<File>,
+        form: RangeForm,
+        start: u64,
+        range_bytes: usize,
+        line_bytes_max: usize,
+    ) -> Self {
         Self {
             file,
             form,
-            range_bytes: BLOCK_BYTES,
-            // No line but one that fills a block can be longer than a block, so only those are measured.
+            range_bytes,
+            // Shorter limits act as this one, as they do for what is read in blocks.
             line_bytes_max: line_bytes_max.max(BLOCK_BYTES),
             at: start,
             passed_bytes: start,

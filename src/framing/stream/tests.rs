@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 use proptest::prelude::*;
 
 use super::*;
-use crate::framing::deframe;
 use crate::framing::deframe::cut_lines;
 use crate::framing::inflate::Inflater;
 use crate::framing::json::is_separator;
 use crate::framing::packed::Unpacked;
+use crate::framing::{Deframer, deframe};
+use crate::simd::Isa;
 
 /// Hands out at most `step` bytes per read.
 struct Dribble {
@@ -60,10 +61,23 @@ impl Outcome {
                 self.document_bytes.extend_from_slice(&bytes);
             }
             Payload::FileRange(range) => {
-                let loaded = range.load(&TextPool::default());
-                self.bytes_read += loaded.bytes_read;
-                self.fault = loaded.fault.map(|fault| fault.to_string());
-                self.take(loaded.payload);
+                let mut deframer = Deframer::new(Isa::detect(), &limits());
+                let documents = range.form == RangeForm::Documents;
+                if documents {
+                    let piece = range.load(0, &TextPool::default());
+                    assert!(piece.is_last);
+                    self.document_bytes.extend_from_slice(&piece.bytes);
+                }
+                let end = deframer.deframe(Payload::FileRange(range), &mut |part| {
+                    self.bytes_read += part.bytes_read;
+                    self.fault = part.input_fault.map(|fault| fault.to_string());
+                    if !documents {
+                        self.lines.extend_from_slice(&part.lines);
+                        self.long_lines.extend(part.faults.iter().map(|_| part.bytes_decoded));
+                    }
+                    ControlFlow::Continue(())
+                });
+                assert!(end.is_continue());
             }
             Payload::Packed(file) => self.take_packed(&file),
             Payload::Records(records) => panic!("{records:?}"),
@@ -167,7 +181,7 @@ fn a_file_is_cut_into_blocks_of_whole_lines() {
     let text: Vec<u8> = (0..200_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
     let outcome = of_file(&text);
     assert_eq!(outcome.lines, text);
-    assert_eq!(outcome.payloads, text.len().div_ceil(BLOCK_BYTES - 20));
+    assert_eq!(outcome.payloads, text.len().div_ceil(RANGE_BYTES - 20));
     assert_eq!(of_bytes(&gzip(&text), 999).lines, text);
 }
 
