@@ -129,7 +129,7 @@ impl Deframer {
             let mut emit_counted = |mut part: Framed| {
                 part.bytes_read += std::mem::take(&mut bytes_read);
                 if !part.more_follows {
-                    part.input_fault = fault.take();
+                    part.input_fault = part.input_fault.take().or_else(|| fault.take());
                     part.more_follows = !piece.is_last;
                 }
                 emit(part)

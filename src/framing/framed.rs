@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::record::{FaultKind, Layout, TextPool, TextSlice};
 
 use super::fault::InputFault;
-use super::lines::LineBuffer;
+use super::lines::{LineBuffer, LineMark};
 
 /// Bytes of a bad record that are kept to show it.
 pub const EXCERPT_BYTES: usize = 200;
@@ -217,6 +217,13 @@ impl FramedBuilder {
     pub(super) fn abandon_empty_segment(&mut self) {
         let lines_end = self.lines.len_bytes();
         self.framed.segments.pop_if(|last| last.offset == lines_end);
+    }
+
+    /// Forgets every line after `mark`.
+    pub(super) fn set_back(&mut self, mark: LineMark) {
+        self.lines.set_back(mark);
+        let lines_end = self.lines.len_bytes();
+        while self.framed.segments.pop_if(|last| last.offset >= lines_end).is_some() {}
     }
 
     /// The scope of the lines that are being added.

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 
 use base64_simd::STANDARD;
 
+use crate::framing::fault::InputFault;
 use crate::framing::framed::{FramedBuilder, LayoutScope};
 use crate::framing::json::{
     DIRECT_START, EnvelopeEnd, Node, Piece, Splitter, is_separator, read_envelope, row_of,
@@ -63,12 +64,21 @@ impl Unwrapping<'_> {
         while at < bytes.len() && self.out.lines.len_bytes() < lines_bytes_enough {
             let faults_before = self.out.framed.faults.len();
             let rest = &bytes[at..];
+            let (lines_before, control_before) = (self.out.lines.mark(), self.out.framed.control);
             let lead = rest.iter().take_while(|byte| is_separator(**byte)).count();
             let taken = match self.fast_document(&rest[lead..], search_first) {
                 Some(length) => lead + length,
                 None => self.searched_document(rest, nesting, completeness, *search_first),
             };
             debug_assert!(taken > 0);
+            let limit_bytes = self.limits.document_bytes_max;
+            if nesting == 0 && self.scope == LayoutScope::Input && taken - lead > limit_bytes {
+                self.out.set_back(lines_before);
+                self.out.framed.control = control_before;
+                self.out.framed.faults.truncate(faults_before);
+                self.out.framed.input_fault = Some(InputFault::EndlessDocument { limit_bytes });
+                return at;
+            }
             if nesting == 0 && self.out.framed.faults.len() > faults_before {
                 let begin = (at + lead).min(bytes.len());
                 let newlines = memchr::memchr_iter(b'\n', &bytes[lines_counted.0..begin]).count();

@@ -408,6 +408,16 @@ mod tests {
         ]
     }
 
+    /// The inside of a string, good or bad.
+    fn raw_message() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "2 [0-9]{12} eni-[0-9a-f]{8,90} - - - - - - - 1 2 - NODATA",
+            "version account-id [a-z ]{0,9}",
+            r#"[a-z\\n"/ ]{0,12}"#,
+            r"\PC{0,70}",
+        ]
+    }
+
     fn any_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -472,6 +482,52 @@ mod tests {
             let whole = Envelope { length: input.len(), is_control, bad_events: 0 };
             prop_assert_eq!(end, EnvelopeEnd::Whole(whole));
             prop_assert_eq!(lines, expected);
+        }
+
+        /// An event exactly of AWS's form gives what the same event with a blank in it gives, which is read
+        /// member by member; so do events that nearly are.
+        #[test]
+        fn the_form_of_aws_is_read_as_any_other(
+            events in prop::collection::vec(
+                ("[0-9]{56}|[0-9]{55}[a-f\\\\\"]|[0-9]{57}", "[0-9]{13}|[0-9]{12}|1e5", raw_message(), 0..9_u8),
+                1..6,
+            ),
+            limit in prop_oneof![Just(40_usize), Just(1 << 20)],
+            noise in any::<Option<(prop::sample::Index, u8)>>(),
+        ) {
+            let event = |(id, timestamp, message, end): &(String, String, String, u8)| {
+                let end = match end {
+                    0 => ",\"x\":1}",
+                    1 => " }",
+                    _ => "}",
+                };
+                format!("{{\"id\":\"{id}\",\"timestamp\":{timestamp},\"message\":\"{message}\"{end}")
+            };
+            let events: Vec<String> = events.iter().map(event).collect();
+            let mut exact = events.join(",").into_bytes();
+            if let Some((at, byte)) = noise {
+                let at = at.index(exact.len());
+                exact[at] = byte;
+            }
+            let mut blank = Vec::new();
+            for (index, byte) in exact.iter().enumerate() {
+                blank.push(*byte);
+                if exact[index..].starts_with(b"{\"id\":\"") {
+                    blank.push(b' ');
+                }
+            }
+            let wrap = |events: &[u8]| [b"{\"logEvents\":[", events, b"]}"].concat();
+            let result = |input: &[u8]| {
+                let mut lines = LineBuffer::default();
+                let end = read_envelope(input, limit, copier(), &mut lines);
+                let end = match end {
+                    EnvelopeEnd::Whole(envelope) => Some((envelope.is_control, envelope.bad_events)),
+                    EnvelopeEnd::Other => None,
+                    EnvelopeEnd::Broken => Some((true, u64::MAX)),
+                };
+                (end, lines.count(), lines.take_header_like(), lines.into_bytes())
+            };
+            prop_assert_eq!(result(&wrap(&exact)), result(&wrap(&blank)));
         }
 
         #[test]

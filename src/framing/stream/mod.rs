@@ -187,8 +187,8 @@ impl InputReader {
     }
 
     fn ranges(&self, file: File, form: RangeForm, mark_bytes: u64) -> State {
-        let (file, line_bytes_max) = (Arc::new(file), self.limits.line_bytes_max);
-        State::Ranges(RangeCutter::new(file, form, mark_bytes, RANGE_BYTES, line_bytes_max))
+        let file = Arc::new(file);
+        State::Ranges(RangeCutter::new(file, form, mark_bytes, RANGE_BYTES, &self.limits))
     }
 
     /// The rest of a plain file of documents.

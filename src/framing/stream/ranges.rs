@@ -18,6 +18,7 @@ use crate::framing::chunk::{LongLine, Payload};
 use crate::framing::fault::InputFault;
 use crate::framing::file_range::{FileRange, RangeForm, read_up_to};
 use crate::framing::framed::EXCERPT_BYTES;
+use crate::framing::limits::Limits;
 
 use super::BLOCK_BYTES;
 
@@ -42,6 +43,7 @@ pub(super) struct RangeCutter {
     form: RangeForm,
     range_bytes: usize,
     line_bytes_max: usize,
+    document_bytes_max: usize,
     at: u64,
     /// Bytes before `at` that no range answers for yet.
     passed_bytes: u64,
@@ -63,14 +65,15 @@ impl RangeCutter {
         form: RangeForm,
         start: u64,
         range_bytes: usize,
-        line_bytes_max: usize,
+        limits: &Limits,
     ) -> Self {
         Self {
             file,
             form,
             range_bytes,
             // Shorter limits act as this one, as they do for what is read in blocks.
-            line_bytes_max: line_bytes_max.max(BLOCK_BYTES),
+            line_bytes_max: limits.line_bytes_max.max(BLOCK_BYTES),
+            document_bytes_max: limits.document_bytes_max.min(LONG_DOCUMENT_BYTES),
             at: start,
             passed_bytes: start,
             probe: Vec::new(),
@@ -161,8 +164,8 @@ impl RangeCutter {
 
     /// A document that goes on for more than a range.
     fn long_document(&mut self) -> Result<NextRange, InputFault> {
-        let mut length = self.range_bytes - DOCUMENT_BORDER.len();
-        while length < LONG_DOCUMENT_BYTES {
+        let mut length = self.range_bytes.saturating_sub(DOCUMENT_BORDER.len());
+        while length < self.document_bytes_max {
             let probe = self.read(self.at + length as u64, BLOCK_BYTES)?;
             if let Some(found) = memmem::find(probe, DOCUMENT_BORDER) {
                 return Ok(self.range(length + found + 2));

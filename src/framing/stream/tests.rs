@@ -11,7 +11,7 @@ use crate::framing::deframe::cut_lines;
 use crate::framing::inflate::Inflater;
 use crate::framing::json::is_separator;
 use crate::framing::packed::Unpacked;
-use crate::framing::{Deframer, deframe};
+use crate::framing::{Deframer, Framed, deframe};
 use crate::simd::Isa;
 
 /// Hands out at most `step` bytes per read.
@@ -296,8 +296,101 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// All that the ranges of a file give when they are unwrapped one by one.
+fn of_ranges(data: &[u8], form: RangeForm, range_bytes: usize) -> Framed {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(data).unwrap();
+    let limits = limits();
+    let mut cutter = RangeCutter::new(Arc::new(file), form, 0, range_bytes, &limits);
+    let mut whole = Framed::default();
+    let mut deframer = Deframer::new(Isa::detect(), &limits);
+    loop {
+        match cutter.next_range().unwrap() {
+            NextRange::End => return whole,
+            NextRange::Payload(payload, bytes_read) => {
+                whole.bytes_read += bytes_read;
+                let end = deframer.deframe(payload, &mut |part| {
+                    whole.append(part);
+                    ControlFlow::Continue(())
+                });
+                assert!(end.is_continue());
+            }
+            NextRange::Unplannable(at) => {
+                assert_eq!(form, RangeForm::Documents);
+                let rest = data[usize::try_from(at).unwrap()..].to_vec();
+                whole.bytes_read += rest.len() as u64;
+                whole.append(deframe(Payload::Documents(rest.into()), &limits));
+                return whole;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_gzip_file_gives_what_a_stream_of_it_gives() {
+    let text = b"2 123456789012 eni-1 - - - - - - - 1 2 - NODATA\n".repeat(3);
+    let members = [&gzip(&text)[..], &[0; 3], &gzip(b"last line\nand more")].concat();
+    assert_eq!(of_file(&members), Outcome { payloads: 1, ..of_bytes(&members, 9) });
+    for at in 0..members.len() {
+        for change in [0x01, 0x80, 0xFF] {
+            let mut damaged = members.clone();
+            damaged[at] ^= change;
+            let (mut got, mut expected) = (of_file(&damaged), of_bytes(&damaged, 1 << 20));
+            got.ignore_sizes();
+            expected.ignore_sizes();
+            assert_eq!(got, expected, "byte {at} xor {change}");
+        }
+        let cut = &members[..at];
+        let (mut got, mut expected) = (of_file(cut), of_bytes(cut, 1 << 20));
+        got.ignore_sizes();
+        expected.ignore_sizes();
+        assert_eq!(got, expected, "cut at {at}");
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_gives_what_is_left() {
+    let text: Vec<u8> = (0..300_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&text).unwrap();
+    let handle = file.try_clone().unwrap();
+    let mut reader = InputReader::of_file(file, &limits());
+    let first = reader.next_piece().unwrap().unwrap();
+    let second = reader.next_piece().unwrap().unwrap();
+    handle.set_len(RANGE_BYTES as u64 + 100).unwrap();
+    let lines = [first, second].map(|piece| deframe(piece.payload, &limits()).lines).to_vec();
+    let lines: Vec<u8> = lines.iter().flat_map(|lines| lines.to_vec()).collect();
+    let left = &text[..RANGE_BYTES + 100];
+    assert!(lines[..left.len()] == *left && lines[left.len()..].iter().all(|byte| *byte == b'\n'));
+    assert!(reader.next_piece().unwrap().is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a file holds and wherever its ranges end, they give what reading it as a stream gives.
+    #[test]
+    fn ranges_give_what_a_stream_gives(data in input(), range_bytes in 1_usize..400, large: bool) {
+        let range_bytes = if large { range_bytes * 1024 } else { range_bytes };
+        let stream = || Box::new(Cursor::new(data.clone()));
+        let feed = |pace| Feed::without_mark(stream(), pace);
+        let mut cutter = LineCutter::new(feed(Pace::InBlocks), BLOCK_BYTES, TextPool::default());
+        let mut expected = Framed::default();
+        while let Some(payload) = cutter.next_payload().unwrap() {
+            expected.append(deframe(payload, &limits()));
+        }
+        let mark = data.len() - without_mark(&data).len();
+        let got = of_ranges(&data[mark..], RangeForm::Lines, range_bytes);
+        prop_assert_eq!(&got.lines, &expected.lines);
+        prop_assert_eq!(&got.faults, &expected.faults);
+        prop_assert_eq!(got.bytes_read, (data.len() - mark) as u64);
+        let expected = deframe(Payload::Documents(data.clone().into()), &limits());
+        let got = of_ranges(&data, RangeForm::Documents, range_bytes);
+        prop_assert_eq!(&got.lines, &expected.lines);
+        prop_assert_eq!(&got.faults, &expected.faults);
+        prop_assert_eq!(got.input_lines, expected.input_lines);
+        prop_assert_eq!(got.bytes_read, data.len() as u64);
+    }
 
     /// How reads split the input changes nothing but the sizes of payloads.
     #[test]
