@@ -26,15 +26,12 @@ impl Unwrapping<'_> {
         completeness: Completeness,
         emit: &mut EmitFramed<'_>,
     ) -> ControlFlow<()> {
-        let mut search_first = false;
         let mut at = 0;
         loop {
-            let taken =
-                self.documents(&bytes[at..], 0, completeness, &mut search_first, BLOCK_BYTES);
+            let taken = self.documents(&bytes[at..], 0, completeness, BLOCK_BYTES);
             let part = &bytes[at..at + taken];
             at += taken;
             self.count_decoded(part);
-            self.out.framed.input_lines = memchr::memchr_iter(b'\n', part).count() as u64;
             let empty = FramedBuilder::new(self.pool, 2 * BLOCK_BYTES);
             let mut framed = std::mem::replace(&mut self.out, empty).finish();
             framed.more_follows = at < bytes.len() && framed.input_fault.is_none();
@@ -48,43 +45,45 @@ impl Unwrapping<'_> {
 
     /// JSON documents in a row, with lines of text between them, until about `lines_bytes_enough` of
     /// lines are there. Gives how far it came.
-    ///
-    /// Once the fast way met a break, ends are searched first: it could go over the rest of the payload
-    /// again for each of many broken documents.
     pub(super) fn documents(
         &mut self,
         bytes: &[u8],
         nesting: u32,
         completeness: Completeness,
-        search_first: &mut bool,
         lines_bytes_enough: usize,
     ) -> usize {
         let mut at = 0;
-        let mut lines_counted = (0, 0);
+        // Once the fast way met a break, ends are searched first: it could go over the rest of the payload
+        // again for each of many broken documents.
+        let mut search_first = false;
         while at < bytes.len() && self.out.lines.len_bytes() < lines_bytes_enough {
             let faults_before = self.out.framed.faults.len();
             let rest = &bytes[at..];
-            let (lines_before, control_before) = (self.out.lines.mark(), self.out.framed.control);
+            let (text_before, control_before) = (self.out.lines.mark(), self.out.framed.control);
             let lead = rest.iter().take_while(|byte| is_separator(**byte)).count();
-            let taken = match self.fast_document(&rest[lead..], search_first) {
-                Some(length) => lead + length,
-                None => self.searched_document(rest, nesting, completeness, *search_first),
+            let lines_before = self.out.framed.input_lines + line_ends(&rest[..lead]);
+            let (taken, lines) = match self.fast_document(&rest[lead..], &mut search_first) {
+                Some((length, line_ends)) => (lead + length, line_ends),
+                None => {
+                    let taken = self.searched_document(rest, nesting, completeness, search_first);
+                    (taken, line_ends(&rest[lead..taken]))
+                }
             };
-            debug_assert!(taken > 0);
+            assert!(taken >= lead && taken > 0, "separators are passed first");
             let limit_bytes = self.limits.document_bytes_max;
             if nesting == 0 && self.scope == LayoutScope::Input && taken - lead > limit_bytes {
-                self.out.set_back(lines_before);
+                self.out.set_back(text_before);
                 self.out.framed.control = control_before;
                 self.out.framed.faults.truncate(faults_before);
                 self.out.framed.input_fault = Some(InputFault::EndlessDocument { limit_bytes });
                 return at;
             }
-            if nesting == 0 && self.out.framed.faults.len() > faults_before {
-                let begin = (at + lead).min(bytes.len());
-                let newlines = memchr::memchr_iter(b'\n', &bytes[lines_counted.0..begin]).count();
-                lines_counted = (begin, lines_counted.1 + newlines as u64);
+            if nesting == 0 {
                 for fault in &mut self.out.framed.faults[faults_before..] {
-                    fault.input_line = lines_counted.1;
+                    fault.input_line = lines_before;
+                }
+                if self.scope == LayoutScope::Input {
+                    self.out.framed.input_lines = lines_before + lines;
                 }
             }
             at += taken;
@@ -94,7 +93,7 @@ impl Unwrapping<'_> {
 
     /// All documents in `bytes`.
     pub(super) fn all_documents(&mut self, bytes: &[u8], nesting: u32, completeness: Completeness) {
-        self.documents(bytes, nesting, completeness, &mut false, usize::MAX);
+        self.documents(bytes, nesting, completeness, usize::MAX);
     }
 
     /// Reads an envelope, and leaves no trace if it is another document.
@@ -121,10 +120,10 @@ impl Unwrapping<'_> {
     }
 
     /// Takes the document at the start of `rest` if it is one of the two forms that make up nearly
-    /// all traffic, and gives its length.
-    fn fast_document(&mut self, rest: &[u8], search_first: &mut bool) -> Option<usize> {
+    /// all traffic, and gives its length and how many line ends are in it.
+    fn fast_document(&mut self, rest: &[u8], search_first: &mut bool) -> Option<(usize, u64)> {
         if let Some(length) = self.direct_message(rest) {
-            return Some(length);
+            return Some((length, 0));
         }
         if *search_first || rest.first() != Some(&b'{') {
             return None;
@@ -133,7 +132,7 @@ impl Unwrapping<'_> {
         match self.envelope(rest) {
             EnvelopeEnd::Whole(envelope) => {
                 self.finish_envelope(envelope.is_control, envelope.bad_events, rest);
-                Some(envelope.length)
+                Some((envelope.length, envelope.line_ends))
             }
             EnvelopeEnd::Other => None,
             EnvelopeEnd::Broken => {
@@ -315,6 +314,10 @@ fn is_notification(node: &Node<'_>) -> bool {
         || node.text("Event") == Some("s3:TestEvent")
         || (node.text("source") == Some("aws.s3") && node.text("detail-type").is_some())
         || matches!(node.text("Type"), Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"))
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 fn trim_separators(bytes: &[u8]) -> &[u8] {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr3};
 
 /// The inside of the string whose opening quote is before `bytes`, and how many bytes it takes with its
-/// closing quote. `None` if it never closes, or holds a raw LF, which JSON forbids.
+/// closing quote. `None` if it never closes, or holds a raw LF, which JSON forbids, also after a
+/// backslash.
 pub(super) fn string_inside(bytes: &[u8]) -> Option<(RawText<'_>, usize)> {
     let mut at = 0;
     let mut has_escapes = false;
@@ -13,7 +14,7 @@ pub(super) fn string_inside(bytes: &[u8]) -> Option<(RawText<'_>, usize)> {
         at += memchr3(b'"', b'\\', b'\n', &bytes[at..])?;
         match bytes[at] {
             b'"' => return Some((RawText { inside: &bytes[..at], has_escapes }, at + 1)),
-            b'\\' if at + 2 <= bytes.len() => {
+            b'\\' if bytes.get(at + 1).is_some_and(|escaped| *escaped != b'\n') => {
                 has_escapes = true;
                 at += 2;
             }
