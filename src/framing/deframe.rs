@@ -346,7 +346,7 @@ impl<'a> Unwrapping<'a> {
 
     fn compressed(&mut self, packed: &[u8], nesting: u32) {
         let budget_bytes = self.budget_bytes();
-        let mut bytes = self.pool.take(self.inflater.room_for(packed, budget_bytes));
+        let mut bytes = self.pool.take(Inflater::room_for(packed, budget_bytes));
         bytes.clear();
         let inflated = match form_of(packed) {
             Form::Zstd => inflate::zstd(packed, &mut bytes, budget_bytes),

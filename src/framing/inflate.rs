@@ -48,7 +48,7 @@ impl Inflater {
     }
 
     /// How large a buffer the members of `packed` are likely to need.
-    pub(super) fn room_for(&self, packed: &[u8], bytes_max: usize) -> usize {
+    pub(super) fn room_for(packed: &[u8], bytes_max: usize) -> usize {
         // The last member says its size modulo 2^32, which may be forged.
         let claimed = packed.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
         let claimed = claimed.min(packed.len().saturating_mul(DEFLATE_RATIO_MAX));
@@ -65,7 +65,7 @@ impl Inflater {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Option<()> {
-        let room = self.room_for(packed, bytes_max);
+        let room = Self::room_for(packed, bytes_max);
         if out.capacity() < room {
             out.reserve_exact(room);
             if room >= HUGE_BYTES {

@@ -68,6 +68,7 @@ impl LineBuffer {
     /// Adds the JSON string that begins `from`, without its opening quote, as a line, if it needs no decoding
     /// and is followed by the end of its object. Gives how many bytes it took with that; otherwise nothing
     /// is added.
+    #[inline]
     pub(super) fn push_last_string(
         &mut self,
         copier: QuotedCopier,

@@ -60,7 +60,7 @@ impl PackedFile {
         packed.resize(self.length, 0);
         let read_bytes = read_up_to(&self.file, &mut packed, 0)?;
         packed.truncate(read_bytes);
-        let mut text = pool.take(inflater.room_for(&packed, limits.unpacked_bytes_max));
+        let mut text = pool.take(Inflater::room_for(&packed, limits.unpacked_bytes_max));
         text.clear();
         let unpacked = match inflater.members(&packed, &mut text, limits.unpacked_bytes_max) {
             Some(()) => match form_of(&text) {

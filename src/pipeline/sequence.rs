@@ -202,9 +202,9 @@ impl Sequencer {
 
     fn close(&mut self, input: InputId, fault: Option<InputFault>) {
         self.watermarks.finish(input);
-        let Some(state) = self.inputs.remove(&input) else { return };
-        if let Some(fault) = state.fault.as_ref().or(fault.as_ref()) {
-            let message = with_causes(fault);
+        let Some(mut state) = self.inputs.remove(&input) else { return };
+        if let Some(fault) = state.fault.take().or(fault) {
+            let message = with_causes(&fault);
             tracing::error!(input = %state.name, error = %message, "input ended with a fault");
             self.failed.insert(input, FailedInput { name: Arc::clone(&state.name), message });
         } else if let Some(message) = state.unreadable() {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Buffers that a pool keeps at most.
 const BUFFERS_MAX: usize = 64;
 /// Bytes of all the buffers that a pool keeps: enough for one large object, inflated.
-const KEPT_BYTES_MAX: usize = 512 << 20;
+const KEPT_BYTES_MAX: usize = 256 << 20;
 /// A buffer is not used for something so many times smaller.
 const SLACK: usize = 64;
 

@@ -314,9 +314,11 @@ fn are_digits<const N: usize>(bytes: &[u8; N]) -> bool {
     // Six more than 9 leaves the column of the digits.
     const SIX: u64 = u64::from_ne_bytes([6; 8]);
     let differs = |word: u64| ((word ^ ZEROS) | (word.wrapping_add(SIX) ^ ZEROS)) & HIGH;
-    let last = bytes.last_chunk().expect("there are eight");
-    let words = bytes.as_chunks().0.iter().chain([last]);
-    words.fold(0, |bad, word| bad | differs(u64::from_ne_bytes(*word))) == 0
+    let mut bad = differs(u64::from_ne_bytes(*bytes.last_chunk().expect("there are eight")));
+    for word in bytes.as_chunks().0 {
+        bad |= differs(u64::from_ne_bytes(*word));
+    }
+    bad == 0
 }
 
 /// Whether a document whose first members have this key may be an envelope.
