@@ -25,7 +25,7 @@ use flowgauge::framing::{BLOCK_BYTES, Limits, Payload, SourceRecord, deframe};
 use flowgauge::generate::envelope::{DocumentCompression, Envelopes, Form};
 use flowgauge::generate::{GenerateSettings, Generator};
 use flowgauge::pipeline;
-use flowgauge::record::{ColumnSet, FieldId, FlowBatch, Layout, Parser, Slot};
+use flowgauge::record::{ColumnSet, FieldId, FlowBatch, Layout, Parser, Slot, Text};
 use flowgauge::simd::{Isa, separators};
 use questions::{Input, Question, RECORDS};
 
@@ -99,13 +99,13 @@ fn line_count(text: &[u8]) -> usize {
 }
 
 /// Text in blocks as sources give them: whole lines, about [`BLOCK_BYTES`] each.
-fn blocks(text: &[u8]) -> Vec<Arc<Vec<u8>>> {
+fn blocks(text: &[u8]) -> Vec<Arc<Text>> {
     let mut blocks = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
         let near = &rest[..BLOCK_BYTES.min(rest.len())];
         let end = 1 + memchr::memrchr(b'\n', near).expect("lines are far shorter than a block");
-        blocks.push(Arc::new(rest[..end].to_vec()));
+        blocks.push(Arc::new(rest[..end].to_vec().into()));
         rest = &rest[end..];
     }
     blocks
@@ -180,7 +180,7 @@ fn parse(text: &[u8], layout: Arc<Layout>) -> Stage {
 fn frame_envelopes() -> Stage {
     let documents = documents(DocumentCompression::Plain);
     let blocks = blocks(&documents.concat());
-    frame(blocks.iter().map(|block| Payload::Documents(block.to_vec())).collect())
+    frame(blocks.iter().map(|block| Payload::Documents(block.to_vec().into())).collect())
 }
 
 /// Records of a stream, each a CloudWatch Logs document in gzip.

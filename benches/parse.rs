@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use flowgauge::record::{ColumnSet, FieldId, Layout, ParsedBlock, Parser};
+use flowgauge::record::{ColumnSet, FieldId, Layout, ParsedBlock, Parser, Text};
 use flowgauge::simd::{Isa, advise_huge_pages};
 
 /// Twice the third level cache of the machine on which the figures were taken.
@@ -66,7 +66,7 @@ fn run(bencher: Bencher, isa: Isa, text: Vec<u8>, layout: &Arc<Layout>) {
     let line_count = text.iter().filter(|byte| **byte == b'\n').count();
     let expected = byte_sum(&text, layout);
     let bytes = BytesCount::of_slice(&text);
-    let text = Arc::new(on_huge_pages(&text));
+    let text = Arc::new(Text::from(on_huge_pages(&text)));
     let wanted: ColumnSet = FieldId::ALL.into_iter().collect();
     let mut parser = Parser::new(isa, wanted);
     let mut sum = 0;

@@ -170,16 +170,14 @@ fn least(a: Option<UnixSeconds>, b: Option<UnixSeconds>) -> Option<UnixSeconds> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::record::{Layout, Parser};
+    use crate::record::{Layout, Parser, TextSlice};
     use crate::simd::Isa;
 
     fn totals_of(text: &str) -> Totals {
         let mut parser = Parser::new(Isa::detect(), TOTALS_COLUMNS.into_iter().collect());
-        let text = Arc::new(text.as_bytes().to_vec());
-        let block = parser.parse(&text, 0..text.len(), &Layout::default_v2());
+        let text = TextSlice::from(text.as_bytes().to_vec());
+        let block = parser.parse(text.text(), text.range(), &Layout::default_v2());
         let mut totals = Totals { headers: block.header_count, ..Totals::default() };
         block.batches.iter().for_each(|batch| totals.add_batch(batch, |_| true));
         totals.faults.add_counts(&block.faults);

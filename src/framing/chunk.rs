@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::record::FormatChoice;
+use crate::record::{FormatChoice, TextSlice};
 
 use super::fault::InputFault;
+use super::file_range::FileRange;
+use super::packed::PackedFile;
 
 /// The number of an input within one run, in the order in which a source names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +56,8 @@ pub enum ChunkEvent {
 pub struct ChunkData {
     /// The bytes and how they are framed.
     pub payload: Payload,
-    /// Bytes read from disk or network for this piece, before any decompression.
+    /// Bytes read from disk or network for this piece, before any decompression; without those that
+    /// only its worker will read, which are in [`Framed::bytes_read`](super::Framed).
     pub bytes_read: u64,
 }
 
@@ -63,20 +66,36 @@ pub struct ChunkData {
 pub enum Payload {
     /// Whole lines of flow log text that continue the input: a header in one piece binds the next.
     /// Every line ends in LF.
-    Lines(Vec<u8>),
+    Lines(TextSlice),
     /// One line longer than [`Limits::line_bytes_max`](super::Limits); it was not kept.
     LongLine(LongLine),
     /// Whole JSON documents that continue the input (CloudWatch Logs envelopes, Firehose records),
     /// or lines of text between them.
-    Documents(Vec<u8>),
+    Documents(TextSlice),
     /// The start of a document whose rest was lost with the input. Whole messages in it count; the
     /// loss itself is what the input's fault says.
-    DocumentStart(Vec<u8>),
+    DocumentStart(TextSlice),
+    /// Whole lines or documents of a plain file, still to be read.
+    FileRange(FileRange),
+    /// All of a compressed file, still to be read.
+    Packed(PackedFile),
     /// Records that stand for themselves: each is sniffed on its own.
     Records(Vec<SourceRecord>),
     /// One row group of a Parquet object.
     #[cfg(feature = "parquet")]
     RowGroup(super::parquet::RowGroup),
+}
+
+impl Payload {
+    /// The first line of a payload of lines, for a look at what layout they may have.
+    #[must_use]
+    pub fn first_line(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Lines(lines) => lines.split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec),
+            Self::FileRange(range) => range.first_line(),
+            _ => None,
+        }
+    }
 }
 
 /// What is kept of a line that is too long to keep.

@@ -13,50 +13,217 @@
 
 mod documents;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::chunk::{LongLine, Payload, SourceRecord};
-use super::framed::{Framed, FramedBuilder, LayoutScope};
+use super::file_range::{FileRange, RangeForm};
+use super::framed::{EXCERPT_BYTES, Framed, FramedBuilder, LayoutScope};
 use super::inflate::{self, Inflated, Inflater};
 use super::json::LayoutMemo;
 use super::kpl::{self, Aggregate};
 use super::limits::Limits;
-use super::lines::LineBuffer;
+use super::packed::{PackedFile, Unpacked};
 use super::sniff::{Form, form_of, without_mark};
-use crate::record::FaultKind;
+use super::stream::{BLOCK_BYTES, InputReader};
+use crate::record::{FaultKind, TextPool, TextSlice};
+use crate::simd::{Isa, QuotedCopier};
 
 /// How many wrappings inside one another are undone; AWS's own deliveries have at most three.
 const NESTING_MAX: u32 = 6;
 /// How much larger a payload may become beyond the limit for one record; flow logs inflate 5 to 20 times.
 const RATIO_ALLOWED: usize = 64;
 
-/// Unwraps a payload. Never fails: what is wrong becomes [`Framed::faults`].
+/// Unwraps a payload as a whole. Never fails: what is wrong becomes [`Framed::faults`].
 #[must_use]
 pub fn deframe(payload: Payload, limits: &Limits) -> Framed {
-    match payload {
-        Payload::Lines(bytes) => of_lines(bytes),
-        Payload::LongLine(line) => of_long_line(&line),
-        Payload::Documents(bytes) => of_documents(&bytes, limits, Completeness::Whole),
-        Payload::DocumentStart(bytes) => of_documents(&bytes, limits, Completeness::Cut),
-        Payload::Records(records) => of_records(records, limits),
-        #[cfg(feature = "parquet")]
-        Payload::RowGroup(group) => group.deframe(),
+    let mut whole: Option<Framed> = None;
+    let end = Deframer::new(Isa::detect(), limits).deframe(payload, &mut |part| {
+        match &mut whole {
+            Some(whole) => whole.append(part),
+            None => whole = Some(part),
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(end.is_continue(), "nothing breaks off here");
+    whole.expect("a payload gives at least one part")
+}
+
+/// Takes the parts of a payload as they are unwrapped.
+pub type EmitFramed<'a> = dyn FnMut(Framed) -> ControlFlow<()> + 'a;
+
+/// Unwraps payloads, with buffers and decoders that are made once per worker.
+#[derive(Debug)]
+pub struct Deframer {
+    limits: Limits,
+    pool: TextPool,
+    inflater: Inflater,
+    copier: QuotedCopier,
+}
+
+impl Deframer {
+    /// A worker without its thread.
+    #[must_use]
+    pub fn new(isa: Isa, limits: &Limits) -> Self {
+        Self {
+            limits: limits.clone(),
+            pool: TextPool::default(),
+            inflater: Inflater::default(),
+            copier: QuotedCopier::new(isa),
+        }
+    }
+
+    /// Unwraps a payload into parts, of which large ones have several, so that each is handed on while
+    /// it is in a cache. Never fails: what is wrong becomes [`Framed::faults`].
+    pub fn deframe(&mut self, payload: Payload, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
+        match payload {
+            Payload::Lines(lines) => emit(Framed::of_lines(lines)),
+            Payload::LongLine(line) => emit(of_long_line(&line)),
+            Payload::Documents(bytes) => self.documents(&bytes, Completeness::Whole, emit),
+            Payload::DocumentStart(bytes) => self.documents(&bytes, Completeness::Cut, emit),
+            Payload::Records(records) => emit(self.records(records)),
+            #[cfg(feature = "parquet")]
+            Payload::RowGroup(group) => emit(group.deframe()),
+            Payload::FileRange(range) => self.file_range(&range, emit),
+            Payload::Packed(file) => self.packed(&file, emit),
+        }
+    }
+
+    fn documents(
+        &mut self,
+        bytes: &[u8],
+        completeness: Completeness,
+        emit: &mut EmitFramed<'_>,
+    ) -> ControlFlow<()> {
+        let Self { limits, pool, inflater, copier } = self;
+        let unwrapping =
+            Unwrapping::new(limits, pool, inflater, *copier, LayoutScope::Input, bytes.len());
+        unwrapping.documents_in_parts(bytes, completeness, emit)
+    }
+
+    fn records(&mut self, records: Vec<SourceRecord>) -> Framed {
+        let payload_bytes = records.iter().map(|record| record.data.len()).sum();
+        let Self { limits, pool, inflater, copier } = self;
+        let mut unwrapping =
+            Unwrapping::new(limits, pool, inflater, *copier, LayoutScope::Record, payload_bytes);
+        for record in records {
+            unwrapping.begin_record(Some(record.sequence_number));
+            let wrapped = Wrapped { data: &record.data, shared: Some(&record.data) };
+            unwrapping.payload(wrapped, record.hash_key_range, 0, Completeness::Whole);
+        }
+        unwrapping.out.finish()
+    }
+
+    fn file_range(&mut self, range: &FileRange, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
+        let mut at = 0;
+        loop {
+            let piece = range.load(at, &self.pool);
+            at += piece.bytes.len();
+            let completeness = match piece.fault {
+                None => Completeness::Whole,
+                Some(_) => Completeness::Cut,
+            };
+            let (mut bytes_read, mut fault) = (piece.bytes_read, piece.fault);
+            let mut emit_counted = |mut part: Framed| {
+                part.bytes_read += std::mem::take(&mut bytes_read);
+                if !part.more_follows {
+                    part.input_fault = part.input_fault.take().or_else(|| fault.take());
+                    part.more_follows = !piece.is_last;
+                }
+                emit(part)
+            };
+            match range.form {
+                RangeForm::Lines => cut_lines(&piece.bytes, &self.limits, &mut emit_counted)?,
+                RangeForm::Documents => {
+                    self.documents(&piece.bytes, completeness, &mut emit_counted)?;
+                }
+            }
+            if piece.is_last {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    fn packed(&mut self, file: &PackedFile, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
+        let (unpacked, mut bytes_read) =
+            match file.open(&mut self.inflater, &self.pool, &self.limits) {
+                Ok(opened) => opened,
+                Err(fault) => {
+                    return emit(Framed { input_fault: Some(fault), ..Framed::default() });
+                }
+            };
+        let mut emit_counted = |mut part: Framed| {
+            part.bytes_read += std::mem::take(&mut bytes_read);
+            emit(part)
+        };
+        match unpacked {
+            Unpacked::Lines(lines) => cut_lines(&lines, &self.limits, &mut emit_counted),
+            Unpacked::Documents(bytes) => {
+                self.documents(&bytes, Completeness::Whole, &mut emit_counted)
+            }
+            Unpacked::Stream(packed) => {
+                self.stream(InputReader::of_bytes(packed, &self.limits), emit)
+            }
+        }
+    }
+
+    /// Unwraps all that a reader gives.
+    fn stream(&mut self, mut reader: InputReader, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
+        let input_fault = loop {
+            match reader.next_piece() {
+                Ok(None) => break None,
+                Err(fault) => break Some(fault),
+                Ok(Some(piece)) => {
+                    let mut bytes_read = piece.bytes_read;
+                    self.deframe(piece.payload, &mut |mut part| {
+                        part.bytes_read += std::mem::take(&mut bytes_read);
+                        part.more_follows = true;
+                        emit(part)
+                    })?;
+                }
+            }
+        };
+        emit(Framed { input_fault, ..Framed::default() })
     }
 }
 
-fn of_lines(bytes: Vec<u8>) -> Framed {
-    let mut builder = FramedBuilder::default();
-    builder.begin_segment(None, LayoutScope::Input);
-    builder.framed.bytes_decoded = bytes.len() as u64;
-    builder.lines = LineBuffer::of_lines(bytes);
-    builder.framed.input_lines = builder.lines.count();
-    builder.finish()
+/// Hands on lines in blocks, and those that are too long by themselves.
+pub(super) fn cut_lines(
+    lines: &TextSlice,
+    limits: &Limits,
+    emit: &mut EmitFramed<'_>,
+) -> ControlFlow<()> {
+    let line_bytes_max = limits.line_bytes_max.max(BLOCK_BYTES);
+    let whole = lines.range();
+    let mut at = 0;
+    loop {
+        let rest = &lines[at..];
+        let near = &rest[..rest.len().min(BLOCK_BYTES)];
+        let length = match memchr::memrchr(b'\n', near) {
+            Some(last) => last + 1,
+            None => memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1),
+        };
+        let mut part = if length > line_bytes_max + 1 {
+            let length_bytes = length as u64 - 1;
+            of_long_line(&LongLine { length_bytes, excerpt: rest[..EXCERPT_BYTES].to_vec() })
+        } else {
+            let start = whole.start + at;
+            Framed::of_lines(TextSlice::new(Arc::clone(lines.text()), start..start + length))
+        };
+        at += length;
+        part.more_follows = at < lines.len();
+        let more_follows = part.more_follows;
+        emit(part)?;
+        if !more_follows {
+            return ControlFlow::Continue(());
+        }
+    }
 }
 
 fn of_long_line(line: &LongLine) -> Framed {
-    let mut builder = FramedBuilder::default();
+    let mut builder = FramedBuilder::new(&TextPool::default(), 0);
     let detail = format!("it has {} bytes", line.length_bytes);
     builder.fault(FaultKind::LineTooLong, detail, None, &line.excerpt);
     builder.framed.input_lines = 1;
@@ -64,22 +231,11 @@ fn of_long_line(line: &LongLine) -> Framed {
     builder.finish()
 }
 
-fn of_documents(bytes: &[u8], limits: &Limits, completeness: Completeness) -> Framed {
-    let mut deframer = Deframer::new(limits, LayoutScope::Input, bytes.len());
-    deframer.count_decoded(bytes);
-    deframer.documents(bytes, 0, completeness);
-    deframer.out.framed.input_lines = memchr::memchr_iter(b'\n', bytes).count() as u64;
-    deframer.out.finish()
-}
-
-fn of_records(records: Vec<SourceRecord>, limits: &Limits) -> Framed {
-    let payload_bytes = records.iter().map(|record| record.data.len()).sum();
-    let mut deframer = Deframer::new(limits, LayoutScope::Record, payload_bytes);
-    for record in records {
-        deframer.begin_record(Some(record.sequence_number));
-        deframer.payload(&record.data, record.hash_key_range, 0, Completeness::Whole);
-    }
-    deframer.out.finish()
+/// The bytes of a record, and the shared memory that they are, if they are.
+#[derive(Clone, Copy)]
+struct Wrapped<'a> {
+    data: &'a [u8],
+    shared: Option<&'a Bytes>,
 }
 
 /// Whether bytes end where their producer ended them.
@@ -90,10 +246,13 @@ enum Completeness {
     Cut,
 }
 
-struct Deframer<'a> {
+/// The work on one payload.
+struct Unwrapping<'a> {
     limits: &'a Limits,
+    pool: &'a TextPool,
+    inflater: &'a mut Inflater,
+    copier: QuotedCopier,
     out: FramedBuilder,
-    inflater: Inflater,
     memo: LayoutMemo,
     row: Vec<u8>,
     /// The scope of lines that are not rows.
@@ -105,14 +264,23 @@ struct Deframer<'a> {
     payload_budget_bytes: usize,
 }
 
-impl<'a> Deframer<'a> {
-    fn new(limits: &'a Limits, scope: LayoutScope, payload_bytes: usize) -> Self {
+impl<'a> Unwrapping<'a> {
+    fn new(
+        limits: &'a Limits,
+        pool: &'a TextPool,
+        inflater: &'a mut Inflater,
+        copier: QuotedCopier,
+        scope: LayoutScope,
+        payload_bytes: usize,
+    ) -> Self {
         let ratio_budget = payload_bytes.saturating_mul(RATIO_ALLOWED);
         let payload_budget_bytes = limits.inflated_bytes_max.saturating_add(ratio_budget);
         Self {
             limits,
-            out: FramedBuilder::default(),
-            inflater: Inflater::new(),
+            out: FramedBuilder::new(pool, 2 * BLOCK_BYTES),
+            pool,
+            inflater,
+            copier,
             memo: LayoutMemo::default(),
             row: Vec::new(),
             origin: None,
@@ -142,29 +310,23 @@ impl<'a> Deframer<'a> {
     /// Anything, told by its start.
     fn payload(
         &mut self,
-        data: &Bytes,
+        wrapped: Wrapped<'_>,
         hash_key_range: Option<(u128, u128)>,
         nesting: u32,
         completeness: Completeness,
     ) {
+        let data = wrapped.data;
         if nesting > NESTING_MAX {
             return self.fault(FaultKind::Unsupported, "it is wrapped too many times", data);
         }
         match form_of(data) {
-            Form::Gzip => {
-                let inflated = self.inflater.gzip(data, self.budget_bytes());
-                self.inflated(inflated, data, nesting);
-            }
-            Form::Zstd => {
-                let inflated = inflate::zstd(data, self.budget_bytes());
-                self.inflated(inflated, data, nesting);
-            }
-            Form::KplAggregate => self.aggregate(data, hash_key_range, nesting),
+            Form::Gzip | Form::Zstd => self.compressed(data, nesting),
+            Form::KplAggregate => self.aggregate(wrapped, hash_key_range, nesting),
             Form::Parquet => self.fault(FaultKind::Unsupported, "it is Parquet", data),
             Form::Foreign(name) => self.fault(FaultKind::Unsupported, name, data),
             Form::Json => {
                 self.count_decoded(data);
-                self.documents(without_mark(data), nesting, completeness);
+                self.all_documents(without_mark(data), nesting, completeness);
             }
             Form::Text => {
                 self.count_decoded(data);
@@ -182,34 +344,48 @@ impl<'a> Deframer<'a> {
         self.payload_budget_bytes -= inflated_bytes;
     }
 
-    fn inflated(&mut self, inflated: Inflated, packed: &[u8], nesting: u32) {
+    fn compressed(&mut self, packed: &[u8], nesting: u32) {
+        let budget_bytes = self.budget_bytes();
+        let mut bytes = self.pool.take(Inflater::room_for(packed, budget_bytes));
+        bytes.clear();
+        let inflated = match form_of(packed) {
+            Form::Zstd => inflate::zstd(packed, &mut bytes, budget_bytes),
+            _ => self.inflater.gzip(packed, &mut bytes, budget_bytes),
+        };
+        self.spend(bytes.len());
+        let inside = Wrapped { data: &bytes, shared: None };
         match inflated {
             Inflated::TooLarge => {
                 self.fault(FaultKind::TooLarge, "it inflates beyond the limit", packed);
             }
-            Inflated::Whole(bytes) => {
-                self.spend(bytes.len());
-                self.payload(&bytes.into(), None, nesting + 1, Completeness::Whole);
-            }
-            Inflated::Cut(bytes) => {
-                self.spend(bytes.len());
+            Inflated::Whole => self.payload(inside, None, nesting + 1, Completeness::Whole),
+            Inflated::Cut => {
                 let faults_before = self.out.framed.faults.len();
-                self.payload(&bytes.into(), None, nesting + 1, Completeness::Cut);
+                self.payload(inside, None, nesting + 1, Completeness::Cut);
                 // The damage is one fault, whatever it did to the forms inside.
                 self.out.framed.faults.truncate(faults_before);
                 self.fault(FaultKind::Compression, "it breaks off or is damaged", packed);
             }
         }
+        self.pool.give_back(bytes);
     }
 
-    fn aggregate(&mut self, data: &Bytes, hash_key_range: Option<(u128, u128)>, nesting: u32) {
-        match kpl::unpack(data, hash_key_range) {
-            Err(detail) => self.fault(FaultKind::KplAggregate, detail, data),
+    fn aggregate(
+        &mut self,
+        wrapped: Wrapped<'_>,
+        hash_key_range: Option<(u128, u128)>,
+        nesting: u32,
+    ) {
+        let data = wrapped.shared.cloned();
+        let data = data.unwrap_or_else(|| Bytes::copy_from_slice(wrapped.data));
+        match kpl::unpack(&data, hash_key_range) {
+            Err(detail) => self.fault(FaultKind::KplAggregate, detail, &data),
             Ok(Aggregate::Elsewhere) => self.out.framed.aggregates_elsewhere += 1,
             Ok(Aggregate::Records(records)) => {
                 for record in records {
                     self.out.begin_segment(self.origin.clone(), self.scope.clone());
-                    self.payload(&record, None, nesting + 1, Completeness::Whole);
+                    let wrapped = Wrapped { data: &record, shared: Some(&record) };
+                    self.payload(wrapped, None, nesting + 1, Completeness::Whole);
                 }
             }
         }
@@ -232,7 +408,7 @@ impl<'a> Deframer<'a> {
         self.resume_text();
         let mut long_lines = Vec::new();
         self.out.lines.push_text(whole_lines, self.limits.line_bytes_max, |line| {
-            long_lines.push(line[..line.len().min(super::EXCERPT_BYTES)].to_vec());
+            long_lines.push(line[..line.len().min(EXCERPT_BYTES)].to_vec());
         });
         for line in long_lines {
             self.fault(FaultKind::LineTooLong, "it is longer than the limit", &line);

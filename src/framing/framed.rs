@@ -4,23 +4,23 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::record::Layout;
+use crate::record::{FaultKind, Layout, TextPool, TextSlice};
 
-use super::lines::LineBuffer;
-use crate::record::FaultKind;
+use super::fault::InputFault;
+use super::lines::{LineBuffer, LineMark};
 
 /// Bytes of a bad record that are kept to show it.
 pub const EXCERPT_BYTES: usize = 200;
 /// Faults of one payload that keep an excerpt; the others are counted.
 const EXCERPTS_MAX: usize = 16;
 
-/// One payload, unwrapped.
+/// One payload, or a part of a large one, unwrapped.
 ///
 /// Each fault stands for one malformed record. Lines are not checked here: that is the parser's work.
 #[derive(Debug, Default)]
 pub struct Framed {
     /// Flow log lines, each ending in LF; some may be blank.
-    pub lines: Vec<u8>,
+    pub lines: TextSlice,
     /// The lines in runs of one origin and one [`LayoutScope`], in order; they cover `lines`.
     pub segments: Vec<Segment>,
     /// Messages by which a service tests its destination, and notifications: counted, never parsed.
@@ -31,10 +31,18 @@ pub struct Framed {
     pub faults: Vec<RecordFault>,
     /// What was left out without being wrong, for people: columns that are no fields.
     pub notes: Vec<String>,
-    /// How many lines of the input the payload spans, for counting line numbers; 0 for records.
+    /// Whether `lines` are lines of the input itself, so that counting them counts the input's.
+    pub lines_are_input: bool,
+    /// How many lines of the input were passed otherwise, for counting line numbers; 0 for records.
     pub input_lines: u64,
+    /// Bytes read from disk while unwrapping.
+    pub bytes_read: u64,
     /// Bytes after decompression of files and records.
     pub bytes_decoded: u64,
+    /// What ended the input early, found only while unwrapping.
+    pub input_fault: Option<InputFault>,
+    /// Whether another part of the same payload comes.
+    pub more_follows: bool,
 }
 
 /// A run of lines.
@@ -90,6 +98,46 @@ pub struct Run<'a> {
 }
 
 impl Framed {
+    /// Lines of the input itself.
+    pub(super) fn of_lines(lines: TextSlice) -> Self {
+        let segment = Segment {
+            offset: 0,
+            line_index: 0,
+            origin: None,
+            scope: LayoutScope::Input,
+            may_hold_header: true,
+        };
+        let segments = if lines.is_empty() { Vec::new() } else { vec![segment] };
+        let bytes_decoded = lines.len() as u64;
+        Self { lines, segments, lines_are_input: true, bytes_decoded, ..Self::default() }
+    }
+
+    /// Adds the next part of the same payload.
+    pub(super) fn append(&mut self, next: Self) {
+        let (offset, line_index) = (self.lines.len(), line_count(&self.lines));
+        let input_lines = self.input_lines + if self.lines_are_input { line_index } else { 0 };
+        self.segments.extend(next.segments.into_iter().map(|segment| Segment {
+            offset: segment.offset + offset,
+            line_index: segment.line_index + line_index,
+            ..segment
+        }));
+        self.faults.extend(
+            next.faults
+                .into_iter()
+                .map(|fault| RecordFault { input_line: fault.input_line + input_lines, ..fault }),
+        );
+        self.lines = [&self.lines[..], &next.lines].concat().into();
+        self.control += next.control;
+        self.aggregates_elsewhere += next.aggregates_elsewhere;
+        self.notes.extend(next.notes);
+        self.lines_are_input |= next.lines_are_input;
+        self.input_lines += next.input_lines;
+        self.bytes_read += next.bytes_read;
+        self.bytes_decoded += next.bytes_decoded;
+        self.input_fault = self.input_fault.take().or(next.input_fault);
+        self.more_follows = next.more_follows;
+    }
+
     /// The lines in as few runs as layouts allow: records that hold no header cannot influence the
     /// ones behind them.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
@@ -120,14 +168,28 @@ impl Framed {
     }
 }
 
+fn line_count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
 /// Collects a [`Framed`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FramedBuilder {
     pub(super) lines: LineBuffer,
     pub(super) framed: Framed,
+    pool: TextPool,
 }
 
 impl FramedBuilder {
+    /// Room for about `capacity` bytes of lines in a buffer of `pool`.
+    pub(super) fn new(pool: &TextPool, capacity: usize) -> Self {
+        Self {
+            lines: LineBuffer::in_buffer(pool.take(capacity)),
+            framed: Framed::default(),
+            pool: pool.clone(),
+        }
+    }
+
     /// Makes the lines that are added from here on belong to a segment like this.
     pub(super) fn begin_segment(&mut self, origin: Option<Arc<str>>, scope: LayoutScope) {
         self.end_segment();
@@ -157,6 +219,13 @@ impl FramedBuilder {
         self.framed.segments.pop_if(|last| last.offset == lines_end);
     }
 
+    /// Forgets every line after `mark`.
+    pub(super) fn set_back(&mut self, mark: LineMark) {
+        self.lines.set_back(mark);
+        let lines_end = self.lines.len_bytes();
+        while self.framed.segments.pop_if(|last| last.offset >= lines_end).is_some() {}
+    }
+
     /// The scope of the lines that are being added.
     pub(super) fn current_scope(&self) -> Option<&LayoutScope> {
         self.framed.segments.last().map(|segment| &segment.scope)
@@ -177,8 +246,8 @@ impl FramedBuilder {
 
     pub(super) fn finish(mut self) -> Framed {
         self.end_segment();
-        let Self { lines, mut framed } = self;
-        framed.lines = lines.into_bytes();
+        let Self { lines, mut framed, pool } = self;
+        framed.lines = pool.text(lines.into_bytes()).into();
         debug_assert!(framed.lines.is_empty() || framed.lines.ends_with(b"\n"));
         debug_assert!(framed.segments.is_sorted_by_key(|segment| segment.offset));
         framed
@@ -199,7 +268,7 @@ mod tests {
         use LayoutScope::Record;
         let fixed = LayoutScope::Fixed(Layout::default_v2());
         let framed = Framed {
-            lines: b"1\n2\n3\n4\n5\n6\n".to_vec(),
+            lines: b"1\n2\n3\n4\n5\n6\n".to_vec().into(),
             segments: vec![
                 segment(0, Record, false),
                 segment(2, Record, true),

@@ -1,84 +1,119 @@
-//! Whole compressed records in memory: the fast decoder when a record is what it seems, the streaming
-//! one for several members, padding and damage.
+//! Whole compressed records in memory: the fast decoder for good gzip members, the streaming one for
+//! damage and for what is beyond a limit.
 
 use std::io::{self, Read};
 
-use libdeflater::Decompressor;
-use memchr::memmem;
-
 use super::gzip::GzipStream;
 use super::zstandard::ZstdStream;
+use crate::simd::{self, GzipDecoder, InflateFault};
 
 /// Deflate's greatest possible ratio; a size field that claims more is forged.
 const DEFLATE_RATIO_MAX: usize = 1032;
-const GZIP_FRAME_BYTES: usize = 18;
-const GZIP_MAGIC: [u8; 3] = [0x1F, 0x8B, 0x08];
+/// How much flow logs inflate at most as a rule; the usual is 3 to 6.
+const RATIO_USUAL: usize = 8;
+const ROOM_MIN_BYTES: usize = 4096;
+/// From this size on, fresh memory is worth asking for in huge pages.
+const HUGE_BYTES: usize = 4 << 20;
+/// The flag of a member whose header has a checksum, which libdeflate does not look at.
+const HEADER_CHECKSUM: u8 = 1 << 1;
 
 /// What came out of a compressed record.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inflated {
     /// Everything.
-    Whole(Vec<u8>),
+    Whole,
     /// What came before damage.
-    Cut(Vec<u8>),
+    Cut,
     /// More than the limit; nothing is kept.
     TooLarge,
 }
 
-/// A decoder that is made once per payload.
+/// A decoder that is made once per worker.
+#[derive(Debug, Default)]
 pub(super) struct Inflater {
-    whole: Decompressor,
+    decoder: GzipDecoder,
 }
 
 impl Inflater {
-    pub(super) fn new() -> Self {
-        Self { whole: Decompressor::new() }
-    }
-
-    /// Inflates gzip of any number of members to at most `bytes_max`.
-    pub(super) fn gzip(&mut self, data: &[u8], bytes_max: usize) -> Inflated {
-        match self.single_member(data, bytes_max) {
-            Some(inflated) => Inflated::Whole(inflated),
-            None => read_to_limit(GzipStream::new(data), bytes_max),
+    /// Inflates gzip of any number of members to at most `bytes_max`, into `out`, which is empty.
+    pub(super) fn gzip(&mut self, packed: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Inflated {
+        debug_assert!(out.is_empty());
+        match self.members(packed, out, bytes_max) {
+            Some(()) => Inflated::Whole,
+            None => {
+                out.clear();
+                read_to_limit(GzipStream::new(packed), out, bytes_max)
+            }
         }
     }
 
-    /// Inflates data that is one intact member of the size that it says, which is what AWS writes.
-    fn single_member(&mut self, data: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
-        let rest = data.get(GZIP_FRAME_BYTES..)?;
-        // Another magic may be the next member; inside compressed data it is chance and only slow.
-        if memmem::find(rest, &GZIP_MAGIC).is_some() {
-            return None;
+    /// How large a buffer the members of `packed` are likely to need.
+    pub(super) fn room_for(packed: &[u8], bytes_max: usize) -> usize {
+        // The last member says its size modulo 2^32, which may be forged.
+        let claimed = packed.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+        let claimed = claimed.min(packed.len().saturating_mul(DEFLATE_RATIO_MAX));
+        let usual = packed.len().saturating_mul(RATIO_USUAL);
+        // One more, for the LF of a last line without one.
+        claimed.max(usual).max(ROOM_MIN_BYTES).min(bytes_max) + 1
+    }
+
+    /// Inflates good members one after the other, with zero bytes for padding between and after them.
+    /// `None` if there is anything else, or more than `bytes_max`.
+    pub(super) fn members(
+        &mut self,
+        packed: &[u8],
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Option<()> {
+        let room = Self::room_for(packed, bytes_max);
+        if out.capacity() < room {
+            out.reserve_exact(room);
+            if room >= HUGE_BYTES {
+                simd::advise_huge_pages(out.spare_capacity_mut());
+            }
         }
-        let size = u32::from_le_bytes(*data.last_chunk::<4>()?);
-        let size = usize::try_from(size).ok()?;
-        if size > bytes_max.min(data.len().saturating_mul(DEFLATE_RATIO_MAX)) {
-            return None;
+        let mut rest = packed;
+        loop {
+            match rest.get(3)? {
+                flags if flags & HEADER_CHECKSUM != 0 => return None,
+                _ => {}
+            }
+            let room = bytes_max - out.len();
+            match self.decoder.member(rest, out, room) {
+                Ok(taken) => rest = &rest[taken..],
+                Err(InflateFault::NoRoom) if out.capacity() - out.len() < room => {
+                    out.reserve(out.capacity().min(room));
+                    continue;
+                }
+                Err(_) => return None,
+            }
+            let padding = rest.iter().take_while(|byte| **byte == 0).count();
+            rest = &rest[padding..];
+            if rest.is_empty() {
+                return Some(());
+            }
         }
-        let mut inflated = vec![0; size];
-        let written = self.whole.gzip_decompress(data, &mut inflated).ok()?;
-        (written == size).then_some(inflated)
     }
 }
 
-/// Inflates zstd of any number of frames to at most `bytes_max`.
-pub(super) fn zstd(data: &[u8], bytes_max: usize) -> Inflated {
-    match ZstdStream::new(data) {
-        Ok(stream) => read_to_limit(stream, bytes_max),
-        Err(_) => Inflated::Cut(Vec::new()),
+/// Inflates zstd of any number of frames to at most `bytes_max`, into `out`, which is empty.
+pub(super) fn zstd(packed: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Inflated {
+    match ZstdStream::new(packed) {
+        Ok(stream) => read_to_limit(stream, out, bytes_max),
+        Err(_) => Inflated::Cut,
     }
 }
 
-fn read_to_limit(stream: impl Read, bytes_max: usize) -> Inflated {
-    let mut inflated = Vec::new();
+fn read_to_limit(stream: impl Read, out: &mut Vec<u8>, bytes_max: usize) -> Inflated {
     let mut limited = stream.take((bytes_max as u64).saturating_add(1));
-    let end: io::Result<usize> = limited.read_to_end(&mut inflated);
-    if inflated.len() > bytes_max {
+    let end: io::Result<usize> = limited.read_to_end(out);
+    if out.len() > bytes_max {
+        out.clear();
         return Inflated::TooLarge;
     }
     match end {
-        Ok(_) => Inflated::Whole(inflated),
-        Err(_) => Inflated::Cut(inflated),
+        Ok(_) => Inflated::Whole,
+        Err(_) => Inflated::Cut,
     }
 }
 
@@ -94,44 +129,50 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn check(data: &[u8], bytes_max: usize, expected: &Inflated) {
-        assert_eq!(Inflater::new().gzip(data, bytes_max), *expected);
+    fn check(data: &[u8], bytes_max: usize, expected: Inflated, text: &[u8]) {
+        let mut out = Vec::new();
+        assert_eq!(Inflater::default().gzip(data, &mut out, bytes_max), expected);
+        assert!(out == text);
     }
 
     #[test]
     fn members_padding_and_equal_members_are_all_read() {
         let one = gzip_of(b"one\n");
-        check(&one, 4, &Inflated::Whole(b"one\n".to_vec()));
-        check(&[&one[..], &one].concat(), 100, &Inflated::Whole(b"one\none\n".to_vec()));
-        check(&[&one[..], &[0; 7]].concat(), 100, &Inflated::Whole(b"one\n".to_vec()));
-        check(&gzip_of(b""), 0, &Inflated::Whole(Vec::new()));
+        check(&one, 4, Inflated::Whole, b"one\n");
+        check(&[&one[..], &one].concat(), 100, Inflated::Whole, b"one\none\n");
+        check(&[&one[..], &[0; 7]].concat(), 100, Inflated::Whole, b"one\n");
+        check(&gzip_of(b""), 0, Inflated::Whole, &[]);
     }
 
     #[test]
     fn damage_keeps_what_came_before() {
         let one = gzip_of(b"one\n");
-        check(&one[..one.len() - 3], 100, &Inflated::Cut(b"one\n".to_vec()));
-        check(&one[..10], 100, &Inflated::Cut(Vec::new()));
-        check(&[&one[..], b"x"].concat(), 100, &Inflated::Cut(b"one\n".to_vec()));
+        check(&one[..one.len() - 3], 100, Inflated::Cut, b"one\n");
+        check(&one[..10], 100, Inflated::Cut, &[]);
+        check(&[&one[..], b"x"].concat(), 100, Inflated::Cut, b"one\n");
     }
 
     #[test]
     fn the_limit_holds_for_bombs_and_for_forged_sizes() {
         let bomb = gzip_of(&vec![0; 1 << 20]);
-        check(&bomb, 1 << 19, &Inflated::TooLarge);
-        check(&bomb, 1 << 20, &Inflated::Whole(vec![0; 1 << 20]));
+        check(&bomb, 1 << 19, Inflated::TooLarge, &[]);
+        check(&bomb, 1 << 20, Inflated::Whole, &vec![0; 1 << 20]);
         let mut forged = gzip_of(b"one\n");
         let size_at = forged.len() - 4;
         forged[size_at..].copy_from_slice(&u32::MAX.to_le_bytes());
-        check(&forged, usize::MAX, &Inflated::Cut(b"one\n".to_vec()));
+        check(&forged, usize::MAX, Inflated::Cut, b"one\n");
     }
 
     #[test]
     fn zstd_frames_are_read_to_the_limit() {
         let one = ::zstd::encode_all(&b"one\n"[..], 1).unwrap();
         let twice = [&one[..], &one].concat();
-        assert_eq!(zstd(&twice, 8), Inflated::Whole(b"one\none\n".to_vec()));
-        assert_eq!(zstd(&twice, 7), Inflated::TooLarge);
-        assert_eq!(zstd(&one[..one.len() - 4], 8), Inflated::Cut(Vec::new()));
+        let check = |packed: &[u8], bytes_max, expected, text: &[u8]| {
+            let mut out = Vec::new();
+            assert_eq!((zstd(packed, &mut out, bytes_max), &out[..]), (expected, text));
+        };
+        check(&twice, 8, Inflated::Whole, b"one\none\n");
+        check(&twice, 7, Inflated::TooLarge, b"");
+        check(&one[..one.len() - 4], 8, Inflated::Cut, b"");
     }
 }

@@ -75,8 +75,8 @@ pub(super) fn unpack(
         AggregatedRecord::decode(message).map_err(|_| "its protobuf structure is wrong")?;
     let mut records = Vec::with_capacity(aggregate.records.len());
     for packed in &aggregate.records {
-        let hash_key = hash_key_of(packed, &aggregate)?;
-        if hash_key_range.is_some_and(|(low, high)| !(low..=high).contains(&hash_key)) {
+        let key = key_of(packed, &aggregate)?;
+        if hash_key_range.is_some_and(|(low, high)| !(low..=high).contains(&key.hash())) {
             return Ok(Aggregate::Elsewhere);
         }
         if packed.tags.iter().any(|tag| tag.key.is_none()) {
@@ -87,15 +87,34 @@ pub(super) fn unpack(
     Ok(Aggregate::Records(records))
 }
 
-/// The explicit hash key, else the MD5 of the partition key, as Kinesis maps records to shards.
-fn hash_key_of(packed: &PackedRecord, aggregate: &AggregatedRecord) -> Result<u128, &'static str> {
+/// What says to which shard a record belongs.
+enum Key<'a> {
+    Explicit(u128),
+    Partition(&'a Bytes),
+}
+
+impl Key<'_> {
+    /// The explicit hash key, else the MD5 of the partition key, as Kinesis maps records to shards.
+    fn hash(&self) -> u128 {
+        match self {
+            Self::Explicit(hash_key) => *hash_key,
+            Self::Partition(key) => u128::from_be_bytes(Md5::digest(key).into()),
+        }
+    }
+}
+
+fn key_of<'a>(
+    packed: &PackedRecord,
+    aggregate: &'a AggregatedRecord,
+) -> Result<Key<'a>, &'static str> {
     let index = packed.partition_key_index.ok_or("a record has no partition key")?;
     let partition_key = entry(&aggregate.partition_key_table, index)?;
     match packed.explicit_hash_key_index {
-        None => Ok(u128::from_be_bytes(Md5::digest(partition_key).into())),
+        None => Ok(Key::Partition(partition_key)),
         Some(index) => std::str::from_utf8(entry(&aggregate.explicit_hash_key_table, index)?)
             .ok()
             .and_then(|digits| digits.parse().ok())
+            .map(Key::Explicit)
             .ok_or("an explicit hash key is not a number of 128 bits"),
     }
 }

@@ -16,6 +16,10 @@ pub struct Limits {
     /// Longest Parquet object that arrives where nothing can be read twice (standard input,
     /// compressed files); it is held whole.
     pub object_bytes_max: usize,
+    /// Largest gzip file that is inflated whole, by the fast decoder; larger ones are read as streams.
+    pub packed_bytes_max: usize,
+    /// Most that such a file may hold; below 2 GiB.
+    pub unpacked_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -26,6 +30,8 @@ impl Default for Limits {
             document_bytes_max: 64 * MIB,
             inflated_bytes_max: 256 * MIB,
             object_bytes_max: 1024 * MIB,
+            packed_bytes_max: 512 * MIB,
+            unpacked_bytes_max: 1536 * MIB,
         }
     }
 }

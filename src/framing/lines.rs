@@ -2,6 +2,8 @@
 
 use memchr::memchr_iter;
 
+use crate::simd::QuotedCopier;
+
 /// Lines of text one after the other.
 #[derive(Debug, Default)]
 pub(super) struct LineBuffer {
@@ -18,11 +20,10 @@ pub(super) struct LineMark {
 }
 
 impl LineBuffer {
-    /// A buffer that takes over whole lines.
-    pub(super) fn of_lines(bytes: Vec<u8>) -> Self {
-        debug_assert!(bytes.is_empty() || bytes.last() == Some(&b'\n'));
-        let count = memchr_iter(b'\n', &bytes).count() as u64;
-        Self { bytes, count, header_like: true }
+    /// An empty buffer in the memory of another.
+    pub(super) fn in_buffer(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes, ..Self::default() }
     }
 
     pub(super) fn len_bytes(&self) -> usize {
@@ -62,6 +63,28 @@ impl LineBuffer {
         self.bytes.extend_from_slice(line);
         self.bytes.push(b'\n');
         self.count += 1;
+    }
+
+    /// Adds the JSON string that begins `from`, without its opening quote, as a line, if it needs no decoding
+    /// and is followed by the end of its object. Gives how many bytes it took with that; otherwise nothing
+    /// is added.
+    #[inline]
+    pub(super) fn push_last_string(
+        &mut self,
+        copier: QuotedCopier,
+        from: &[u8],
+        line_bytes_max: usize,
+    ) -> Option<usize> {
+        let before = self.bytes.len();
+        let length = copier.copy(from, &mut self.bytes);
+        if length == 0 || length > line_bytes_max || !from[length..].starts_with(b"\"}") {
+            self.bytes.truncate(before);
+            return None;
+        }
+        self.header_like |= may_begin_header(from[0]);
+        self.bytes.push(b'\n');
+        self.count += 1;
+        Some(length + 2)
     }
 
     /// Adds text of any number of lines, the last with or without LF; lines longer than

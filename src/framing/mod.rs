@@ -1,18 +1,20 @@
 //! From raw bytes to lines of flow log text: what arrives, sniffed and unwrapped record by record.
 //!
 //! ```text
-//! source thread:  file, stdin ─► InputReader ─► Payload (blocks of whole lines or documents)
-//!                 stream      ─────────────────► Payload (records)
-//! parse worker:   Payload ─► deframe ─► Framed (lines, their layout and origin, faults)
+//! source thread:  stdin  ─► InputReader ─► Payload (blocks of whole lines or documents)
+//!                 file   ─► InputReader ─► Payload (which bytes of which file)
+//!                 stream ────────────────► Payload (records)
+//! parse worker:   Payload ─► Deframer ─► Framed (lines, their layout and origin, faults)
 //! ```
 //!
-//! Reading in blocks is sequential per input and stays cheap; unwrapping is a pure function of a
-//! payload and runs on any worker. Lines are not checked here: that is `record`'s work.
+//! What must be done in order is done once per input and stays cheap; reading files, inflating and
+//! unwrapping need no order and run on any worker. Lines are not checked here: that is `record`'s work.
 
 mod cell;
 mod chunk;
 mod deframe;
 mod fault;
+mod file_range;
 mod framed;
 mod gzip;
 mod inflate;
@@ -20,6 +22,7 @@ mod json;
 mod kpl;
 mod limits;
 mod lines;
+mod packed;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 mod sniff;
@@ -30,8 +33,10 @@ pub use crate::record::FaultKind;
 pub use chunk::{
     Chunk, ChunkData, ChunkEvent, InputId, InputInfo, LongLine, Payload, SourceRecord,
 };
-pub use deframe::deframe;
+pub use deframe::{Deframer, EmitFramed, deframe};
 pub use fault::InputFault;
+pub use file_range::FileRange;
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
+pub use packed::PackedFile;
 pub use stream::{BLOCK_BYTES, InputReader};

@@ -5,9 +5,10 @@
 //! their leading zeros back.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
@@ -22,7 +23,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::record::{FieldId, Layout};
+use crate::record::{FieldId, Layout, TextPool};
 
 use super::cell;
 use super::fault::InputFault;
@@ -112,7 +113,7 @@ impl RowGroups {
     /// Reads the footer of a file.
     pub(super) fn of_file(file: File) -> Result<Self, InputFault> {
         let length = file.metadata()?.len();
-        Self::open(ObjectBytes::File { file: Arc::new(Mutex::new(file)), length })
+        Self::open(ObjectBytes::File { file: Arc::new(file), length })
     }
 
     /// Reads the footer of an object in memory.
@@ -193,7 +194,7 @@ impl RowGroup {
 
     /// The rows as lines of the object's layout; rows before damage are kept.
     pub(super) fn deframe(&self) -> Framed {
-        let mut builder = FramedBuilder::default();
+        let mut builder = FramedBuilder::new(&TextPool::default(), 0);
         let scope = LayoutScope::Fixed(Arc::clone(&self.object.layout));
         builder.begin_segment(None, scope);
         if let Err(error) = without_panic(|| self.write_rows(&mut builder)) {
@@ -283,13 +284,11 @@ fn without_panic<T, E: ToString>(decode: impl FnOnce() -> Result<T, E>) -> Resul
     }
 }
 
-/// Where an object's bytes are.
-///
-/// A file is read under a lock: clones of a handle share their position, and several workers read row
-/// groups of one object at a time.
+/// Where an object's bytes are. Several workers read row groups of one object at a time, so a file is read
+/// by places, without the position that its handles share.
 #[derive(Clone, Debug)]
 enum ObjectBytes {
-    File { file: Arc<Mutex<File>>, length: u64 },
+    File { file: Arc<File>, length: u64 },
     Memory(Bytes),
 }
 
@@ -320,9 +319,7 @@ impl ChunkReader for ObjectBytes {
             }
             Self::File { file, .. } => {
                 let mut buffer = vec![0; length];
-                let mut file = locked(file);
-                file.seek(SeekFrom::Start(start))?;
-                file.read_exact(&mut buffer)?;
+                file.read_exact_at(&mut buffer, start)?;
                 Ok(buffer.into())
             }
         }
@@ -342,20 +339,11 @@ impl Read for ObjectCursor {
                 let start = usize::try_from(self.at).unwrap_or(usize::MAX).min(bytes.len());
                 (&bytes[start..]).read(out)?
             }
-            ObjectBytes::File { file, .. } => {
-                let mut file = locked(file);
-                file.seek(SeekFrom::Start(self.at))?;
-                file.read(out)?
-            }
+            ObjectBytes::File { file, .. } => file.read_at(out, self.at)?,
         };
         self.at += taken as u64;
         Ok(taken)
     }
-}
-
-fn locked(file: &Mutex<File>) -> MutexGuard<'_, File> {
-    // A panic while reading leaves nothing half done: each reader seeks first.
-    file.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::framing::{Chunk, ChunkEvent, InputId, Payload};
+use crate::framing::{Chunk, ChunkEvent, InputId};
 use crate::record::Layout;
 
 /// Guesses of the open inputs of one source.
@@ -42,9 +42,11 @@ impl LayoutGuess {
                     unreachable!("a source opens an input before its data")
                 };
                 let before = Arc::clone(&guess.layout);
-                if let (false, Payload::Lines(lines)) = (guess.first_line_seen, &data.payload) {
+                if guess.first_line_seen {
+                    return before;
+                }
+                if let Some(line) = data.payload.first_line() {
                     guess.first_line_seen = true;
-                    let line = lines.split(|byte| *byte == b'\n').next().unwrap_or_default();
                     if let Some(layout) = Layout::from_header(line.trim_ascii()) {
                         guess.layout = Arc::new(layout);
                     }

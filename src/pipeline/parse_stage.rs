@@ -3,18 +3,23 @@
 //! Pure but for its buffers, so that any worker may take any chunk. The layout that holds at the start
 //! of a chunk comes with it; the sequencer checks afterwards that it was the right one.
 
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::aggregate::{RoutedBatch, Router, Totals, row_number};
 use crate::framing::{
-    self, BLOCK_BYTES, Chunk, ChunkData, ChunkEvent, InputFault, InputId, InputInfo, LayoutScope,
-    Limits, Payload, RecordFault,
+    BLOCK_BYTES, Chunk, ChunkEvent, Deframer, Framed, InputFault, InputId, InputInfo, LayoutScope,
+    Limits, RecordFault, Run,
 };
-use crate::record::{FaultKind, FaultSample, Filter, FlowBatch, Layout, ParsedBlock, Parser};
+use crate::record::{
+    FaultKind, FaultSample, Filter, FlowBatch, Layout, ParsedBlock, Parser, TextSlice,
+};
+use crate::simd::Isa;
 
 /// What a parse worker needs; cloned for each of them.
 #[derive(Clone)]
 pub(super) struct ParseSettings {
+    pub(super) isa: Isa,
     pub(super) limits: Limits,
     pub(super) filter: Option<Arc<Filter>>,
     pub(super) router: Router,
@@ -23,15 +28,23 @@ pub(super) struct ParseSettings {
 /// A parse worker without its thread.
 pub(super) struct ParseStage {
     settings: ParseSettings,
+    deframer: Deframer,
     parser: Parser,
 }
 
-/// A parsed chunk on its way to the sequencer.
+/// A parsed chunk, or a part of a large one, on its way to the sequencer.
 pub(super) struct ParsedChunk {
     pub(super) input: InputId,
     pub(super) sequence: u64,
+    /// Number of the part within the chunk.
+    pub(super) part: u32,
+    /// Whether it is the chunk's last part.
+    pub(super) is_last: bool,
     pub(super) event: ParsedEvent,
 }
+
+/// Takes the parts of a chunk as they are parsed.
+pub(super) type EmitParsed<'a> = dyn FnMut(ParsedChunk) -> ControlFlow<()> + 'a;
 
 /// What became of a chunk's event.
 pub(super) enum ParsedEvent {
@@ -52,6 +65,8 @@ pub(super) struct ParsedData {
     pub(super) line_count: u64,
     pub(super) bytes_read: u64,
     pub(super) bytes_decoded: u64,
+    /// What ended the input early.
+    pub(super) input_fault: Option<InputFault>,
     /// Set for lines that continue their input: how to check and carry the layout.
     pub(super) continued: Option<Continued>,
 }
@@ -64,15 +79,18 @@ pub(super) struct Continued {
     unwrapped: Unwrapped,
 }
 
-/// A payload as framing left it, its lines in blocks that batches can share.
+/// A part of a payload as framing left it.
 struct Unwrapped {
     runs: Vec<LineRun>,
     faults: Vec<RecordFault>,
     control: u64,
     bytes_decoded: u64,
     bytes_read: u64,
-    /// Lines of the input, where the payload is lines or documents of one.
+    lines: TextSlice,
+    lines_are_input: bool,
+    /// Lines of the input that are not in `lines`.
     input_lines: u64,
+    input_fault: Option<InputFault>,
     numbering: Numbering,
 }
 
@@ -80,7 +98,8 @@ struct Unwrapped {
 struct LineRun {
     scope: LayoutScope,
     first_line: u64,
-    blocks: Vec<Arc<Vec<u8>>>,
+    /// Where in the lines.
+    bytes: Range<usize>,
 }
 
 /// How the place of a malformed record is told.
@@ -104,37 +123,60 @@ pub(super) struct LineSample {
 }
 
 impl ParseStage {
-    pub(super) const fn new(settings: ParseSettings, parser: Parser) -> Self {
-        Self { settings, parser }
+    pub(super) fn new(settings: ParseSettings, parser: Parser) -> Self {
+        let deframer = Deframer::new(settings.isa, &settings.limits);
+        Self { settings, deframer, parser }
     }
 
     /// Parses a chunk; `layout` holds at its first line.
-    pub(super) fn process(&mut self, chunk: Chunk, layout: &Arc<Layout>) -> ParsedChunk {
+    pub(super) fn process(
+        &mut self,
+        chunk: Chunk,
+        layout: &Arc<Layout>,
+        emit: &mut EmitParsed<'_>,
+    ) -> ControlFlow<()> {
         let Chunk { input, sequence, event } = chunk;
-        let event = match event {
-            ChunkEvent::Open(info) => ParsedEvent::Open(info),
-            ChunkEvent::Idle => ParsedEvent::Idle,
-            ChunkEvent::Close(fault) => ParsedEvent::Close(fault),
-            ChunkEvent::Data(data) => {
-                let unwrapped = self.unwrap(data);
-                ParsedEvent::Data(Box::new(self.parse(unwrapped, layout)))
-            }
+        let single = |event| ParsedChunk { input, sequence, part: 0, is_last: true, event };
+        let data = match event {
+            ChunkEvent::Open(info) => return emit(single(ParsedEvent::Open(info))),
+            ChunkEvent::Idle => return emit(single(ParsedEvent::Idle)),
+            ChunkEvent::Close(fault) => return emit(single(ParsedEvent::Close(fault))),
+            ChunkEvent::Data(data) => data,
         };
-        ParsedChunk { input, sequence, event }
+        let Self { settings, deframer, parser } = self;
+        let mut bytes_read = data.bytes_read;
+        let mut layout = Arc::clone(layout);
+        let mut part = 0;
+        deframer.deframe(data.payload, &mut |framed| {
+            let is_last = !framed.more_follows;
+            let mut unwrapped = Unwrapped::of_framed(framed);
+            unwrapped.bytes_read += std::mem::take(&mut bytes_read);
+            let parsed = parse(settings, parser, unwrapped, &layout);
+            if let Some(continued) = &parsed.continued {
+                layout = Arc::clone(&continued.layout_after);
+            }
+            let event = ParsedEvent::Data(Box::new(parsed));
+            let chunk = ParsedChunk { input, sequence, part, is_last, event };
+            part += 1;
+            emit(chunk)
+        })
     }
 
     /// Parses lines again with the layout that turned out to hold.
     pub(super) fn process_again(&mut self, data: ParsedData, layout: &Arc<Layout>) -> ParsedData {
         match data.continued {
             None => data,
-            Some(continued) => self.parse(continued.unwrapped, layout),
+            Some(mut continued) => {
+                continued.unwrapped.input_fault = data.input_fault;
+                parse(&self.settings, &mut self.parser, continued.unwrapped, layout)
+            }
         }
     }
+}
 
-    fn unwrap(&self, data: ChunkData) -> Unwrapped {
-        let has_lines = matches!(data.payload, Payload::Lines(_) | Payload::LongLine(_));
-        let mut framed = framing::deframe(data.payload, &self.settings.limits);
-        let numbering = if has_lines {
+impl Unwrapped {
+    fn of_framed(framed: Framed) -> Self {
+        let numbering = if framed.lines_are_input {
             Numbering::Lines
         } else {
             let starts = framed.segments.iter();
@@ -143,137 +185,138 @@ impl ParseStage {
         for note in &framed.notes {
             tracing::debug!(note, "left out while unwrapping");
         }
-        let whole = framed.lines.len();
-        let is_one_block =
-            |bytes: &std::ops::Range<usize>| *bytes == (0..whole) && whole <= 2 * BLOCK_BYTES;
-        let spans: Vec<_> =
-            framed.runs().map(|run| (run.scope.clone(), run.line_index, run.bytes)).collect();
-        let lines = std::mem::take(&mut framed.lines);
-        let runs = match spans.as_slice() {
-            [(scope, first_line, bytes)] if is_one_block(bytes) => {
-                let (scope, first_line) = (scope.clone(), *first_line);
-                vec![LineRun { scope, first_line, blocks: vec![Arc::new(lines)] }]
-            }
-            _ => spans
-                .into_iter()
-                .map(|(scope, first_line, bytes)| LineRun {
-                    scope,
-                    first_line,
-                    blocks: line_blocks(&lines[bytes]),
-                })
-                .collect(),
+        let run = |run: Run<'_>| LineRun {
+            scope: run.scope.clone(),
+            first_line: run.line_index,
+            bytes: run.bytes,
         };
-        Unwrapped {
-            runs,
+        Self {
+            runs: framed.runs().map(run).collect(),
             faults: framed.faults,
             control: framed.control,
             bytes_decoded: framed.bytes_decoded,
-            bytes_read: data.bytes_read,
+            bytes_read: framed.bytes_read,
+            lines: framed.lines,
+            lines_are_input: framed.lines_are_input,
             input_lines: framed.input_lines,
+            input_fault: framed.input_fault,
             numbering,
         }
     }
+}
 
-    /// Parses what was unwrapped; `input_layout` holds at its first line, or at each of its records.
-    fn parse(&mut self, unwrapped: Unwrapped, input_layout: &Arc<Layout>) -> ParsedData {
-        let mut parsed = ParsedData {
-            line_count: unwrapped.input_lines,
-            bytes_read: unwrapped.bytes_read,
-            bytes_decoded: unwrapped.bytes_decoded,
-            ..ParsedData::default()
+/// Parses what was unwrapped; `input_layout` holds at its first line, or at each of its records.
+fn parse(
+    settings: &ParseSettings,
+    parser: &mut Parser,
+    mut unwrapped: Unwrapped,
+    input_layout: &Arc<Layout>,
+) -> ParsedData {
+    let mut parsed = ParsedData {
+        line_count: unwrapped.input_lines,
+        bytes_read: unwrapped.bytes_read,
+        bytes_decoded: unwrapped.bytes_decoded,
+        input_fault: unwrapped.input_fault.take(),
+        ..ParsedData::default()
+    };
+    let mut layout_after = Arc::clone(input_layout);
+    let mut continues = false;
+    for run in &unwrapped.runs {
+        let layout = match &run.scope {
+            LayoutScope::Input => Arc::clone(&layout_after),
+            LayoutScope::Record => Arc::clone(input_layout),
+            LayoutScope::Fixed(layout) => Arc::clone(layout),
         };
-        let mut layout_after = Arc::clone(input_layout);
-        let mut continues = false;
-        for run in &unwrapped.runs {
-            let layout = match &run.scope {
-                LayoutScope::Input => &layout_after,
-                LayoutScope::Record => input_layout,
-                LayoutScope::Fixed(layout) => layout,
-            };
-            let after = self.parse_blocks(run, &Arc::clone(layout), &unwrapped, &mut parsed);
-            if run.scope == LayoutScope::Input {
-                continues = true;
-                layout_after = after;
+        let after = parse_run(settings, parser, run, layout, &unwrapped, &mut parsed);
+        if run.scope == LayoutScope::Input {
+            continues = true;
+            layout_after = after;
+        }
+    }
+    parsed.totals.control = unwrapped.control;
+    let has_line = unwrapped.lines_are_input || unwrapped.input_lines > 0;
+    for fault in &unwrapped.faults {
+        count_fault(&mut parsed.totals, fault.kind);
+        parsed.samples.push(LineSample {
+            record: fault.origin.clone(),
+            line: has_line.then_some(fault.input_line),
+            column: 0,
+            reason: format!("{}: {}", fault.kind, fault.detail),
+            text: fault.excerpt.clone(),
+        });
+    }
+    if continues {
+        let layout_before = Arc::clone(input_layout);
+        parsed.continued = Some(Continued { layout_before, layout_after, unwrapped });
+    }
+    parsed
+}
+
+/// Parses a run in blocks, and gives the layout after it.
+fn parse_run(
+    settings: &ParseSettings,
+    parser: &mut Parser,
+    run: &LineRun,
+    mut layout: Arc<Layout>,
+    unwrapped: &Unwrapped,
+    parsed: &mut ParsedData,
+) -> Arc<Layout> {
+    let lines = &unwrapped.lines;
+    let base = lines.range().start;
+    let mut first_line = run.first_line;
+    for block in line_blocks(lines, run.bytes.clone()) {
+        let range = base + block.start..base + block.end;
+        let block = parser.parse(lines.text(), range, &layout);
+        if let Some(after) = &block.layout_after {
+            layout = Arc::clone(after);
+        }
+        let block_lines = block.line_count;
+        if unwrapped.lines_are_input {
+            parsed.line_count += block_lines;
+        }
+        take_block(settings, block, first_line, &unwrapped.numbering, parsed);
+        first_line += block_lines;
+    }
+    layout
+}
+
+fn take_block(
+    settings: &ParseSettings,
+    block: ParsedBlock,
+    first_line: u64,
+    numbering: &Numbering,
+    parsed: &mut ParsedData,
+) {
+    parsed.totals.headers += block.header_count;
+    parsed.totals.faults.add_counts(&block.faults);
+    for sample in block.faults.samples() {
+        let line = first_line + sample.line;
+        let (record, line) = match numbering {
+            Numbering::Lines => (None, Some(line)),
+            Numbering::Records(starts) => {
+                let after = starts.partition_point(|(start, _)| *start <= line);
+                (after.checked_sub(1).and_then(|index| starts[index].1.clone()), None)
+            }
+        };
+        let FaultSample { column, reason, text, .. } = sample.clone();
+        parsed.samples.push(LineSample { record, line, column, reason, text });
+    }
+    for batch in block.batches {
+        let kept_rows = kept_rows(settings, &batch);
+        match &kept_rows {
+            None => parsed.totals.add_batch(&batch, |_| true),
+            Some(rows) => {
+                let is_kept = |row: usize| rows.binary_search(&row_number(row)).is_ok();
+                parsed.totals.add_batch(&batch, is_kept);
             }
         }
-        parsed.totals.control = unwrapped.control;
-        for fault in &unwrapped.faults {
-            count_fault(&mut parsed.totals, fault.kind);
-            let has_line = unwrapped.input_lines > 0;
-            parsed.samples.push(LineSample {
-                record: fault.origin.clone(),
-                line: has_line.then_some(fault.input_line),
-                column: 0,
-                reason: format!("{}: {}", fault.kind, fault.detail),
-                text: fault.excerpt.clone(),
-            });
-        }
-        if continues {
-            let layout_before = Arc::clone(input_layout);
-            parsed.continued = Some(Continued { layout_before, layout_after, unwrapped });
-        }
-        parsed
+        parsed.batches.push(settings.router.route(batch, kept_rows));
     }
+}
 
-    fn parse_blocks(
-        &mut self,
-        run: &LineRun,
-        layout: &Arc<Layout>,
-        unwrapped: &Unwrapped,
-        parsed: &mut ParsedData,
-    ) -> Arc<Layout> {
-        let mut layout = Arc::clone(layout);
-        let mut first_line = run.first_line;
-        for text in &run.blocks {
-            let block = self.parser.parse(text, 0..text.len(), &layout);
-            if let Some(after) = &block.layout_after {
-                layout = Arc::clone(after);
-            }
-            let block_lines = block.line_count;
-            self.take_block(block, first_line, &unwrapped.numbering, parsed);
-            first_line += block_lines;
-        }
-        layout
-    }
-
-    fn take_block(
-        &self,
-        block: ParsedBlock,
-        first_line: u64,
-        numbering: &Numbering,
-        parsed: &mut ParsedData,
-    ) {
-        parsed.totals.headers += block.header_count;
-        parsed.totals.faults.add_counts(&block.faults);
-        for sample in block.faults.samples() {
-            let line = first_line + sample.line;
-            let (record, line) = match numbering {
-                Numbering::Lines => (None, Some(line)),
-                Numbering::Records(starts) => {
-                    let after = starts.partition_point(|(start, _)| *start <= line);
-                    (after.checked_sub(1).and_then(|index| starts[index].1.clone()), None)
-                }
-            };
-            let FaultSample { column, reason, text, .. } = sample.clone();
-            parsed.samples.push(LineSample { record, line, column, reason, text });
-        }
-        for batch in block.batches {
-            let kept_rows = self.kept_rows(&batch);
-            match &kept_rows {
-                None => parsed.totals.add_batch(&batch, |_| true),
-                Some(rows) => {
-                    let is_kept = |row: usize| rows.binary_search(&row_number(row)).is_ok();
-                    parsed.totals.add_batch(&batch, is_kept);
-                }
-            }
-            parsed.batches.push(self.settings.router.route(batch, kept_rows));
-        }
-    }
-
-    /// The rows that the filter keeps; `None` without a filter.
-    fn kept_rows(&self, batch: &FlowBatch) -> Option<Vec<u32>> {
-        self.settings.filter.as_ref().map(|filter| filter.rows(batch))
-    }
+/// The rows that the filter keeps; `None` without a filter.
+fn kept_rows(settings: &ParseSettings, batch: &FlowBatch) -> Option<Vec<u32>> {
+    settings.filter.as_ref().map(|filter| filter.rows(batch))
 }
 
 fn count_fault(totals: &mut Totals, kind: FaultKind) {
@@ -286,16 +329,20 @@ fn count_fault(totals: &mut Totals, kind: FaultKind) {
     });
 }
 
-/// Cuts lines into blocks that stay in the cache.
-fn line_blocks(lines: &[u8]) -> Vec<Arc<Vec<u8>>> {
-    let mut blocks = Vec::with_capacity(lines.len() / BLOCK_BYTES + 1);
-    let mut rest = lines;
-    while !rest.is_empty() {
-        let near = BLOCK_BYTES.min(rest.len()) - 1;
-        let length = memchr::memchr(b'\n', &rest[near..]).map_or(rest.len(), |at| near + at + 1);
-        let (block, after) = rest.split_at(length);
-        blocks.push(Arc::new(block.to_vec()));
-        rest = after;
-    }
-    blocks
+/// The lines in `bytes` in blocks that stay in the cache.
+fn line_blocks(lines: &[u8], bytes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut start = bytes.start;
+    std::iter::from_fn(move || {
+        if start == bytes.end {
+            return None;
+        }
+        // A rest that is little longer than a block is not worth a cut.
+        let end = if bytes.end - start <= 2 * BLOCK_BYTES {
+            bytes.end
+        } else {
+            let near = start + BLOCK_BYTES - 1;
+            near + 1 + memchr::memchr(b'\n', &lines[near..bytes.end]).expect("lines end in LF")
+        };
+        Some(std::mem::replace(&mut start, end)..end)
+    })
 }

@@ -61,8 +61,10 @@ struct InputState {
     name: Arc<str>,
     is_auto: bool,
     layout: Arc<Layout>,
-    next_sequence: u64,
-    waiting: BTreeMap<u64, ParsedEvent>,
+    /// Number of the next chunk and of its next part.
+    next: (u64, u32),
+    waiting: BTreeMap<(u64, u32), ParsedChunk>,
+    fault: Option<InputFault>,
     line_count: u64,
     header_count: u64,
     good_count: u64,
@@ -102,14 +104,16 @@ impl Sequencer {
         now: Duration,
         forward: &mut dyn FnMut(RoutedBatch),
     ) {
-        let ParsedChunk { input, sequence, event } = chunk;
+        let input = chunk.input;
+        let number = (chunk.sequence, chunk.part);
         let state = self.inputs.entry(input).or_insert_with(InputState::unopened);
-        assert!(sequence >= state.next_sequence, "a source numbers its events once each");
-        state.waiting.insert(sequence, event);
+        assert!(number >= state.next, "a source numbers its events once each");
+        state.waiting.insert(number, chunk);
         while let Some(state) = self.inputs.get_mut(&input) {
-            let Some(event) = state.waiting.remove(&state.next_sequence) else { break };
-            state.next_sequence += 1;
-            match event {
+            let Some(chunk) = state.waiting.remove(&state.next) else { break };
+            let (sequence, part) = state.next;
+            state.next = if chunk.is_last { (sequence + 1, 0) } else { (sequence, part + 1) };
+            match chunk.event {
                 ParsedEvent::Open(info) => self.open(input, info, now),
                 ParsedEvent::Data(data) => self.data(input, *data, now, forward),
                 ParsedEvent::Idle => {}
@@ -163,6 +167,10 @@ impl Sequencer {
         forward: &mut dyn FnMut(RoutedBatch),
     ) {
         let state = self.inputs.get_mut(&input).expect("accept made it");
+        if state.fault.is_some() {
+            // What comes after a fault was read beside it and is not known to be the input's.
+            return;
+        }
         let is_stale = |data: &ParsedData| {
             data.continued.as_ref().is_some_and(|lines| lines.layout_before != state.layout)
         };
@@ -179,6 +187,7 @@ impl Sequencer {
             data.totals.late += late_rows.len() as u64;
             routed.set_late_rows(late_rows);
         }
+        state.fault = data.input_fault;
         let totals = &data.totals;
         state.header_count += totals.headers;
         state.good_count += totals.ok + totals.nodata + totals.skipdata + totals.filtered;
@@ -193,8 +202,8 @@ impl Sequencer {
 
     fn close(&mut self, input: InputId, fault: Option<InputFault>) {
         self.watermarks.finish(input);
-        let Some(state) = self.inputs.remove(&input) else { return };
-        if let Some(fault) = fault {
+        let Some(mut state) = self.inputs.remove(&input) else { return };
+        if let Some(fault) = state.fault.take().or(fault) {
             let message = with_causes(&fault);
             tracing::error!(input = %state.name, error = %message, "input ended with a fault");
             self.failed.insert(input, FailedInput { name: Arc::clone(&state.name), message });
@@ -249,8 +258,9 @@ impl InputState {
             name: Arc::from(""),
             is_auto: true,
             layout: Layout::default_v2(),
-            next_sequence: 0,
+            next: (0, 0),
             waiting: BTreeMap::new(),
+            fault: None,
             line_count: 0,
             header_count: 0,
             good_count: 0,

@@ -37,6 +37,10 @@ use crate::units::UnixSeconds;
 /// How often a live pipeline looks at the wall clock when nothing arrives.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Parts of a large chunk that a parse worker sends on together: fewer wake a thread less often, more leave
+/// the cache before their turn.
+const PARTS_SENT_AT_ONCE: usize = 4;
+
 /// Runs a job to its end: until its sources have no more, or were told to stop.
 ///
 /// # Errors
@@ -78,8 +82,9 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
     let with_contacts = job.detectors.is_some();
     let tops: Arc<[_]> = job.tops.into();
     let router = Router::new(Arc::clone(&tops), with_contacts, shard_count, job.seed);
-    let parse = ParseSettings { limits: job.limits, filter: job.filter.map(Arc::new), router };
     let isa = job.isa;
+    let (limits, filter) = (job.limits, job.filter.map(Arc::new));
+    let parse = ParseSettings { isa, limits, filter, router };
     let new_parser = move || Parser::new(isa, wanted.clone());
     let reparser = ParseStage::new(parse.clone(), new_parser());
     let shards = (0..shard_count).map(|index| {
@@ -121,26 +126,29 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
     let mut watermark_given = UnixSeconds::MIN;
     let mut emit = |chunk: Chunk| {
         let layout = sequencer.layout_of(chunk.input).unwrap_or_else(|| unknown_layout.clone());
-        let began = clock.monotonic();
-        let parsed = parser.process(chunk, &layout);
-        let now = clock.monotonic();
-        latencies.parse.record(now.saturating_sub(began));
-        sequencer.accept(parsed, now, &mut |routed| shard.add(&routed));
-        progress(sequencer.bytes_read());
-        let watermark = sequencer.watermark(now);
-        if watermark == watermark_given {
-            return ControlFlow::Continue(());
-        }
-        watermark_given = watermark;
-        let panes = shard.close_until(watermark);
-        let mut findings = Vec::new();
-        if let Some(judge) = &mut judge {
-            let panes = ShardPanes { shard_index: 0, watermark, panes };
-            latencies.judge.time(&*clock, || {
-                merge_pool.install(|| judge.accept(panes, &mut findings));
-            });
-        }
-        if delivery.deliver(&findings) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        let mut began = clock.monotonic();
+        parser.process(chunk, &layout, &mut |parsed| {
+            let now = clock.monotonic();
+            latencies.parse.record(now.saturating_sub(began));
+            sequencer.accept(parsed, now, &mut |routed| shard.add(&routed));
+            progress(sequencer.bytes_read());
+            let watermark = sequencer.watermark(now);
+            let mut goes_on = true;
+            if watermark != watermark_given {
+                watermark_given = watermark;
+                let panes = shard.close_until(watermark);
+                let mut findings = Vec::new();
+                if let Some(judge) = &mut judge {
+                    let panes = ShardPanes { shard_index: 0, watermark, panes };
+                    latencies.judge.time(&*clock, || {
+                        merge_pool.install(|| judge.accept(panes, &mut findings));
+                    });
+                }
+                goes_on = delivery.deliver(&findings);
+            }
+            began = clock.monotonic();
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     };
     for source in sources {
         source.run(&stop, &mut emit)?;
@@ -188,17 +196,25 @@ fn finish(
 type Work = (Chunk, Arc<Layout>);
 
 enum ToShard {
-    Rows(Arc<RoutedBatch>),
+    Rows(Arc<Vec<RoutedBatch>>),
     Watermark(UnixSeconds),
+}
+
+/// The ways to the shards.
+struct ShardsOut {
+    senders: Vec<Sender<ToShard>>,
+    /// Whether shards do anything with rows; where only totals are asked for, they don't.
+    need_rows: bool,
 }
 
 fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport, RunError> {
     let Stages { clock, parse, new_parser, sequencer, shards, tops, queue_depth, .. } = stages;
     let (judge, delivery, stop, thread_count) =
         (stages.judge, stages.delivery, &stages.stop, stages.thread_count);
+    let shards_need_rows = !tops.is_empty() || judge.is_some();
     thread::scope(|scope| {
         let (work_out, work_in) = bounded::<Work>(queue_depth);
-        let (parsed_out, parsed_in) = bounded::<ParsedChunk>(queue_depth * thread_count);
+        let (parsed_out, parsed_in) = bounded::<Vec<ParsedChunk>>(queue_depth * thread_count);
         let (panes_out, panes_in) = bounded::<ShardPanes>(queue_depth * thread_count);
         let (findings_out, findings_in) = bounded::<Vec<Finding>>(queue_depth);
 
@@ -223,7 +239,8 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
         let tick = (!stages.is_bounded).then_some(TICK);
         let progress = stages.progress;
         let sequencer_thread = spawn(scope, "sequence", stop, move || {
-            sequence(sequencer, &parsed_in, &shards_out, &*clock, tick, progress)
+            let shards = ShardsOut { senders: shards_out, need_rows: shards_need_rows };
+            sequence(sequencer, &parsed_in, &shards, &*clock, tick, progress)
         });
         let mut parse_threads = Vec::new();
         for index in 0..thread_count {
@@ -233,8 +250,19 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
             parse_threads.push(spawn(scope, &format!("parse-{index}"), stop, move || {
                 let mut latency = LatencyHistogram::new();
                 for (chunk, layout) in work_in {
-                    let parsed = latency.time(&*clock, || parser.process(chunk, &layout));
-                    if parsed_out.send(parsed).is_err() {
+                    let mut began = clock.monotonic();
+                    let mut parts = Vec::new();
+                    let end = parser.process(chunk, &layout, &mut |parsed| {
+                        latency.record(clock.monotonic().saturating_sub(began));
+                        let is_due = parsed.is_last || parts.len() + 1 == PARTS_SENT_AT_ONCE;
+                        parts.push(parsed);
+                        if is_due && parsed_out.send(std::mem::take(&mut parts)).is_err() {
+                            return ControlFlow::Break(());
+                        }
+                        began = clock.monotonic();
+                        ControlFlow::Continue(())
+                    });
+                    if end.is_break() {
                         break;
                     }
                 }
@@ -323,8 +351,8 @@ fn read(
 
 fn sequence(
     mut sequencer: Sequencer,
-    parsed_in: &Receiver<ParsedChunk>,
-    shards_out: &[Sender<ToShard>],
+    parsed_in: &Receiver<Vec<ParsedChunk>>,
+    shards: &ShardsOut,
     clock: &dyn Clock,
     tick: Option<Duration>,
     mut progress: impl FnMut(u64),
@@ -338,12 +366,18 @@ fn sequence(
         };
         let now = clock.monotonic();
         match received {
-            Ok(parsed) => sequencer.accept(parsed, now, &mut |routed| {
-                let routed = Arc::new(routed);
-                for shard in shards_out {
-                    shards_gone |= shard.send(ToShard::Rows(Arc::clone(&routed))).is_err();
+            Ok(parts) => {
+                let mut batches = Vec::new();
+                for parsed in parts {
+                    sequencer.accept(parsed, now, &mut |routed| batches.push(routed));
                 }
-            }),
+                if shards.need_rows && !batches.is_empty() {
+                    let batches = Arc::new(batches);
+                    for shard in &shards.senders {
+                        shards_gone |= shard.send(ToShard::Rows(Arc::clone(&batches))).is_err();
+                    }
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -351,7 +385,7 @@ fn sequence(
         let watermark = sequencer.watermark(now);
         if watermark != watermark_given {
             watermark_given = watermark;
-            for shard in shards_out {
+            for shard in &shards.senders {
                 shards_gone |= shard.send(ToShard::Watermark(watermark)).is_err();
             }
         }
@@ -370,7 +404,7 @@ fn keep_state(
 ) -> Vec<TopAnswer> {
     for message in rows_in {
         match message {
-            ToShard::Rows(routed) => shard.add(&routed),
+            ToShard::Rows(batches) => batches.iter().for_each(|routed| shard.add(routed)),
             ToShard::Watermark(watermark) => {
                 let panes = shard.close_until(watermark);
                 if panes_out.send(ShardPanes { shard_index, watermark, panes }).is_err() {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::field::{FIELD_COUNT, FieldId, FieldKind};
 use super::layout::{Layout, Slot};
+use super::text::Text;
 use crate::net::Addr;
 
 /// The columns that a job needs. Lines are judged good or malformed by all fields regardless.
@@ -224,7 +225,7 @@ pub const BATCH_ROWS_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct FlowBatch {
     pub(super) layout: Arc<Layout>,
-    pub(super) text: Arc<Vec<u8>>,
+    pub(super) text: Arc<Text>,
     pub(super) rows: usize,
     /// One per slot of the layout; `None` where the job doesn't need it.
     pub(super) columns: Vec<Option<Column>>,
@@ -248,7 +249,7 @@ impl FlowBatch {
 
     /// Empties the batch and takes `text` as the lines that its text columns point into, with room
     /// for `rows_max` records.
-    pub(super) fn reset(&mut self, text: Arc<Vec<u8>>, rows_max: usize) {
+    pub(super) fn reset(&mut self, text: Arc<Text>, rows_max: usize) {
         assert!(u32::try_from(text.len()).is_ok(), "a block of lines is far below 4 GiB");
         self.text = text;
         self.rows = 0;

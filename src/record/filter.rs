@@ -371,10 +371,8 @@ fn seconds(word: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::record::{Layout, Parser};
+    use crate::record::{Layout, Parser, TextSlice};
     use crate::simd::Isa;
 
     const LINES: &str = "\
@@ -390,7 +388,8 @@ mod tests {
                 columns
             });
         let mut parser = Parser::new(Isa::detect(), columns);
-        let block = parser.parse(&Arc::new(LINES.into()), 0..LINES.len(), &Layout::default_v2());
+        let lines = TextSlice::from(LINES.as_bytes().to_vec());
+        let block = parser.parse(lines.text(), lines.range(), &Layout::default_v2());
         assert_eq!(filter.rows(&block.batches[0]), expected, "{text}");
     }
 

@@ -6,6 +6,7 @@ mod field;
 mod filter;
 mod layout;
 mod parse;
+mod text;
 pub mod value;
 
 pub use batch::{Action, BATCH_ROWS_MAX, ColumnSet, ColumnView, FlowBatch, LogStatus, TextView};
@@ -14,3 +15,4 @@ pub use field::{FIELD_COUNT, FieldId, FieldKind, FieldSpec};
 pub use filter::{Filter, FilterError};
 pub use layout::{FormatChoice, LAYOUT_FIELDS_MAX, Layout, LayoutError, Slot};
 pub use parse::{ParsedBlock, Parser};
+pub use text::{Text, TextPool, TextSlice};

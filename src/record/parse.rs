@@ -25,6 +25,7 @@ use super::batch::{BATCH_ROWS_MAX, ColumnSet, FlowBatch};
 use super::fault::{FaultSample, Faults, SAMPLE_BYTES_MAX};
 use super::field::FieldKind;
 use super::layout::Layout;
+use super::text::Text;
 use crate::simd::{Isa, ROWS_MAX, Splitter};
 use line::Line;
 
@@ -80,7 +81,7 @@ impl Parser {
     /// If the lines are not empty and do not end in LF, or `text` has 2 GiB or more.
     pub fn parse(
         &mut self,
-        text: &Arc<Vec<u8>>,
+        text: &Arc<Text>,
         lines: Range<usize>,
         layout: &Arc<Layout>,
     ) -> ParsedBlock {
@@ -95,7 +96,7 @@ impl Parser {
     /// As [`Self::parse`].
     pub fn parse_into(
         &mut self,
-        text: &Arc<Vec<u8>>,
+        text: &Arc<Text>,
         lines: Range<usize>,
         layout: &Arc<Layout>,
         block: &mut ParsedBlock,

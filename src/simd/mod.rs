@@ -28,8 +28,10 @@ mod block;
 #[cfg(test)]
 mod column_tests;
 mod columns;
+mod deflate;
 mod lanes;
 mod memory;
+mod quoted;
 mod rows;
 mod scalar;
 mod separators;
@@ -38,7 +40,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use deflate::{GzipDecoder, InflateFault};
 pub use memory::{advise_huge_pages, prefetch};
+pub use quoted::QuotedCopier;
 pub use rows::{Judged, Number, ROWS_MAX, Rows, Splitter, Word};
 
 /// The bit that tells the position of a line end (LF) from that of a blank.

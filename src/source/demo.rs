@@ -207,7 +207,7 @@ impl DemoSource {
         for shard in self.shards.iter_mut().filter(|shard| !shard.lines.is_empty()) {
             let lines = std::mem::take(&mut shard.lines);
             let bytes_read = lines.len() as u64;
-            let payload = Payload::Lines(lines);
+            let payload = Payload::Lines(lines.into());
             emit(shard.chunk(ChunkEvent::Data(ChunkData { payload, bytes_read })))?;
         }
         ControlFlow::Continue(())

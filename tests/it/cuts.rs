@@ -48,7 +48,10 @@ impl CutSource {
         };
         let data = |piece: &Vec<u8>| {
             let bytes_read = piece.len() as u64;
-            ChunkEvent::Data(ChunkData { payload: Payload::Lines(piece.clone()), bytes_read })
+            ChunkEvent::Data(ChunkData {
+                payload: Payload::Lines(piece.clone().into()),
+                bytes_read,
+            })
         };
         if self.in_turns {
             for input in 0..self.inputs.len() {

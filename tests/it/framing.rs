@@ -41,8 +41,13 @@ fn read(path: &Path) -> (Vec<Framed>, Option<String>) {
     let end = loop {
         match reader.next_piece() {
             Ok(Some(piece)) => {
-                bytes_read += piece.bytes_read;
-                pieces.push(deframe(piece.payload, &limits));
+                let mut framed = deframe(piece.payload, &limits);
+                bytes_read += piece.bytes_read + framed.bytes_read;
+                let fault = framed.input_fault.take();
+                pieces.push(framed);
+                if let Some(fault) = fault {
+                    break Some(fault.to_string());
+                }
             }
             Ok(None) => break None,
             Err(fault) => break Some(fault.to_string()),
@@ -66,7 +71,7 @@ fn assert_covered(framed: &Framed) {
 }
 
 fn lines_of(pieces: &[Framed]) -> Vec<String> {
-    let text: Vec<u8> = pieces.iter().flat_map(|framed| framed.lines.clone()).collect();
+    let text: Vec<u8> = pieces.iter().flat_map(|framed| framed.lines.to_vec()).collect();
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     lines
         .filter(|line| !line.is_empty())
@@ -278,8 +283,10 @@ fn events_of_peer_test_cases_are_read() {
         let Some(path) = sample(&format!("sekoia/{name}.json")) else { continue };
         let text = std::fs::read_to_string(&path).unwrap();
         let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let framed =
-            deframe(Payload::Documents(case["input"].to_string().into()), &Limits::default());
+        let framed = deframe(
+            Payload::Documents(case["input"].to_string().into_bytes().into()),
+            &Limits::default(),
+        );
         let message = case["input"]["message"].as_str().unwrap();
         assert_eq!(lines_of(&[framed]), [message]);
         check(&path, 0, 0, 1);
@@ -333,7 +340,7 @@ fn piecewise(bytes: &[u8], step: usize) -> (String, usize) {
     let (mut lines, mut faults) = (Vec::new(), 0);
     while let Some(piece) = reader.next_piece().unwrap() {
         let framed = deframe(piece.payload, &limits);
-        lines.extend(framed.lines);
+        lines.extend_from_slice(&framed.lines);
         faults += framed.faults.len();
     }
     (String::from_utf8_lossy(&lines).into_owned(), faults)

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flowgauge::framing::{InputReader, LayoutScope, Limits, deframe};
-use flowgauge::record::{ColumnSet, FieldId, FieldKind, FlowBatch, Layout, Parser, Slot};
+use flowgauge::record::{
+    ColumnSet, FieldId, FieldKind, FlowBatch, Layout, Parser, Slot, TextSlice,
+};
 use flowgauge::simd::Isa;
 use flowgauge::units::UnixSeconds;
 use serde_json::Value;
@@ -100,8 +102,8 @@ fn records(path: &Path) -> Vec<Record> {
                 LayoutScope::Record => Layout::default_v2(),
                 LayoutScope::Fixed(fixed) => Arc::clone(fixed),
             };
-            let text = Arc::new(framed.lines[run.bytes].to_vec());
-            let block = parser.parse(&text, 0..text.len(), &start);
+            let lines = TextSlice::from(framed.lines[run.bytes].to_vec());
+            let block = parser.parse(lines.text(), lines.range(), &start);
             if let Some(after) = block.layout_after {
                 layout = after;
             }

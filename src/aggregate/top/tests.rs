@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::aggregate::Router;
-use crate::record::{ColumnSet, Layout, Parser};
+use crate::record::{ColumnSet, Layout, Parser, TextSlice};
 use crate::simd::Isa;
 
 /// One record: source, interface, port, packets, bytes, whether it has data.
@@ -84,8 +84,8 @@ fn answer(rows: &[Row], spec: &TopSpec, shard_count: usize, seed: u64) -> TopAns
         (0..shard_count).map(|_| TopTable::new(spec.clone(), seed)).collect();
     for some in rows.chunks(7) {
         let text: String = some.iter().copied().map(line).collect();
-        let text = Arc::new(text.into_bytes());
-        let block = parser.parse(&text, 0..text.len(), &Layout::default_v2());
+        let text = TextSlice::from(text.into_bytes());
+        let block = parser.parse(text.text(), text.range(), &Layout::default_v2());
         for batch in block.batches {
             let routed = router.route(batch, None);
             for (shard, table) in tables.iter_mut().enumerate() {

@@ -3,67 +3,127 @@
 //! Two forms make up nearly all traffic and are read without a tree: CloudWatch Logs envelopes and the
 //! objects that VPC flow logs send to Firehose. A document's end is searched only for the others.
 
+use std::ops::ControlFlow;
+
 use base64_simd::STANDARD;
 
-use crate::framing::framed::LayoutScope;
+use crate::framing::fault::InputFault;
+use crate::framing::framed::{FramedBuilder, LayoutScope};
 use crate::framing::json::{
-    EnvelopeEnd, Node, Piece, Splitter, direct_message, is_separator, read_envelope, row_of,
+    DIRECT_START, EnvelopeEnd, Node, Piece, Splitter, is_separator, read_envelope, row_of,
 };
 use crate::framing::sniff::{Form, form_of};
+use crate::framing::stream::BLOCK_BYTES;
 use crate::record::FaultKind;
 
-use super::{Completeness, Deframer, NESTING_MAX};
+use super::{Completeness, EmitFramed, NESTING_MAX, Unwrapping, Wrapped};
 
-impl Deframer<'_> {
-    /// JSON documents in a row, with lines of text between them.
-    pub(super) fn documents(&mut self, bytes: &[u8], nesting: u32, completeness: Completeness) {
+impl Unwrapping<'_> {
+    /// JSON documents of an input, handed on in parts.
+    pub(super) fn documents_in_parts(
+        mut self,
+        bytes: &[u8],
+        completeness: Completeness,
+        emit: &mut EmitFramed<'_>,
+    ) -> ControlFlow<()> {
         let mut at = 0;
-        let mut lines_counted = (0, 0);
-        // Once the fast way met a break, ends are searched first: it could go over the rest of the
-        // payload again for each of many broken documents.
+        loop {
+            let taken = self.documents(&bytes[at..], 0, completeness, BLOCK_BYTES);
+            let part = &bytes[at..at + taken];
+            at += taken;
+            self.count_decoded(part);
+            let empty = FramedBuilder::new(self.pool, 2 * BLOCK_BYTES);
+            let mut framed = std::mem::replace(&mut self.out, empty).finish();
+            framed.more_follows = at < bytes.len() && framed.input_fault.is_none();
+            let more_follows = framed.more_follows;
+            emit(framed)?;
+            if !more_follows {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    /// JSON documents in a row, with lines of text between them, until about `lines_bytes_enough` of
+    /// lines are there. Gives how far it came.
+    pub(super) fn documents(
+        &mut self,
+        bytes: &[u8],
+        nesting: u32,
+        completeness: Completeness,
+        lines_bytes_enough: usize,
+    ) -> usize {
+        let mut at = 0;
+        // Once the fast way met a break, ends are searched first: it could go over the rest of the payload
+        // again for each of many broken documents.
         let mut search_first = false;
-        while at < bytes.len() {
+        while at < bytes.len() && self.out.lines.len_bytes() < lines_bytes_enough {
             let faults_before = self.out.framed.faults.len();
             let rest = &bytes[at..];
+            let (text_before, control_before) = (self.out.lines.mark(), self.out.framed.control);
             let lead = rest.iter().take_while(|byte| is_separator(**byte)).count();
-            let taken = match self.fast_document(&rest[lead..], &mut search_first) {
-                Some(length) => lead + length,
-                None => self.searched_document(rest, nesting, completeness, search_first),
+            let lines_before = self.out.framed.input_lines + line_ends(&rest[..lead]);
+            let (taken, lines) = match self.fast_document(&rest[lead..], &mut search_first) {
+                Some((length, line_ends)) => (lead + length, line_ends),
+                None => {
+                    let taken = self.searched_document(rest, nesting, completeness, search_first);
+                    (taken, line_ends(&rest[lead..taken]))
+                }
             };
-            debug_assert!(taken > 0);
-            if nesting == 0 && self.out.framed.faults.len() > faults_before {
-                let begin = (at + lead).min(bytes.len());
-                let newlines = memchr::memchr_iter(b'\n', &bytes[lines_counted.0..begin]).count();
-                lines_counted = (begin, lines_counted.1 + newlines as u64);
+            assert!(taken >= lead && taken > 0, "separators are passed first");
+            let limit_bytes = self.limits.document_bytes_max;
+            if nesting == 0 && self.scope == LayoutScope::Input && taken - lead > limit_bytes {
+                self.out.set_back(text_before);
+                self.out.framed.control = control_before;
+                self.out.framed.faults.truncate(faults_before);
+                self.out.framed.input_fault = Some(InputFault::EndlessDocument { limit_bytes });
+                return at;
+            }
+            if nesting == 0 {
                 for fault in &mut self.out.framed.faults[faults_before..] {
-                    fault.input_line = lines_counted.1;
+                    fault.input_line = lines_before;
+                }
+                if self.scope == LayoutScope::Input {
+                    self.out.framed.input_lines = lines_before + lines;
                 }
             }
             at += taken;
         }
+        at
+    }
+
+    /// All documents in `bytes`.
+    pub(super) fn all_documents(&mut self, bytes: &[u8], nesting: u32, completeness: Completeness) {
+        self.documents(bytes, nesting, completeness, usize::MAX);
     }
 
     /// Reads an envelope, and leaves no trace if it is another document.
     fn envelope(&mut self, bytes: &[u8]) -> EnvelopeEnd {
         let begun = self.resume_text();
-        let end = read_envelope(bytes, self.limits.line_bytes_max, &mut self.out.lines);
+        let end =
+            read_envelope(bytes, self.limits.line_bytes_max, self.copier, &mut self.out.lines);
         if begun && end == EnvelopeEnd::Other {
             self.out.abandon_empty_segment();
         }
         end
     }
 
+    /// Takes a document exactly of the form that VPC flow logs send to Firehose.
+    fn direct_message(&mut self, rest: &[u8]) -> Option<usize> {
+        let inside = rest.strip_prefix(DIRECT_START)?;
+        let begun = self.resume_text();
+        let limit = self.limits.line_bytes_max;
+        let taken = self.out.lines.push_last_string(self.copier, inside, limit);
+        if begun && taken.is_none() {
+            self.out.abandon_empty_segment();
+        }
+        taken.map(|taken| DIRECT_START.len() + taken)
+    }
+
     /// Takes the document at the start of `rest` if it is one of the two forms that make up nearly
-    /// all traffic, and gives its length.
-    fn fast_document(&mut self, rest: &[u8], search_first: &mut bool) -> Option<usize> {
-        if let Some((message, length)) = direct_message(rest) {
-            if message.len() > self.limits.line_bytes_max {
-                self.text(message, Completeness::Whole);
-            } else {
-                self.resume_text();
-                self.out.lines.push_line(message);
-            }
-            return Some(length);
+    /// all traffic, and gives its length and how many line ends are in it.
+    fn fast_document(&mut self, rest: &[u8], search_first: &mut bool) -> Option<(usize, u64)> {
+        if let Some(length) = self.direct_message(rest) {
+            return Some((length, 0));
         }
         if *search_first || rest.first() != Some(&b'{') {
             return None;
@@ -72,7 +132,7 @@ impl Deframer<'_> {
         match self.envelope(rest) {
             EnvelopeEnd::Whole(envelope) => {
                 self.finish_envelope(envelope.is_control, envelope.bad_events, rest);
-                Some(envelope.length)
+                Some((envelope.length, envelope.line_ends))
             }
             EnvelopeEnd::Other => None,
             EnvelopeEnd::Broken => {
@@ -208,7 +268,7 @@ impl Deframer<'_> {
         if nesting >= NESTING_MAX {
             return self.fault(FaultKind::Unsupported, "it is wrapped too many times", bytes);
         }
-        self.documents(bytes, nesting + 1, Completeness::Whole);
+        self.all_documents(bytes, nesting + 1, Completeness::Whole);
     }
 
     fn base64(&mut self, encoded: &str, nesting: u32) {
@@ -220,7 +280,8 @@ impl Deframer<'_> {
                 // What was decoded stands for itself, even in a file: a header in it binds no other.
                 let outer = std::mem::replace(&mut self.scope, LayoutScope::Record);
                 self.out.begin_segment(self.origin.clone(), LayoutScope::Record);
-                self.payload(&data.into(), None, nesting + 1, Completeness::Whole);
+                let wrapped = Wrapped { data: &data, shared: None };
+                self.payload(wrapped, None, nesting + 1, Completeness::Whole);
                 self.scope = outer;
             }
             Err(_) => {
@@ -253,6 +314,10 @@ fn is_notification(node: &Node<'_>) -> bool {
         || node.text("Event") == Some("s3:TestEvent")
         || (node.text("source") == Some("aws.s3") && node.text("detail-type").is_some())
         || matches!(node.text("Type"), Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"))
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 fn trim_separators(bytes: &[u8]) -> &[u8] {

@@ -5,11 +5,13 @@
 //! ```
 //!
 //! Members may come in any order. Messages are copied to the lines as they stand, unless they hold
-//! escapes; everything else is passed over. One pass, no tree, no allocation.
+//! escapes; everything else is passed over. One pass, no tree, no allocation. An event exactly as AWS writes
+//! it is verified against that form in a few comparisons; whatever differs is read member by member.
 
 use std::borrow::Cow;
 
 use crate::framing::lines::LineBuffer;
+use crate::simd::QuotedCopier;
 
 use super::text::{RawText, string_inside};
 
@@ -25,6 +27,8 @@ pub(in crate::framing) struct Envelope {
     pub(in crate::framing) is_control: bool,
     /// Events that have no message, or one that is too long.
     pub(in crate::framing) bad_events: u64,
+    /// Line ends in it, which stand between its tokens.
+    pub(in crate::framing) line_ends: u64,
 }
 
 /// How reading an envelope ended.
@@ -42,6 +46,7 @@ pub(in crate::framing) enum EnvelopeEnd {
 pub(in crate::framing) fn read_envelope(
     bytes: &[u8],
     line_bytes_max: usize,
+    copier: QuotedCopier,
     lines: &mut LineBuffer,
 ) -> EnvelopeEnd {
     let before = lines.mark();
@@ -49,6 +54,8 @@ pub(in crate::framing) fn read_envelope(
         bytes,
         at: 0,
         line_bytes_max,
+        copier,
+        line_ends: 0,
         bad_events: 0,
         has_events: false,
         message_type: None,
@@ -60,9 +67,9 @@ pub(in crate::framing) fn read_envelope(
     }
     match end {
         Ok(()) if reader.has_events && reader.message_type != Some(MessageType::Unknown) => {
-            let Reader { at, bad_events, .. } = reader;
+            let Reader { at, bad_events, line_ends, .. } = reader;
             let bad_events = if is_control { 0 } else { bad_events };
-            EnvelopeEnd::Whole(Envelope { length: at, is_control, bad_events })
+            EnvelopeEnd::Whole(Envelope { length: at, is_control, bad_events, line_ends })
         }
         Ok(()) | Err(Stop::Other) => {
             lines.set_back(before);
@@ -90,6 +97,8 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     line_bytes_max: usize,
+    copier: QuotedCopier,
+    line_ends: u64,
     bad_events: u64,
     has_events: bool,
     message_type: Option<MessageType>,
@@ -136,12 +145,40 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         loop {
-            self.event(lines)?;
+            if self.aws_event(lines).is_none() {
+                self.event(lines)?;
+            }
             if self.take(b']') {
                 return Ok(());
             }
             self.expect(b',')?;
         }
+    }
+
+    /// Takes the message of an event that is exactly as AWS writes it.
+    ///
+    /// ```text
+    /// {"id":"<56 digits>","timestamp":<13 digits>,"message":"…"}
+    /// ```
+    #[inline]
+    fn aws_event(&mut self, lines: &mut LineBuffer) -> Option<()> {
+        let rest = &self.bytes[self.at..];
+        let (start, rest) = rest.split_first_chunk::<AWS_EVENT_START_BYTES>()?;
+        let (id_key, start) = start.split_first_chunk::<7>()?;
+        let (id, start) = start.split_first_chunk::<56>()?;
+        let (timestamp_key, start) = start.split_first_chunk::<14>()?;
+        let (timestamp, message_key) = start.split_first_chunk::<13>()?;
+        let is_aws = id_key == b"{\"id\":\""
+            && timestamp_key == b"\",\"timestamp\":"
+            && message_key == b",\"message\":\""
+            && are_digits(id)
+            && are_digits(timestamp);
+        if !is_aws {
+            return None;
+        }
+        let taken = lines.push_last_string(self.copier, rest, self.line_bytes_max)?;
+        self.at += AWS_EVENT_START_BYTES + taken;
+        Some(())
     }
 
     /// Takes one event's message once the whole event has been read.
@@ -260,9 +297,28 @@ impl<'a> Reader<'a> {
             if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
                 return Some(byte);
             }
+            self.line_ends += u64::from(byte == b'\n');
             self.at += 1;
         }
     }
+}
+
+/// Bytes of an event of AWS's before its message.
+const AWS_EVENT_START_BYTES: usize = 7 + 56 + 14 + 13 + 12;
+
+/// Whether all bytes, at least eight, are digits; eight at a time.
+#[inline]
+fn are_digits<const N: usize>(bytes: &[u8; N]) -> bool {
+    const ZEROS: u64 = u64::from_ne_bytes([b'0'; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0xF0; 8]);
+    // Six more than 9 leaves the column of the digits.
+    const SIX: u64 = u64::from_ne_bytes([6; 8]);
+    let differs = |word: u64| ((word ^ ZEROS) | (word.wrapping_add(SIX) ^ ZEROS)) & HIGH;
+    let mut bad = differs(u64::from_ne_bytes(*bytes.last_chunk().expect("there are eight")));
+    for word in bytes.as_chunks().0 {
+        bad |= differs(u64::from_ne_bytes(*word));
+    }
+    bad == 0
 }
 
 /// Whether a document whose first members have this key may be an envelope.
@@ -280,16 +336,21 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::simd::Isa;
+
+    fn copier() -> QuotedCopier {
+        QuotedCopier::new(Isa::detect())
+    }
 
     fn read(input: &[u8]) -> (EnvelopeEnd, String) {
         let mut lines = LineBuffer::default();
-        let end = read_envelope(input, 1 << 20, &mut lines);
+        let end = read_envelope(input, 1 << 20, copier(), &mut lines);
         (end, String::from_utf8(lines.into_bytes()).unwrap())
     }
 
     fn check(input: &str, lines: &str, is_control: bool) {
         let (end, got) = read(input.as_bytes());
-        let whole = Envelope { length: input.len(), is_control, bad_events: 0 };
+        let whole = Envelope { length: input.len(), is_control, bad_events: 0, line_ends: 0 };
         assert_eq!((end, got.as_str()), (EnvelopeEnd::Whole(whole), lines), "{input}");
     }
 
@@ -307,6 +368,17 @@ mod tests {
         );
         check(r#"{"messageType":"DATA_MESSAGE","logEvents":[]}"#, "", false);
         check(r#"{"owner":"1","logEvents":[{"message":"a"}]}"#, "a\n", false);
+    }
+
+    #[test]
+    fn only_ten_characters_are_digits() {
+        for at in 0..13 {
+            for byte in 0..=u8::MAX {
+                let mut digits = *b"1767225620000";
+                digits[at] = byte;
+                assert_eq!(are_digits(&digits), byte.is_ascii_digit(), "{byte} at {at}");
+            }
+        }
     }
 
     #[test]
@@ -349,7 +421,8 @@ mod tests {
     fn events_without_a_message_are_counted() {
         let input = br#"{"logEvents":[{"id":"1"},{"message":7},{}]}"#;
         let (end, lines) = read(input);
-        let whole = Envelope { length: input.len(), is_control: false, bad_events: 3 };
+        let whole =
+            Envelope { length: input.len(), is_control: false, bad_events: 3, line_ends: 0 };
         assert_eq!((end, lines.as_str()), (EnvelopeEnd::Whole(whole), ""));
     }
 
@@ -358,6 +431,16 @@ mod tests {
         prop_oneof![
             "2 [0-9]{12} eni-[0-9a-f]{8} - - - - - - - 1 2 - NODATA",
             r#"[a-z"\\/ \t\u{e9}\u{1F600}{}\[\]:,]{1,20}"#,
+        ]
+    }
+
+    /// The inside of a string, good or bad.
+    fn raw_message() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "2 [0-9]{12} eni-[0-9a-f]{8,90} - - - - - - - 1 2 - NODATA",
+            "version account-id [a-z ]{0,9}",
+            r#"[a-z\\n"/ ]{0,12}"#,
+            r"\PC{0,70}",
         ]
     }
 
@@ -422,9 +505,56 @@ mod tests {
                 }
             }
             let (end, lines) = read(input.as_bytes());
-            let whole = Envelope { length: input.len(), is_control, bad_events: 0 };
+            let line_ends = memchr::memchr_iter(b'\n', input.as_bytes()).count() as u64;
+            let whole = Envelope { length: input.len(), is_control, bad_events: 0, line_ends };
             prop_assert_eq!(end, EnvelopeEnd::Whole(whole));
             prop_assert_eq!(lines, expected);
+        }
+
+        /// An event exactly of AWS's form gives what the same event with a blank in it gives, which is read
+        /// member by member; so do events that nearly are.
+        #[test]
+        fn the_form_of_aws_is_read_as_any_other(
+            events in prop::collection::vec(
+                ("[0-9]{56}|[0-9]{55}[a-f\\\\\"]|[0-9]{57}", "[0-9]{13}|[0-9]{12}|1e5", raw_message(), 0..9_u8),
+                1..6,
+            ),
+            limit in prop_oneof![Just(40_usize), Just(1 << 20)],
+            noise in any::<Option<(prop::sample::Index, u8)>>(),
+        ) {
+            let event = |(id, timestamp, message, end): &(String, String, String, u8)| {
+                let end = match end {
+                    0 => ",\"x\":1}",
+                    1 => " }",
+                    _ => "}",
+                };
+                format!("{{\"id\":\"{id}\",\"timestamp\":{timestamp},\"message\":\"{message}\"{end}")
+            };
+            let events: Vec<String> = events.iter().map(event).collect();
+            let mut exact = events.join(",").into_bytes();
+            if let Some((at, byte)) = noise {
+                let at = at.index(exact.len());
+                exact[at] = byte;
+            }
+            let mut blank = Vec::new();
+            for (index, byte) in exact.iter().enumerate() {
+                blank.push(*byte);
+                if exact[index..].starts_with(b"{\"id\":\"") {
+                    blank.push(b' ');
+                }
+            }
+            let wrap = |events: &[u8]| [b"{\"logEvents\":[", events, b"]}"].concat();
+            let result = |input: &[u8]| {
+                let mut lines = LineBuffer::default();
+                let end = read_envelope(input, limit, copier(), &mut lines);
+                let end = match end {
+                    EnvelopeEnd::Whole(envelope) => Some((envelope.is_control, envelope.bad_events)),
+                    EnvelopeEnd::Other => None,
+                    EnvelopeEnd::Broken => Some((true, u64::MAX)),
+                };
+                (end, lines.count(), lines.take_header_like(), lines.into_bytes())
+            };
+            prop_assert_eq!(result(&wrap(&exact)), result(&wrap(&blank)));
         }
 
         #[test]
@@ -434,7 +564,7 @@ mod tests {
             prop_assert!(!matches!(read(&input[..cut]).0, EnvelopeEnd::Whole(_)));
             input[cut] = noise;
             let mut lines = LineBuffer::default();
-            read_envelope(&input, 1 << 20, &mut lines);
+            read_envelope(&input, 1 << 20, copier(), &mut lines);
         }
     }
 

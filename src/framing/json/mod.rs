@@ -11,4 +11,4 @@ pub(super) use envelope::{EnvelopeEnd, read_envelope};
 pub(super) use node::Node;
 pub(super) use row::{LayoutMemo, row_of};
 pub(super) use split::{Piece, Splitter, is_separator};
-pub(super) use text::direct_message;
+pub(super) use text::DIRECT_START;

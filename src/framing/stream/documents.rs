@@ -6,6 +6,7 @@ use crate::framing::json::{Piece, Splitter, is_separator};
 
 use super::BLOCK_BYTES;
 use super::feed::{Feed, Filled, Pace, fault_of};
+use crate::record::{TextPool, TextSlice};
 
 const GROWTH_BYTES: usize = 64 * 1024;
 
@@ -13,6 +14,7 @@ const GROWTH_BYTES: usize = 64 * 1024;
 pub(super) struct DocumentCutter {
     feed: Feed,
     document_bytes_max: usize,
+    pool: TextPool,
     block: Vec<u8>,
     splitter: Splitter,
     scanned: usize,
@@ -22,10 +24,11 @@ pub(super) struct DocumentCutter {
 }
 
 impl DocumentCutter {
-    pub(super) fn new(feed: Feed, document_bytes_max: usize) -> Self {
+    pub(super) fn new(feed: Feed, document_bytes_max: usize, pool: TextPool) -> Self {
         Self {
             feed,
             document_bytes_max,
+            pool,
             block: Vec::new(),
             splitter: Splitter::new(),
             scanned: 0,
@@ -70,12 +73,15 @@ impl DocumentCutter {
         }
     }
 
-    fn cut(&mut self) -> Vec<u8> {
-        let begun = self.block[self.pieces_end..].to_vec();
-        self.scanned = begun.len();
+    fn cut(&mut self) -> TextSlice {
+        let begun = &self.block[self.pieces_end..];
+        let mut next = self.pool.take(begun.len().max(BLOCK_BYTES) + GROWTH_BYTES);
+        next.clear();
+        next.extend_from_slice(begun);
+        self.scanned = next.len();
         self.block.truncate(self.pieces_end);
         self.pieces_end = 0;
-        std::mem::replace(&mut self.block, begun)
+        self.pool.text(std::mem::replace(&mut self.block, next)).into()
     }
 
     fn finish(&mut self, end: Filled) -> Result<Option<Payload>, InputFault> {
@@ -86,7 +92,7 @@ impl DocumentCutter {
         match end {
             Filled::Failed(error) if open_piece == Some(Piece::Broken) => {
                 self.end = Some(Filled::Failed(error));
-                Ok(Some(Payload::DocumentStart(rest)))
+                Ok(Some(Payload::DocumentStart(self.pool.text(rest).into())))
             }
             Filled::Failed(error) => {
                 let between = rest.iter().take_while(|byte| is_separator(**byte)).count();
@@ -96,7 +102,7 @@ impl DocumentCutter {
             Filled::End | Filled::More if rest.is_empty() => Ok(None),
             Filled::End | Filled::More => {
                 self.end = Some(Filled::End);
-                Ok(Some(Payload::Documents(rest)))
+                Ok(Some(Payload::Documents(self.pool.text(rest).into())))
             }
         }
     }

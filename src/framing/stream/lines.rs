@@ -8,6 +8,7 @@ use crate::framing::framed::EXCERPT_BYTES;
 
 use super::BLOCK_BYTES;
 use super::feed::{Feed, Filled, Pace, fault_of};
+use crate::record::TextPool;
 
 /// How a block grows when a line does not fit in it.
 const GROWTH_BYTES: usize = 64 * 1024;
@@ -23,6 +24,7 @@ const SPARE_BYTES: usize = 64;
 pub(super) struct LineCutter {
     feed: Feed,
     line_bytes_max: usize,
+    pool: TextPool,
     block: Vec<u8>,
     /// Up to where LFs were looked for.
     scanned: usize,
@@ -34,11 +36,19 @@ pub(super) struct LineCutter {
 }
 
 impl LineCutter {
-    pub(super) fn new(feed: Feed, line_bytes_max: usize) -> Self {
+    pub(super) fn new(feed: Feed, line_bytes_max: usize, pool: TextPool) -> Self {
         // Within a block no line but the first can be longer than a block, so only that is measured.
         let line_bytes_max = line_bytes_max.max(BLOCK_BYTES);
-        let block = Vec::with_capacity(BLOCK_BYTES + SPARE_BYTES);
-        Self { feed, line_bytes_max, block, scanned: 0, lines_end: 0, long_line: None, end: None }
+        Self {
+            feed,
+            line_bytes_max,
+            block: empty_block(&pool, 0),
+            pool,
+            scanned: 0,
+            lines_end: 0,
+            long_line: None,
+            end: None,
+        }
     }
 
     pub(super) fn next_payload(&mut self) -> Result<Option<Payload>, InputFault> {
@@ -47,7 +57,8 @@ impl LineCutter {
                 return Ok(Some(payload));
             }
             if self.lines_end > 0 && self.block_is_due() {
-                return Ok(Some(Payload::Lines(self.cut())));
+                let lines = self.cut();
+                return Ok(Some(Payload::Lines(self.pool.text(lines).into())));
             }
             if let Some(end) = self.end.take() {
                 return self.finish(end);
@@ -106,7 +117,7 @@ impl LineCutter {
     /// Takes the whole lines; what follows them begins the next block.
     fn cut(&mut self) -> Vec<u8> {
         let begun = &self.block[self.lines_end..];
-        let mut next = Vec::with_capacity(begun.len().max(BLOCK_BYTES) + SPARE_BYTES);
+        let mut next = empty_block(&self.pool, begun.len());
         next.extend_from_slice(begun);
         self.scanned = next.len();
         self.block.truncate(self.lines_end);
@@ -133,8 +144,15 @@ impl LineCutter {
                 }
                 self.scanned = 0;
                 self.block.push(b'\n');
-                Ok(Some(Payload::Lines(std::mem::take(&mut self.block))))
+                let lines = std::mem::take(&mut self.block);
+                Ok(Some(Payload::Lines(self.pool.text(lines).into())))
             }
         }
     }
+}
+
+fn empty_block(pool: &TextPool, begun_bytes: usize) -> Vec<u8> {
+    let mut block = pool.take(begun_bytes.max(BLOCK_BYTES) + SPARE_BYTES);
+    block.clear();
+    block
 }

@@ -1,27 +1,34 @@
 //! Reads one file or standard input as payloads: finds out what it is, decompresses it, and cuts it
 //! into blocks of whole lines or whole documents.
 //!
-//! Runs on a source thread. A block is read once, into the buffer that it travels in; only the piece
-//! of a line at its end is copied to the next. Parquet objects are not read here beyond their
-//! footer: each row group becomes a payload of its own.
+//! Runs on a source thread. Plain files are not read here beyond the borders of their ranges, Parquet objects
+//! not beyond their footer, and compressed files that fit in memory not at all: the workers do it. What comes as
+//! a stream is read once, into the buffer that it travels in; only the piece of a line at its end is copied to
+//! the next.
 
 mod documents;
 mod feed;
 mod lines;
+mod ranges;
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::chunk::{ChunkData, Payload, SourceRecord};
 use super::fault::InputFault;
+use super::file_range::RangeForm;
 use super::gzip::GzipStream;
 use super::limits::Limits;
-use super::sniff::{Form, form_of};
+use super::packed::PackedFile;
+use super::sniff::{Form, form_of, without_mark};
 use super::zstandard::ZstdStream;
+use crate::record::{TextPool, TextSlice};
 use documents::DocumentCutter;
 use feed::{Feed, Pace, Prefixed, RawCount, fault_of};
 use lines::LineCutter;
+use ranges::{NextRange, RANGE_BYTES, RangeCutter};
 
 /// About how many bytes of text a payload has: enough to make a queue's hop cheap, few enough to stay in
 /// a core's cache.
@@ -33,6 +40,7 @@ const COMPRESSIONS_MAX: u32 = 2;
 /// Reads an input from its start to its end.
 pub struct InputReader {
     limits: Limits,
+    pool: TextPool,
     raw_count: RawCount,
     reported_bytes: u64,
     state: State,
@@ -40,7 +48,9 @@ pub struct InputReader {
 
 enum State {
     File(File),
-    Stream(Box<dyn Read + Send>),
+    Stream(Box<dyn Read + Send>, Pace),
+    Ranges(RangeCutter),
+    Packed(Option<PackedFile>),
     Lines(LineCutter),
     Documents(DocumentCutter),
     Records(Vec<SourceRecord>),
@@ -60,12 +70,19 @@ impl InputReader {
     /// lines is handed on at once, so payloads may be small.
     #[must_use]
     pub fn of_stream(stream: Box<dyn Read + Send>, limits: &Limits) -> Self {
-        Self::new(State::Stream(stream), limits)
+        Self::new(State::Stream(stream, Pace::AsItArrives), limits)
+    }
+
+    /// Reads a file's bytes that are in memory already.
+    pub(super) fn of_bytes(bytes: impl AsRef<[u8]> + Send + 'static, limits: &Limits) -> Self {
+        let stream = Box::new(std::io::Cursor::new(bytes));
+        Self::new(State::Stream(stream, Pace::InBlocks), limits)
     }
 
     fn new(state: State, limits: &Limits) -> Self {
         let limits = limits.clone();
-        Self { limits, raw_count: RawCount::default(), reported_bytes: 0, state }
+        let (pool, raw_count) = (TextPool::default(), RawCount::default());
+        Self { limits, pool, raw_count, reported_bytes: 0, state }
     }
 
     /// The next piece, `None` at the end. The `bytes_read` of all pieces add up to what was read.
@@ -89,7 +106,7 @@ impl InputReader {
         }
         // A trailer, or all of an input without a line, still counts as read.
         self.state = State::Ended(end);
-        Ok(Some(ChunkData { payload: Payload::Lines(Vec::new()), bytes_read }))
+        Ok(Some(ChunkData { payload: Payload::Lines(TextSlice::default()), bytes_read }))
     }
 
     fn unreported_bytes(&mut self) -> u64 {
@@ -102,10 +119,22 @@ impl InputReader {
     fn next_payload(&mut self) -> Result<Option<(Payload, u64)>, InputFault> {
         loop {
             let payload = match &mut self.state {
-                State::File(_) | State::Stream(_) => {
+                State::File(_) | State::Stream(..) => {
                     self.open()?;
                     continue;
                 }
+                State::Ranges(cutter) => match cutter.next_range()? {
+                    NextRange::Payload(payload, bytes_read) => {
+                        return Ok(Some((payload, bytes_read)));
+                    }
+                    NextRange::End => None,
+                    NextRange::Unplannable(at) => {
+                        let rest = OffsetReader { file: Arc::clone(cutter.file()), at };
+                        self.state = self.documents(Box::new(rest))?;
+                        continue;
+                    }
+                },
+                State::Packed(file) => file.take().map(Payload::Packed),
                 State::Lines(cutter) => cutter.next_payload()?,
                 State::Documents(cutter) => cutter.next_payload()?,
                 State::Records(records) if records.is_empty() => None,
@@ -131,22 +160,41 @@ impl InputReader {
         let ended = State::Ended(Ok(()));
         self.state = match std::mem::replace(&mut self.state, ended) {
             State::File(file) => self.open_file(file)?,
-            State::Stream(stream) => self.open_stream(stream, Pace::AsItArrives)?,
+            State::Stream(stream, pace) => self.open_stream(stream, pace)?,
             other => other,
         };
         Ok(())
     }
 
-    fn open_file(&self, file: File) -> Result<State, InputFault> {
-        let mut file = file;
+    fn open_file(&self, mut file: File) -> Result<State, InputFault> {
         let start = feed::read_start(&mut file);
-        if form_of(&start) == Form::Parquet {
+        let mark_bytes = (start.len() - without_mark(&start).len()) as u64;
+        match form_of(&start) {
             #[cfg(feature = "parquet")]
-            return super::parquet::RowGroups::of_file(file).map(State::Parquet);
+            Form::Parquet => super::parquet::RowGroups::of_file(file).map(State::Parquet),
             #[cfg(not(feature = "parquet"))]
-            return Err(InputFault::ParquetLeftOut);
+            Form::Parquet => Err(InputFault::ParquetLeftOut),
+            Form::Text => Ok(self.ranges(file, RangeForm::Lines, mark_bytes)),
+            Form::Json => Ok(self.ranges(file, RangeForm::Documents, mark_bytes)),
+            Form::Gzip => match PackedFile::of_gzip(file, &self.limits) {
+                Ok(packed) => Ok(State::Packed(Some(packed))),
+                Err(file) => {
+                    self.open_stream(Box::new(OffsetReader { file, at: 0 }), Pace::InBlocks)
+                }
+            },
+            _ => self.open_stream(Box::new(Prefixed::new(start, file)), Pace::InBlocks),
         }
-        self.open_stream(Box::new(Prefixed::new(start, file)), Pace::InBlocks)
+    }
+
+    fn ranges(&self, file: File, form: RangeForm, mark_bytes: u64) -> State {
+        let file = Arc::new(file);
+        State::Ranges(RangeCutter::new(file, form, mark_bytes, RANGE_BYTES, &self.limits))
+    }
+
+    /// The rest of a plain file of documents.
+    fn documents(&self, rest: Box<dyn Read + Send>) -> Result<State, InputFault> {
+        let rest = Box::new(self.raw_count.counting(rest));
+        self.open_plain(Form::Json, rest, Pace::InBlocks)
     }
 
     fn open_stream(&self, stream: Box<dyn Read + Send>, pace: Pace) -> Result<State, InputFault> {
@@ -176,11 +224,13 @@ impl InputReader {
         match form {
             Form::Text => {
                 let feed = Feed::without_mark(read, pace);
-                Ok(State::Lines(LineCutter::new(feed, self.limits.line_bytes_max)))
+                let pool = self.pool.clone();
+                Ok(State::Lines(LineCutter::new(feed, self.limits.line_bytes_max, pool)))
             }
             Form::Json => {
                 let feed = Feed::without_mark(read, pace);
-                Ok(State::Documents(DocumentCutter::new(feed, self.limits.document_bytes_max)))
+                let bytes_max = self.limits.document_bytes_max;
+                Ok(State::Documents(DocumentCutter::new(feed, bytes_max, self.pool.clone())))
             }
             Form::KplAggregate => {
                 let limit_bytes = self.limits.document_bytes_max;
@@ -209,6 +259,20 @@ impl InputReader {
             Form::Foreign(name) => Err(InputFault::Unsupported(name)),
             Form::Gzip | Form::Zstd => unreachable!("the caller undoes compression"),
         }
+    }
+}
+
+/// Reads a file from some place on, whatever others read of it.
+struct OffsetReader {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for OffsetReader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read_bytes = self.file.read_at(out, self.at)?;
+        self.at += read_bytes as u64;
+        Ok(read_bytes)
     }
 }
 

@@ -2,12 +2,17 @@
 //! what is damaged.
 
 use std::io::{self, Cursor, Write};
+use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::framing::deframe::cut_lines;
+use crate::framing::inflate::Inflater;
 use crate::framing::json::is_separator;
-use crate::framing::{Framed, deframe};
+use crate::framing::packed::Unpacked;
+use crate::framing::{Deframer, Framed, deframe};
+use crate::simd::Isa;
 
 /// Hands out at most `step` bytes per read.
 struct Dribble {
@@ -44,6 +49,68 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    fn take(&mut self, payload: Payload) {
+        match payload {
+            Payload::Lines(lines) => {
+                assert!(lines.is_empty() || lines.ends_with(b"\n"));
+                self.lines.extend_from_slice(&lines);
+            }
+            Payload::LongLine(line) => self.long_lines.push(line.length_bytes),
+            Payload::Documents(bytes) | Payload::DocumentStart(bytes) => {
+                self.document_bytes.extend_from_slice(&bytes);
+            }
+            Payload::FileRange(range) => {
+                let mut deframer = Deframer::new(Isa::detect(), &limits());
+                let documents = range.form == RangeForm::Documents;
+                if documents {
+                    let piece = range.load(0, &TextPool::default());
+                    assert!(piece.is_last);
+                    self.document_bytes.extend_from_slice(&piece.bytes);
+                }
+                let end = deframer.deframe(Payload::FileRange(range), &mut |part| {
+                    self.bytes_read += part.bytes_read;
+                    self.fault = part.input_fault.map(|fault| fault.to_string());
+                    if !documents {
+                        self.lines.extend_from_slice(&part.lines);
+                        self.long_lines.extend(part.faults.iter().map(|_| part.bytes_decoded));
+                    }
+                    ControlFlow::Continue(())
+                });
+                assert!(end.is_continue());
+            }
+            Payload::Packed(file) => self.take_packed(&file),
+            Payload::Records(records) => panic!("{records:?}"),
+            #[cfg(feature = "parquet")]
+            Payload::RowGroup(group) => panic!("{group:?}"),
+        }
+    }
+
+    fn take_packed(&mut self, file: &PackedFile) {
+        let (mut inflater, pool) = (Inflater::default(), TextPool::default());
+        let (unpacked, bytes_read) = file.open(&mut inflater, &pool, &limits()).unwrap();
+        match unpacked {
+            Unpacked::Lines(lines) => {
+                self.bytes_read += bytes_read;
+                let end = cut_lines(&lines, &limits(), &mut |part| {
+                    self.lines.extend_from_slice(&part.lines);
+                    self.long_lines.extend(part.faults.iter().map(|_| part.bytes_decoded));
+                    ControlFlow::Continue(())
+                });
+                assert!(end.is_continue());
+            }
+            Unpacked::Documents(bytes) => {
+                self.bytes_read += bytes_read;
+                self.document_bytes.extend_from_slice(&bytes);
+            }
+            Unpacked::Stream(packed) => {
+                let inner = read_all(InputReader::of_bytes(packed, &limits()));
+                *self = Self { payloads: self.payloads, ..inner };
+            }
+        }
+    }
+}
+
 fn read_all(mut reader: InputReader) -> Outcome {
     let mut outcome = Outcome::default();
     loop {
@@ -57,19 +124,7 @@ fn read_all(mut reader: InputReader) -> Outcome {
                 assert!(outcome.fault.is_none(), "the fault comes last");
                 outcome.bytes_read += piece.bytes_read;
                 outcome.payloads += 1;
-                match piece.payload {
-                    Payload::Lines(lines) => {
-                        assert!(lines.is_empty() || lines.ends_with(b"\n"));
-                        outcome.lines.extend_from_slice(&lines);
-                    }
-                    Payload::LongLine(line) => outcome.long_lines.push(line.length_bytes),
-                    Payload::Documents(bytes) | Payload::DocumentStart(bytes) => {
-                        outcome.document_bytes.extend_from_slice(&bytes);
-                    }
-                    Payload::Records(records) => panic!("{records:?}"),
-                    #[cfg(feature = "parquet")]
-                    Payload::RowGroup(group) => panic!("{group:?}"),
-                }
+                outcome.take(piece.payload);
             }
         }
     }
@@ -126,7 +181,7 @@ fn a_file_is_cut_into_blocks_of_whole_lines() {
     let text: Vec<u8> = (0..200_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
     let outcome = of_file(&text);
     assert_eq!(outcome.lines, text);
-    assert_eq!(outcome.payloads, text.len().div_ceil(BLOCK_BYTES - 20));
+    assert_eq!(outcome.payloads, text.len().div_ceil(RANGE_BYTES - 20));
     assert_eq!(of_bytes(&gzip(&text), 999).lines, text);
 }
 
@@ -198,22 +253,22 @@ fn a_document_lost_with_its_file_gives_its_messages_and_one_fault() {
     let packed = gzip(envelope.as_bytes());
     let stream = Cursor::new(packed[..packed.len() / 2].to_vec());
     let mut reader = InputReader::of_stream(Box::new(stream), &limits());
-    let mut framed = Framed::default();
+    let (mut lines, mut faults) = (Vec::new(), Vec::new());
     let fault = loop {
         match reader.next_piece() {
             Ok(Some(piece)) => {
                 let more = deframe(piece.payload, &limits());
-                framed.lines.extend_from_slice(&more.lines);
-                framed.faults.extend(more.faults);
+                lines.extend_from_slice(&more.lines);
+                faults.extend(more.faults);
             }
             Ok(None) => panic!("the damage must be told"),
             Err(fault) => break fault,
         }
     };
     assert!(matches!(fault, InputFault::Damaged { format: "gzip", .. }));
-    assert!(framed.lines.starts_with(b"2 0 -\n2 1 -\n"));
-    assert!(framed.lines.len() > 10_000);
-    assert_eq!(framed.faults, []);
+    assert!(lines.starts_with(b"2 0 -\n2 1 -\n"));
+    assert!(lines.len() > 10_000);
+    assert_eq!(faults, []);
 }
 
 /// Lines, documents, damage: anything an input may hold.
@@ -241,8 +296,101 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// All that the ranges of a file give when they are unwrapped one by one.
+fn of_ranges(data: &[u8], form: RangeForm, range_bytes: usize) -> Framed {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(data).unwrap();
+    let limits = limits();
+    let mut cutter = RangeCutter::new(Arc::new(file), form, 0, range_bytes, &limits);
+    let mut whole = Framed::default();
+    let mut deframer = Deframer::new(Isa::detect(), &limits);
+    loop {
+        match cutter.next_range().unwrap() {
+            NextRange::End => return whole,
+            NextRange::Payload(payload, bytes_read) => {
+                whole.bytes_read += bytes_read;
+                let end = deframer.deframe(payload, &mut |part| {
+                    whole.append(part);
+                    ControlFlow::Continue(())
+                });
+                assert!(end.is_continue());
+            }
+            NextRange::Unplannable(at) => {
+                assert_eq!(form, RangeForm::Documents);
+                let rest = data[usize::try_from(at).unwrap()..].to_vec();
+                whole.bytes_read += rest.len() as u64;
+                whole.append(deframe(Payload::Documents(rest.into()), &limits));
+                return whole;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_gzip_file_gives_what_a_stream_of_it_gives() {
+    let text = b"2 123456789012 eni-1 - - - - - - - 1 2 - NODATA\n".repeat(3);
+    let members = [&gzip(&text)[..], &[0; 3], &gzip(b"last line\nand more")].concat();
+    assert_eq!(of_file(&members), Outcome { payloads: 1, ..of_bytes(&members, 9) });
+    for at in 0..members.len() {
+        for change in [0x01, 0x80, 0xFF] {
+            let mut damaged = members.clone();
+            damaged[at] ^= change;
+            let (mut got, mut expected) = (of_file(&damaged), of_bytes(&damaged, 1 << 20));
+            got.ignore_sizes();
+            expected.ignore_sizes();
+            assert_eq!(got, expected, "byte {at} xor {change}");
+        }
+        let cut = &members[..at];
+        let (mut got, mut expected) = (of_file(cut), of_bytes(cut, 1 << 20));
+        got.ignore_sizes();
+        expected.ignore_sizes();
+        assert_eq!(got, expected, "cut at {at}");
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_gives_what_is_left() {
+    let text: Vec<u8> = (0..300_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&text).unwrap();
+    let handle = file.try_clone().unwrap();
+    let mut reader = InputReader::of_file(file, &limits());
+    let first = reader.next_piece().unwrap().unwrap();
+    let second = reader.next_piece().unwrap().unwrap();
+    handle.set_len(RANGE_BYTES as u64 + 100).unwrap();
+    let lines = [first, second].map(|piece| deframe(piece.payload, &limits()).lines).to_vec();
+    let lines: Vec<u8> = lines.iter().flat_map(|lines| lines.to_vec()).collect();
+    let left = &text[..RANGE_BYTES + 100];
+    assert!(lines[..left.len()] == *left && lines[left.len()..].iter().all(|byte| *byte == b'\n'));
+    assert!(reader.next_piece().unwrap().is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a file holds and wherever its ranges end, they give what reading it as a stream gives.
+    #[test]
+    fn ranges_give_what_a_stream_gives(data in input(), range_bytes in 1_usize..400, large: bool) {
+        let range_bytes = if large { range_bytes * 1024 } else { range_bytes };
+        let stream = || Box::new(Cursor::new(data.clone()));
+        let feed = |pace| Feed::without_mark(stream(), pace);
+        let mut cutter = LineCutter::new(feed(Pace::InBlocks), BLOCK_BYTES, TextPool::default());
+        let mut expected = Framed::default();
+        while let Some(payload) = cutter.next_payload().unwrap() {
+            expected.append(deframe(payload, &limits()));
+        }
+        let mark = data.len() - without_mark(&data).len();
+        let got = of_ranges(&data[mark..], RangeForm::Lines, range_bytes);
+        prop_assert_eq!(&got.lines, &expected.lines);
+        prop_assert_eq!(&got.faults, &expected.faults);
+        prop_assert_eq!(got.bytes_read, (data.len() - mark) as u64);
+        let expected = deframe(Payload::Documents(data.clone().into()), &limits());
+        let got = of_ranges(&data, RangeForm::Documents, range_bytes);
+        prop_assert_eq!(&got.lines, &expected.lines);
+        prop_assert_eq!(&got.faults, &expected.faults);
+        prop_assert_eq!(got.input_lines, expected.input_lines);
+        prop_assert_eq!(got.bytes_read, data.len() as u64);
+    }
 
     /// How reads split the input changes nothing but the sizes of payloads.
     #[test]
@@ -263,7 +411,7 @@ proptest! {
     ) {
         let data = parts.concat();
         let limits = limits();
-        let whole = deframe(Payload::Documents(data.clone().into_bytes()), &limits);
+        let whole = deframe(Payload::Documents(data.clone().into_bytes().into()), &limits);
         let stream = Dribble { data: Cursor::new(format!("{{}}{data}").into_bytes()), step };
         let mut reader = InputReader::of_stream(Box::new(stream), &limits);
         let (mut lines, mut control, mut faults) = (Vec::new(), 0, Vec::new());
@@ -273,7 +421,7 @@ proptest! {
             control += framed.control;
             faults.extend(framed.faults.into_iter().map(|fault| fault.kind));
         }
-        prop_assert_eq!(String::from_utf8(lines), String::from_utf8(whole.lines));
+        prop_assert_eq!(String::from_utf8(lines), String::from_utf8(whole.lines.to_vec()));
         prop_assert_eq!(control, whole.control);
         // The first document only makes sure that the input is read as JSON.
         let expected: Vec<_> =

@@ -72,7 +72,7 @@ fn one_by_one(text: &[u8], layout: &Arc<Layout>) -> Shown {
     let mut parser = Parser::new(Isa::Scalar, all_columns(&layout));
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let first_line = all.line_count;
-        let block = parser.parse(&Arc::new(line.to_vec()), 0..line.len(), &layout);
+        let block = parser.parse(&Arc::new(line.to_vec().into()), 0..line.len(), &layout);
         all.header_count += block.header_count;
         all.line_count += block.line_count;
         for sample in block.faults.samples() {
@@ -92,17 +92,17 @@ fn check(text: &[u8], layout: &Arc<Layout>) {
     let expected = one_by_one(text, layout);
     for isa in Isa::available() {
         let mut parser = Parser::new(isa, all_columns(layout));
-        let got = parser.parse(&Arc::new(text.to_vec()), 0..text.len(), layout);
+        let got = parser.parse(&Arc::new(text.to_vec().into()), 0..text.len(), layout);
         assert_eq!(show(&got), expected, "{} on {}", isa.name(), text.escape_ascii());
         // Once more with columns that have served, in the middle of a longer text.
         got.batches.into_iter().for_each(|batch| parser.recycle(batch));
         let padded = [b"before 1.2.3.4 -\n", text, b"behind 1.2.3.4 -\n"].concat();
         let lines = 17..17 + text.len();
-        let again = parser.parse(&Arc::new(padded), lines, layout);
+        let again = parser.parse(&Arc::new(padded.into()), lines, layout);
         assert_eq!(show(&again), expected, "{}", isa.name());
         // A job that wants nothing judges lines in the same way.
         let bare = Parser::new(isa, ColumnSet::new()).parse(
-            &Arc::new(text.to_vec()),
+            &Arc::new(text.to_vec().into()),
             0..text.len(),
             layout,
         );
@@ -204,7 +204,7 @@ fn more_records_than_a_batch_holds() {
     let layout = Layout::default_v2();
     let line = format!("{}\n", GOOD[0]);
     let count = 2 * BATCH_ROWS_MAX + 3;
-    let text = Arc::new(line.repeat(count).into_bytes());
+    let text = Arc::new(line.repeat(count).into_bytes().into());
     let block =
         Parser::new(Isa::detect(), all_columns(&layout)).parse(&text, 0..text.len(), &layout);
     let rows: Vec<usize> = block.batches.iter().map(FlowBatch::rows).collect();

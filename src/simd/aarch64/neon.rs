@@ -10,6 +10,7 @@ use std::arch::aarch64::{
 use std::arch::is_aarch64_feature_detected;
 
 use crate::simd::block::{BLOCK_BYTES, Block};
+use crate::simd::quoted;
 use crate::simd::separators;
 
 const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
@@ -24,6 +25,13 @@ pub(in crate::simd) fn is_available() -> bool {
 pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Registers` needs.
     unsafe { separators::separators::<Registers>(text, base, out) }
+}
+
+/// See [`crate::simd::QuotedCopier::copy`].
+#[target_feature(enable = "neon")]
+pub(in crate::simd) fn copy_quoted(from: &[u8], out: &mut Vec<u8>) -> usize {
+    // SAFETY: this function enables what `Registers` needs.
+    unsafe { quoted::copy::<Registers>(from, out) }
 }
 
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ use std::arch::x86_64::{
 
 use crate::simd::LINE_END;
 use crate::simd::block::{BLOCK_BYTES, Block, Slots};
+use crate::simd::quoted;
 use crate::simd::separators;
 
 /// Positions that one register holds.
@@ -46,6 +47,13 @@ pub(in crate::simd) fn is_available() -> bool {
 pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Register` needs.
     unsafe { separators::separators::<Register>(text, base, out) }
+}
+
+/// See [`crate::simd::QuotedCopier::copy`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,bmi1,bmi2,popcnt")]
+pub(in crate::simd) fn copy_quoted(from: &[u8], out: &mut Vec<u8>) -> usize {
+    // SAFETY: this function enables what `Register` needs.
+    unsafe { quoted::copy::<Register>(from, out) }
 }
 
 #[derive(Clone, Copy)]

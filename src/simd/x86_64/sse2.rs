@@ -5,6 +5,7 @@ use std::arch::x86_64::{
 };
 
 use crate::simd::block::{BLOCK_BYTES, Block};
+use crate::simd::quoted;
 use crate::simd::separators;
 
 /// Whether this machine has it.
@@ -17,6 +18,13 @@ pub(in crate::simd) fn is_available() -> bool {
 pub(in crate::simd) fn append_separators(text: &[u8], base: u32, out: &mut Vec<u32>) -> bool {
     // SAFETY: this function enables what `Registers` needs.
     unsafe { separators::separators::<Registers>(text, base, out) }
+}
+
+/// See [`crate::simd::QuotedCopier::copy`].
+#[target_feature(enable = "sse2")]
+pub(in crate::simd) fn copy_quoted(from: &[u8], out: &mut Vec<u8>) -> usize {
+    // SAFETY: this function enables what `Registers` needs.
+    unsafe { quoted::copy::<Registers>(from, out) }
 }
 
 #[derive(Clone, Copy)]

@@ -35,7 +35,7 @@ fn lines(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
                 if let Payload::Lines(text) = &piece.payload {
                     assert!(text.is_empty() || text.ends_with(b"\n"));
                 }
-                lines.extend(deframe(piece.payload, &limits).lines);
+                lines.extend_from_slice(&deframe(piece.payload, &limits).lines);
             }
             Ok(None) => return (lines, true),
             Err(_) => return (lines, false),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use flowgauge::record::{ColumnSet, FieldId, Layout, Parser};
+use flowgauge::record::{ColumnSet, FieldId, Layout, Parser, TextSlice};
 use flowgauge::simd::Isa;
 use libfuzzer_sys::fuzz_target;
 
@@ -29,10 +29,10 @@ fuzz_target!(|input: (u8, &[u8])| {
     let layout = Arc::new(Layout::from_text(format).expect("a known format"));
     let wanted: ColumnSet = FieldId::ALL.into_iter().collect();
     let line_count = text.iter().filter(|byte| **byte == b'\n').count() as u64;
-    let text = Arc::new(text);
+    let text = TextSlice::from(text);
     let mut expected = None;
     for isa in Isa::available() {
-        let block = Parser::new(isa, wanted.clone()).parse(&text, 0..text.len(), &layout);
+        let block = Parser::new(isa, wanted.clone()).parse(text.text(), text.range(), &layout);
         let rows: u64 = block.batches.iter().map(|batch| batch.rows() as u64).sum();
         assert_eq!(block.line_count, line_count);
         assert!(rows + block.faults.total() + block.header_count <= line_count);
