@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::aggregate::{RoutedBatch, Router, Totals, row_number};
+use crate::aggregate::{RoutedBatch, Router, RowLists, Totals, row_number};
 use crate::framing::{
     self, BLOCK_BYTES, Chunk, ChunkData, ChunkEvent, InputFault, InputId, InputInfo, LayoutScope,
     Limits, Payload, RecordFault,
@@ -237,7 +237,7 @@ impl ParseStage {
     }
 
     fn take_block(
-        &self,
+        &mut self,
         block: ParsedBlock,
         first_line: u64,
         numbering: &Numbering,
@@ -266,7 +266,7 @@ impl ParseStage {
                     parsed.totals.add_batch(&batch, is_kept);
                 }
             }
-            parsed.batches.push(self.settings.router.route(batch, kept_rows));
+            parsed.batches.push(self.settings.router.route(batch, kept_rows, RowLists::default()));
         }
     }
 

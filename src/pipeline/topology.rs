@@ -24,7 +24,7 @@ use super::layout_guess::LayoutGuess;
 use super::parse_stage::{ParseSettings, ParseStage, ParsedChunk};
 use super::sequence::{InputReport, Sequencer};
 use super::state::StateShard;
-use crate::aggregate::{ContactTable, RoutedBatch, Router, TopAnswer, merge_answers};
+use crate::aggregate::{ContactTable, RoutedBatch, Router, TopAnswer, TopSet};
 use crate::clock::Clock;
 use crate::detect::DetectorSet;
 use crate::finding::Finding;
@@ -77,7 +77,7 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
     let shard_count = job.thread_count;
     let with_contacts = job.detectors.is_some();
     let tops: Arc<[_]> = job.tops.into();
-    let router = Router::new(Arc::clone(&tops), with_contacts, shard_count, job.seed);
+    let router = Router::new(&tops, with_contacts, shard_count, job.seed);
     let parse = ParseSettings { limits: job.limits, filter: job.filter.map(Arc::new), router };
     let isa = job.isa;
     let new_parser = move || Parser::new(isa, wanted.clone());
@@ -158,23 +158,18 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
     }
     // A failed sink is in the delivery's report.
     let _all_delivered = delivery.deliver(&findings);
-    let answers = vec![shard.answers()];
+    let tops_of_shards = shards.into_iter().map(StateShard::into_tops).collect();
+    let answers = answer(&merge_pool, tops_of_shards);
     finish(sequencer.finish(), &tops, answers, delivery.finish(), latencies)
 }
 
 fn finish(
     inputs: InputReport,
     tops: &[crate::aggregate::TopSpec],
-    shard_answers: Vec<Vec<TopAnswer>>,
+    answers: Vec<TopAnswer>,
     delivered: DeliveryReport,
     latencies: Latencies,
 ) -> Result<RunReport, RunError> {
-    let mut by_top: Vec<Vec<TopAnswer>> = tops.iter().map(|_| Vec::new()).collect();
-    for answers in shard_answers {
-        by_top.iter_mut().zip(answers).for_each(|(shards, answer)| shards.push(answer));
-    }
-    let answers =
-        tops.iter().zip(by_top).map(|(spec, shards)| merge_answers(spec, shards)).collect();
     if let Some(failure) = delivered.failure {
         return Err(RunError::Sink(failure));
     }
@@ -182,6 +177,11 @@ fn finish(
     let findings_by_kind = delivered.by_kind;
     let elapsed = Duration::ZERO;
     Ok(RunReport { inputs, tops, answers, findings_by_kind, latencies, elapsed })
+}
+
+/// The answers to the tops of all shards, which are freed on the way.
+fn answer(merge_pool: &ThreadPool, shards: Vec<TopSet>) -> Vec<TopAnswer> {
+    merge_pool.install(|| TopSet::answers(&shards))
 }
 
 /// A chunk with the layout that its lines are likely to have.
@@ -204,9 +204,9 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
 
         let deliverer =
             spawn(scope, "deliver", stop, move || deliver(delivery, &findings_in, stop));
-        let (merge_pool, judge_clock) = (stages.merge_pool, Arc::clone(&clock));
+        let (merge_pool, judge_clock) = (&stages.merge_pool, Arc::clone(&clock));
         let judger = spawn(scope, "judge", stop, move || {
-            judge_panes(judge, &panes_in, &findings_out, &merge_pool, &*judge_clock)
+            judge_panes(judge, &panes_in, &findings_out, merge_pool, &*judge_clock)
         });
         let mut shards_out = Vec::new();
         let mut shard_threads = Vec::new();
@@ -263,13 +263,14 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
             source_result = source_result.and(result);
         }
         let inputs = join(sequencer_thread);
-        let answers = shard_threads.into_iter().map(join).collect();
+        let tops_of_shards = shard_threads.into_iter().map(join).collect();
         let mut latencies = Latencies { judge: join(judger), ..Latencies::default() };
         for thread in parse_threads {
             latencies.parse.merge(&join(thread));
         }
         let delivered = join(deliverer);
         source_result?;
+        let answers = answer(merge_pool, tops_of_shards);
         finish(inputs, &tops, answers, delivered, latencies)
     })
 }
@@ -367,7 +368,7 @@ fn keep_state(
     mut shard: StateShard,
     rows_in: &Receiver<ToShard>,
     panes_out: &Sender<ShardPanes>,
-) -> Vec<TopAnswer> {
+) -> TopSet {
     for message in rows_in {
         match message {
             ToShard::Rows(routed) => shard.add(&routed),
@@ -382,7 +383,7 @@ fn keep_state(
     let (watermark, panes) = (UnixSeconds::MAX, shard.close_all());
     // A judge that is gone has panicked, which its join reports.
     let _judge_gone = panes_out.send(ShardPanes { shard_index, watermark, panes }).is_err();
-    shard.answers()
+    shard.into_tops()
 }
 
 fn judge_panes(

@@ -381,6 +381,12 @@ impl<'a, T: Copy> ColumnView<'a, T> {
         self.absent_count == 0
     }
 
+    /// A bit per row, set where the field was `-`; empty if it was in no row.
+    #[must_use]
+    pub fn absent_words(&self) -> &'a [u64] {
+        if self.absent_count == 0 { &[] } else { &self.absent[..self.values.len().div_ceil(64)] }
+    }
+
     /// All values; what stands in an absent row is meaningless.
     #[must_use]
     pub const fn raw(&self) -> &'a [T] {
