@@ -59,11 +59,11 @@ impl Narrow {
 
 /// What passed the width of slots, by number of the key.
 #[derive(Default)]
-struct Carries(HashMap<u32, Sums>);
+pub(super) struct Carries(HashMap<u32, Sums>);
 
 impl Carries {
     #[inline]
-    fn add(&mut self, counts: &mut Counts, packets: u64, bytes: u64) {
+    pub(super) fn add(&mut self, counts: &mut Counts, packets: u64, bytes: u64) {
         let (bytes, bytes_carry) = counts.bytes.overflowing_add(bytes);
         let (packets, packets_carry) = packets.overflowing_add(u64::from(counts.packets));
         let [packets_low, packets_high] = halves(packets);
@@ -84,7 +84,7 @@ impl Carries {
         carry.flows += u64::from(counts.flows == 0) << 32;
     }
 
-    fn add_sums(&mut self, counts: &mut Counts, added: &Sums) {
+    pub(super) fn add_sums(&mut self, counts: &mut Counts, added: &Sums) {
         let [bytes, bytes_above] = wide_halves(u128::from(counts.bytes) + added.bytes);
         let [packets, packets_above] = wide_halves(u128::from(counts.packets) + added.packets);
         let [packets, packets_high] = halves(packets);
@@ -98,7 +98,7 @@ impl Carries {
         }
     }
 
-    fn sums(&self, counts: &Counts) -> Sums {
+    pub(super) fn sums(&self, counts: &Counts) -> Sums {
         let mut sums = match self.0.is_empty() {
             true => Sums::default(),
             false => self.0.get(&counts.number).copied().unwrap_or_default(),
