@@ -8,6 +8,7 @@ mod initiator;
 mod key;
 mod place;
 mod route;
+mod row_bits;
 mod table;
 mod top;
 mod totals;
@@ -20,7 +21,6 @@ pub use contact_table::{CONTACTS_MAX_DEFAULT, ContactTable, PaneContacts, pair_h
 pub(crate) use initiator::{TCP_RST, TCP_SYN};
 pub use key::AnyColumn;
 pub use place::{Place, PlaceIds};
-pub(crate) use route::row_number;
 pub use route::{RoutedBatch, Router, RowLists, Rows};
 pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, WideKey};
 pub use top::{Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};

@@ -272,6 +272,6 @@ fn sort_by_owner(owners: &[u16], shard_count: usize, list: &mut ShardRows) {
 }
 
 /// A row's number in the lists of a [`RoutedBatch`].
-pub(crate) fn row_number(row: usize) -> u32 {
+pub(super) fn row_number(row: usize) -> u32 {
     u32::try_from(row).expect("a batch has far fewer than 2^32 rows")
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::aggregate::{RoutedBatch, Router, RowLists, Totals, row_number};
+use crate::aggregate::{RoutedBatch, Router, RowLists, Totals};
 use crate::framing::{
     self, BLOCK_BYTES, Chunk, ChunkData, ChunkEvent, InputFault, InputId, InputInfo, LayoutScope,
     Limits, Payload, RecordFault,
@@ -259,13 +259,7 @@ impl ParseStage {
         }
         for batch in block.batches {
             let kept_rows = self.kept_rows(&batch);
-            match &kept_rows {
-                None => parsed.totals.add_batch(&batch, |_| true),
-                Some(rows) => {
-                    let is_kept = |row: usize| rows.binary_search(&row_number(row)).is_ok();
-                    parsed.totals.add_batch(&batch, is_kept);
-                }
-            }
+            parsed.totals.add_batch(&batch, kept_rows.as_deref());
             parsed.batches.push(self.settings.router.route(batch, kept_rows, RowLists::default()));
         }
     }

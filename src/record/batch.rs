@@ -363,6 +363,12 @@ impl<'a, T: Copy> ColumnView<'a, T> {
         Self { values: &values[..rows], absent: &column.absent, absent_count: column.absent_count }
     }
 
+    /// A column of these values, none of them absent.
+    #[must_use]
+    pub const fn dense(values: &'a [T]) -> Self {
+        Self { values, absent: &[], absent_count: 0 }
+    }
+
     /// The value of a row, `None` if it was `-`.
     #[must_use]
     pub fn get(&self, row: usize) -> Option<T> {

@@ -79,7 +79,8 @@ mod tests {
                     low[(hash & 255) as usize] += 1;
                 }
                 // 256 expected in each, standard deviation 16.
-                let is_even = |counts: &[u32]| counts.iter().all(|count| (150..400).contains(count));
+                let is_even =
+                    |counts: &[u32]| counts.iter().all(|count| (150..400).contains(count));
                 assert!(is_even(&high) && is_even(&low), "pattern {number}, seed {seed}");
             }
         }

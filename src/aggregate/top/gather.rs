@@ -6,7 +6,8 @@
 //! depends on its key's value alone, so no key is in both tables.
 
 use crate::aggregate::key::{AnyColumn, pack_window};
-use crate::aggregate::route::Rows;
+use crate::aggregate::route::{Rows, row_number};
+use crate::aggregate::row_bits::{WORD_ROWS, places, where_not};
 use crate::aggregate::table::WideKey;
 use crate::aggregate::top::TopSpec;
 use crate::net::Addr;
@@ -97,15 +98,20 @@ impl Gather {
     }
 
     /// What was read off `batch`, for which [`Self::start`] and [`Self::read_keys`] were called.
-    pub(super) fn parts<'a>(&'a mut self, batch: &'a FlowBatch) -> (Keys<'a>, Counters<'a>, &'a mut Vec<u64>) {
+    pub(super) fn parts<'a>(
+        &'a mut self,
+        batch: &'a FlowBatch,
+    ) -> (Keys<'a>, Counters<'a>, &'a mut Vec<u64>) {
         let Self { rows, keys, wide_rows, wide_keys, bytes, packets, hashes, .. } = self;
         let keys = Keys { rows, narrow: keys, wide_rows, wide: wide_keys };
         let read = |field, filled: &'a [u64]| match batch.counters(field) {
             Some(column) if column.is_dense() => column.raw(),
             _ => filled,
         };
-        let counters =
-            Counters { bytes: read(FieldId::Bytes, bytes), packets: read(FieldId::Packets, packets) };
+        let counters = Counters {
+            bytes: read(FieldId::Bytes, bytes),
+            packets: read(FieldId::Packets, packets),
+        };
         (keys, counters, hashes)
     }
 
@@ -284,10 +290,7 @@ fn select(among: &Rows<'_>, skipped: &[u64], rows: &mut Vec<u32>) {
                     rows.extend(base..base + 64);
                     continue;
                 }
-                while kept != 0 {
-                    rows.push(base + kept.trailing_zeros());
-                    kept &= kept - 1;
-                }
+                rows.extend(places(kept).map(|place| row_number(word * WORD_ROWS + place)));
             }
         }
         Rows::Listed(listed) => {
@@ -298,10 +301,8 @@ fn select(among: &Rows<'_>, skipped: &[u64], rows: &mut Vec<u32>) {
 }
 
 fn mark_no_traffic(statuses: &ColumnView<'_, LogStatus>, marks: &mut [u64]) {
-    for (values, mark) in statuses.raw().chunks(64).zip(marks.iter_mut()) {
-        for (bit, status) in values.iter().enumerate() {
-            *mark |= u64::from(*status != LogStatus::Ok) << bit;
-        }
+    for (values, mark) in statuses.raw().chunks(WORD_ROWS).zip(marks.iter_mut()) {
+        *mark = where_not(values, |status| status as u8, LogStatus::Ok as u8);
     }
     // A status that is absent stands for traffic.
     for (mark, absent) in marks.iter_mut().zip(statuses.absent_words()) {
@@ -321,10 +322,6 @@ fn fill_absent(column: Option<ColumnView<'_, u64>>, rows: usize, filled: &mut Ve
     }
     filled.extend_from_slice(column.raw());
     for (word, absent) in column.absent_words().iter().enumerate() {
-        let mut absent = *absent;
-        while absent != 0 {
-            filled[word * 64 + absent.trailing_zeros() as usize] = 0;
-            absent &= absent - 1;
-        }
+        places(*absent).for_each(|place| filled[word * WORD_ROWS + place] = 0);
     }
 }

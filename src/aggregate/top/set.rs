@@ -70,7 +70,9 @@ fn answer(shards: &[TopSet], top: usize, rule: &TopRule, seed: u64) -> TopAnswer
                 let part = Part { index, count: shards.len() };
                 let mut whole = TopTable::new(rule.spec.clone(), seed);
                 tables().for_each(|table| whole.roll_up(table, part));
-                for base in base.into_iter().flat_map(|base| shards.iter().map(move |s| &s.tables[base])) {
+                for base in
+                    base.into_iter().flat_map(|base| shards.iter().map(move |s| &s.tables[base]))
+                {
                     whole.roll_up(base, part);
                 }
                 whole.answer()

@@ -71,7 +71,11 @@ impl Carries {
         counts.packets = packets_low;
         counts.flows = counts.flows.wrapping_add(1);
         if bytes_carry | packets_carry | (packets_high != 0) | (counts.flows == 0) {
-            self.keep(counts, bytes_carry, u64::from(packets_carry) << 32 | u64::from(packets_high));
+            self.keep(
+                counts,
+                bytes_carry,
+                u64::from(packets_carry) << 32 | u64::from(packets_high),
+            );
         }
     }
 

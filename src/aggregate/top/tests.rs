@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::*;
 use super::sums::Carries;
+use super::*;
 use crate::aggregate::table::Counts;
-use crate::aggregate::{RowLists, Router};
+use crate::aggregate::{Router, RowLists};
 use crate::record::{ColumnSet, Layout, Parser};
 use crate::simd::Isa;
 
@@ -175,7 +175,10 @@ fn rolled_up_tops_equal_counted_ones() {
         by(&[FieldId::DstPort]),
     ];
     let plan = TopPlan::new(&specs);
-    assert_eq!(plan.tops.iter().map(|top| top.base).collect::<Vec<_>>(), [Some(2), Some(2), None, None]);
+    assert_eq!(
+        plan.tops.iter().map(|top| top.base).collect::<Vec<_>>(),
+        [Some(2), Some(2), None, None]
+    );
     let rows: Vec<Row> = (0..4000_u32)
         .map(|i| {
             let (source, target) = ((i * 7 % 12) as u8, (i * 5 % 6) as u8);
@@ -192,14 +195,18 @@ fn rolled_up_tops_equal_counted_ones() {
 
 #[test]
 fn flows_pass_32_bits() {
-    let mut counts = Counts { flows: u32::MAX, packets: u32::MAX, bytes: u64::MAX, number: 1, mark: 0 };
+    let mut counts =
+        Counts { flows: u32::MAX, packets: u32::MAX, bytes: u64::MAX, number: 1, mark: 0 };
     let mut carries = Carries::default();
     carries.add(&mut counts, u64::MAX, u64::MAX);
     let sums = carries.sums(&counts);
     assert_eq!(sums.flows, 1 << 32);
     assert_eq!(sums.packets, u128::from(u32::MAX) + u128::from(u64::MAX));
     assert_eq!(sums.bytes, 2 * u128::from(u64::MAX));
-    carries.add_sums(&mut counts, &Sums { flows: u64::from(u32::MAX), packets: 1 << 100, bytes: 1 << 99 });
+    carries.add_sums(
+        &mut counts,
+        &Sums { flows: u64::from(u32::MAX), packets: 1 << 100, bytes: 1 << 99 },
+    );
     let more = carries.sums(&counts);
     assert_eq!(more.flows, sums.flows + u64::from(u32::MAX));
     assert_eq!((more.packets, more.bytes), (sums.packets + (1 << 100), sums.bytes + (1 << 99)));
