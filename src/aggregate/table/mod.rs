@@ -1,20 +1,19 @@
 //! Tables for sums per key and for distinct values: open addressing, linear probing, filled in batches.
 //!
 //! ```text
-//! hash:   iiii……      the top bits are the slot, so that growth reads and writes both tables in order
 //! slots:  [key, sums][key, sums][empty][key, sums]…      32 bytes with a 64-bit key, 64 with a wide one
 //! ```
 //!
 //! Out of the cache a look-up is one wait for memory. A batch is hashed first, then each upsert is
-//! preceded by the prefetch of a slot [`AHEAD`] keys later, so that waits overlap. Slots are zeroed
-//! memory from the kernel, on huge pages where they are offered; the first touch of memory costs as
-//! much as an upsert, so slots are packed and tables are filled to 13/16 before they grow (figures in
-//! `benches/README.md`). The slot of a key hangs on a secret: see `mix`.
+//! preceded by the prefetch of a slot some keys later ([`AHEAD`]), so that waits overlap. Memory is
+//! zeroed by the kernel, on huge pages where they are offered (`slots`). Where a key stands hangs on a
+//! secret (`mix`). Figures are in `benches/README.md`.
 
 mod byte_set;
 mod dense;
 mod mix;
 mod number_set;
+mod slots;
 mod wide_key;
 
 use zerocopy::FromZeros;
@@ -23,48 +22,11 @@ pub(super) use byte_set::ByteSet;
 pub use dense::DenseTable;
 pub use mix::Mixer;
 pub use number_set::NumberSet;
+use slots::{Slots, Stored};
 pub use wide_key::WideKey;
-
-use crate::simd;
 
 /// How many keys ahead of the upsert a slot is prefetched.
 const AHEAD: usize = 24;
-
-/// The fewest slots of a table that holds something.
-const SLOTS_MIN: usize = 1 << 10;
-
-/// Tables up to this size grow four times, larger ones twice: small ones leave the cache anyway before
-/// the extra room could cost a page.
-const FAST_GROWTH_BYTES_MAX: usize = 4 << 20;
-
-/// [`slot_index`]'s shift before there is a slot.
-const EMPTY_SHIFT: u32 = 63;
-
-/// Entries that `slots` take before they grow.
-const fn capacity(slots: usize) -> usize {
-    slots / 16 * 13
-}
-
-/// The next number of slots of type `T`.
-const fn grown<T>(slots: usize) -> usize {
-    if slots == 0 {
-        SLOTS_MIN
-    } else if slots * size_of::<T>() < FAST_GROWTH_BYTES_MAX {
-        slots * 4
-    } else {
-        slots * 2
-    }
-}
-
-/// The shift that leaves as many top bits of a hash as number `slots`, a power of two.
-const fn shift_of(slots: usize) -> u32 {
-    u64::BITS - slots.trailing_zeros()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the top bits number slots in memory")]
-const fn slot_index(hash: u64, shift: u32) -> usize {
-    (hash >> shift) as usize
-}
 
 /// A key of a [`SumTable`].
 pub trait Key: Copy + Eq + FromZeros {
@@ -123,17 +85,28 @@ pub struct Counts {
 #[repr(C)]
 struct Slot<K> {
     key: K,
-    /// A number of 0 is an empty slot.
+    /// A number of 0 is a vacant slot.
     counts: Counts,
 }
 
 const _: () = assert!(size_of::<Slot<u64>>() == 32 && size_of::<Slot<WideKey>>() == 64);
 
+impl<K: Key> Stored for Slot<K> {
+    #[inline]
+    fn is_vacant(&self) -> bool {
+        self.counts.number == 0
+    }
+
+    #[inline]
+    fn hash(&self, mixer: &Mixer) -> u64 {
+        self.key.hash(mixer)
+    }
+}
+
 /// Sums per key.
 #[derive(Debug)]
 pub struct SumTable<K> {
-    slots: Vec<Slot<K>>,
-    shift: u32,
+    slots: Slots<Slot<K>>,
     len: usize,
     mixer: Mixer,
 }
@@ -141,8 +114,8 @@ pub struct SumTable<K> {
 impl<K: Key> SumTable<K> {
     /// An empty table.
     #[must_use]
-    pub const fn new(mixer: Mixer) -> Self {
-        Self { slots: Vec::new(), shift: EMPTY_SHIFT, len: 0, mixer }
+    pub fn new(mixer: Mixer) -> Self {
+        Self { slots: Slots::new(), len: 0, mixer }
     }
 
     /// How many keys it holds.
@@ -159,54 +132,31 @@ impl<K: Key> SumTable<K> {
 
     /// All keys with their counts, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Counts)> {
-        let filled = self.slots.iter().filter(|slot| slot.counts.number != 0);
-        filled.map(|slot| (&slot.key, &slot.counts))
+        self.slots.entries().map(|slot| (&slot.key, &slot.counts))
     }
 
     /// The counts of `key`, which has this hash.
     #[inline]
     fn upsert(&mut self, key: &K, hash: u64, last_number: &mut u32) -> &mut Counts {
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut index = slot_index(hash, self.shift);
-        while let Some(slot) = self.slots.get(index & mask) {
-            if slot.counts.number == 0 {
-                break;
-            }
-            if slot.key == *key {
-                return &mut self.slots[index & mask].counts;
-            }
-            index += 1;
+        // A vacant slot must not pass for one with a key of zeroes.
+        let mut index = self.slots.find(hash, |slot| slot.key == *key && !slot.is_vacant());
+        if self.slots.at(index).is_vacant() {
+            index = self.make_room(index, hash);
+            *last_number = last_number.checked_add(1).expect("memory ends long before 2^32 keys");
+            let counts = Counts { number: *last_number, ..Counts::default() };
+            *self.slots.at(index) = Slot { key: *key, counts };
         }
-        self.insert(key, hash, index, last_number)
+        &mut self.slots.at(index).counts
     }
 
-    /// Makes the slot of a key that the table does not hold; `index` is where the search for it ended.
-    fn insert(&mut self, key: &K, hash: u64, index: usize, last_number: &mut u32) -> &mut Counts {
-        let mut index = index;
-        if self.len == capacity(self.slots.len()) {
-            self.grow();
-            index = vacant_index(&self.slots, slot_index(hash, self.shift));
-        }
-        *last_number = last_number.checked_add(1).expect("memory ends long before 2^32 keys");
+    /// The vacant slot for one more key, which is `index` unless the table must grow.
+    fn make_room(&mut self, index: usize, hash: u64) -> usize {
         self.len += 1;
-        let mask = self.slots.len() - 1;
-        let slot = &mut self.slots[index & mask];
-        *slot = Slot { key: *key, counts: Counts { number: *last_number, ..Counts::default() } };
-        &mut slot.counts
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let slot_count = grown::<Slot<K>>(self.slots.len());
-        let mut slots = Slot::<K>::new_vec_zeroed(slot_count).expect("memory for a larger table");
-        simd::advise_huge_pages(&mut slots);
-        self.shift = shift_of(slot_count);
-        for slot in self.slots.iter().filter(|slot| slot.counts.number != 0) {
-            let hash = slot.key.hash(&self.mixer);
-            let index = vacant_index(&slots, slot_index(hash, self.shift));
-            slots[index] = *slot;
+        if self.len <= self.slots.capacity() {
+            return index;
         }
-        self.slots = slots;
+        self.slots.grow(&self.mixer);
+        self.slots.find(hash, |_| false)
     }
 }
 
@@ -218,22 +168,16 @@ impl<K: Key> Upsert<K> for SumTable<K> {
         last_number: &mut u32,
         mut update: impl FnMut(usize, &mut Counts),
     ) {
+        if self.slots.capacity() == 0 && !keys.is_empty() {
+            self.slots.grow(&self.mixer);
+        }
         hashes.clear();
         hashes.extend(keys.iter().map(|key| key.hash(&self.mixer)));
         for (index, (key, hash)) in keys.iter().zip(&*hashes).enumerate() {
             if let Some(later) = hashes.get(index + AHEAD) {
-                simd::prefetch(&self.slots, slot_index(*later, self.shift));
+                self.slots.prefetch(*later);
             }
             update(index, self.upsert(key, *hash, last_number));
         }
     }
-}
-
-/// The first empty slot at or after `index`, around the end.
-fn vacant_index<K>(slots: &[Slot<K>], mut index: usize) -> usize {
-    let mask = slots.len() - 1;
-    while slots[index & mask].counts.number != 0 {
-        index += 1;
-    }
-    index & mask
 }

@@ -3,17 +3,14 @@
 //! Counts distinct values: a number is (key's number, value). Same layout and growth as
 //! [`SumTable`](super::SumTable), without sums.
 
-use zerocopy::FromZeros;
-
-use super::{AHEAD, EMPTY_SHIFT, Mixer, capacity, grown, shift_of, slot_index};
-use crate::simd;
+use super::slots::Slots;
+use super::{AHEAD, Mixer};
 
 /// Numbers other than 0, each once.
 #[derive(Debug)]
 pub struct NumberSet {
     /// 0 is an empty slot.
-    slots: Vec<u64>,
-    shift: u32,
+    slots: Slots<u64>,
     len: usize,
     mixer: Mixer,
     /// Hashes of a batch.
@@ -24,7 +21,7 @@ impl NumberSet {
     /// An empty set.
     #[must_use]
     pub const fn new(mixer: Mixer) -> Self {
-        Self { slots: Vec::new(), shift: EMPTY_SHIFT, len: 0, mixer, hashes: Vec::new() }
+        Self { slots: Slots::new(), len: 0, mixer, hashes: Vec::new() }
     }
 
     /// How many numbers it holds.
@@ -41,7 +38,7 @@ impl NumberSet {
 
     /// All numbers, in no order.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
-        self.slots.iter().copied().filter(|number| *number != 0)
+        self.slots.entries().copied()
     }
 
     /// Takes up those of `numbers` that it does not hold.
@@ -54,7 +51,7 @@ impl NumberSet {
         hashes.extend(numbers.iter().map(|number| self.mixer.word(*number)));
         for (index, (number, hash)) in numbers.iter().zip(&hashes).enumerate() {
             if let Some(later) = hashes.get(index + AHEAD) {
-                simd::prefetch(&self.slots, slot_index(*later, self.shift));
+                self.slots.prefetch(*later);
             }
             self.insert(*number, *hash);
         }
@@ -63,35 +60,12 @@ impl NumberSet {
 
     fn insert(&mut self, number: u64, hash: u64) {
         assert!(number != 0, "0 is the mark of an empty slot");
-        if self.len == capacity(self.slots.len()) {
-            self.grow();
+        if self.len == self.slots.capacity() {
+            self.slots.grow(&self.mixer);
         }
-        let mask = self.slots.len() - 1;
-        let mut index = slot_index(hash, self.shift);
-        while self.slots[index & mask] != number {
-            if self.slots[index & mask] == 0 {
-                self.slots[index & mask] = number;
-                self.len += 1;
-                return;
-            }
-            index += 1;
-        }
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let slot_count = grown::<u64>(self.slots.len());
-        let mut slots = u64::new_vec_zeroed(slot_count).expect("memory for a larger set");
-        simd::advise_huge_pages(&mut slots);
-        let shift = shift_of(slot_count);
-        let mask = slot_count - 1;
-        for number in self.iter() {
-            let mut index = slot_index(self.mixer.word(number), shift);
-            while slots[index & mask] != 0 {
-                index += 1;
-            }
-            slots[index & mask] = number;
-        }
-        (self.slots, self.shift) = (slots, shift);
+        let index = self.slots.find(hash, |slot| *slot == number);
+        let slot = self.slots.at(index);
+        self.len += usize::from(*slot == 0);
+        *slot = number;
     }
 }
