@@ -332,7 +332,7 @@ mod tests {
                 0..200,
             ),
         ) {
-            let text: String = rows.iter().map(|(status, protocol, kind, big, action, times, gaps)| {
+            let lines = rows.iter().map(|(status, protocol, kind, big, action, times, gaps)| {
                 let or_gap = |bit: u8, value: String| {
                     if gaps >> bit & 1 == 1 && gaps >> 7 == 1 { "-".to_owned() } else { value }
                 };
@@ -343,7 +343,8 @@ mod tests {
                 let packets = or_gap(1, if *kind == 1 { big.to_string() } else { "7".to_owned() });
                 let (start, end) = (or_gap(2, times[0].to_string()), or_gap(3, times[1].to_string()));
                 format!("2 1 eni-1 - - 1 2 {protocol} {packets} {bytes} {start} {end} {action} {status}\n")
-            }).collect();
+            });
+            let text = lines.collect::<Vec<String>>().concat();
             let mut parser = Parser::new(Isa::detect(), TOTALS_COLUMNS.into_iter().collect());
             let block = parser.parse(&Arc::new(text.into_bytes()), &Layout::default_v2());
             let (mut columns, mut plain) = (Totals::default(), Totals::default());

@@ -158,8 +158,8 @@ fn run_inline(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport
     }
     // A failed sink is in the delivery's report.
     let _all_delivered = delivery.deliver(&findings);
-    let tops_of_shards = shards.into_iter().map(StateShard::into_tops).collect();
-    let answers = answer(&merge_pool, tops_of_shards);
+    let tops_of_shards: Vec<TopSet> = shards.into_iter().map(StateShard::into_tops).collect();
+    let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
     finish(sequencer.finish(), &tops, answers, delivery.finish(), latencies)
 }
 
@@ -177,11 +177,6 @@ fn finish(
     let findings_by_kind = delivered.by_kind;
     let elapsed = Duration::ZERO;
     Ok(RunReport { inputs, tops, answers, findings_by_kind, latencies, elapsed })
-}
-
-/// The answers to the tops of all shards, which are freed on the way.
-fn answer(merge_pool: &ThreadPool, shards: Vec<TopSet>) -> Vec<TopAnswer> {
-    merge_pool.install(|| TopSet::answers(&shards))
 }
 
 /// A chunk with the layout that its lines are likely to have.
@@ -263,14 +258,14 @@ fn run_threaded(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRepo
             source_result = source_result.and(result);
         }
         let inputs = join(sequencer_thread);
-        let tops_of_shards = shard_threads.into_iter().map(join).collect();
+        let tops_of_shards: Vec<TopSet> = shard_threads.into_iter().map(join).collect();
         let mut latencies = Latencies { judge: join(judger), ..Latencies::default() };
         for thread in parse_threads {
             latencies.parse.merge(&join(thread));
         }
         let delivered = join(deliverer);
         source_result?;
-        let answers = answer(merge_pool, tops_of_shards);
+        let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
         finish(inputs, &tops, answers, delivered, latencies)
     })
 }

@@ -32,18 +32,19 @@ impl Mixer {
     #[inline]
     #[must_use]
     pub const fn word(&self, word: u64) -> u64 {
-        let [a, b, c, d, ..] = self.secrets;
-        fold(fold(word ^ a, b | 1) ^ c, d | 1)
+        let secrets = &self.secrets;
+        fold(fold(word ^ secrets[0], secrets[1] | 1) ^ secrets[2], secrets[3] | 1)
     }
 
     /// The hash of five words.
     #[inline]
     #[must_use]
     pub const fn five_words(&self, words: &[u64; 5]) -> u64 {
-        let [a, b, c, d, e, f, g, h] = self.secrets;
-        let first = fold(words[0] ^ a, words[1] ^ b);
-        let second = fold(words[2] ^ c, words[3] ^ d);
-        fold(fold(words[4] ^ e, first ^ f) ^ g, second ^ h)
+        let secrets = &self.secrets;
+        let first = fold(words[0] ^ secrets[0], words[1] ^ secrets[1]);
+        let second = fold(words[2] ^ secrets[2], words[3] ^ secrets[3]);
+        let third = fold(words[4] ^ secrets[4], first ^ secrets[5]);
+        fold(third ^ secrets[6], second ^ secrets[7])
     }
 }
 

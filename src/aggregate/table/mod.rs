@@ -181,3 +181,6 @@ impl<K: Key> Upsert<K> for SumTable<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,35 @@ impl<S: Stored> Slots<S> {
 const fn index_of(hash: u64) -> usize {
     hash as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Runs around the end of the table, full runs and empty ones, at every doubling.
+        #[test]
+        fn entries_are_found_after_doubling_in_place(
+            numbers in prop::collection::hash_set(1_u64..2000, 1..400),
+            seed in 0_u64..50,
+        ) {
+            let mixer = Mixer::with_seed(seed);
+            let memory = u64::new_vec_zeroed(1024).unwrap();
+            let mut slots = Slots { memory, used: 16 };
+            for (count, number) in numbers.iter().enumerate() {
+                if count == slots.capacity() {
+                    slots.grow(&mixer);
+                }
+                slots.put(*number, &mixer);
+                for earlier in numbers.iter().take(count + 1) {
+                    let index = slots.find(mixer.word(*earlier), |slot| slot == earlier);
+                    prop_assert_eq!(*slots.at(index), *earlier);
+                }
+            }
+            prop_assert_eq!(slots.memory.len(), 1024);
+            prop_assert_eq!(slots.entries().count(), numbers.len());
+        }
+    }
+}

@@ -277,20 +277,21 @@ fn select(among: &Rows<'_>, skipped: &[u64], rows: &mut Vec<u32>) {
     match among {
         Rows::All(range) => {
             let (first, end) = (range.start, range.end);
-            for word in first / 64..end.div_ceil(64) {
-                let base = u32::try_from(word * 64).expect("a batch has far fewer than 2^32 rows");
-                let mut kept = !skipped[word];
-                if word == first / 64 {
-                    kept &= u64::MAX << (first % 64);
+            let words = skipped.iter().enumerate().take(end.div_ceil(WORD_ROWS));
+            for (word, skipped) in words.skip(first / WORD_ROWS) {
+                let base = word * WORD_ROWS;
+                let mut kept = !skipped;
+                if base < first {
+                    kept &= u64::MAX << (first - base);
                 }
-                if end < (word + 1) * 64 {
-                    kept &= !(u64::MAX << (end % 64));
+                if end < base + WORD_ROWS {
+                    kept &= !(u64::MAX << (end - base));
                 }
                 if kept == u64::MAX {
-                    rows.extend(base..base + 64);
-                    continue;
+                    rows.extend(row_number(base)..row_number(base + WORD_ROWS));
+                } else {
+                    rows.extend(places(kept).map(|place| row_number(base + place)));
                 }
-                rows.extend(places(kept).map(|place| row_number(word * WORD_ROWS + place)));
             }
         }
         Rows::Listed(listed) => {

@@ -70,7 +70,7 @@ impl Carries {
         counts.bytes = bytes;
         counts.packets = packets_low;
         counts.flows = counts.flows.wrapping_add(1);
-        if bytes_carry | packets_carry | (packets_high != 0) | (counts.flows == 0) {
+        if bytes_carry || packets_carry || packets_high != 0 || counts.flows == 0 {
             self.keep(
                 counts,
                 bytes_carry,
@@ -103,9 +103,10 @@ impl Carries {
     }
 
     pub(super) fn sums(&self, counts: &Counts) -> Sums {
-        let mut sums = match self.0.is_empty() {
-            true => Sums::default(),
-            false => self.0.get(&counts.number).copied().unwrap_or_default(),
+        let mut sums = if self.0.is_empty() {
+            Sums::default()
+        } else {
+            self.0.get(&counts.number).copied().unwrap_or_default()
         };
         sums.flows += u64::from(counts.flows);
         sums.packets += u128::from(counts.packets);
