@@ -2,7 +2,8 @@
 
 use zerocopy::FromZeros;
 
-use super::{Counts, Upsert};
+use super::{AHEAD, Counts, Upsert};
+use crate::simd;
 
 /// How many keys a [`DenseTable`] takes: 0 to this less 1.
 const KEYS: usize = 1 << 16;
@@ -48,7 +49,10 @@ impl Upsert<u64> for DenseTable {
             self.counts = Counts::new_vec_zeroed(KEYS).expect("memory for a table");
         }
         for (index, key) in keys.iter().enumerate() {
-            let place = usize::try_from(*key).expect("a key of 16 bits");
+            if let Some(later) = keys.get(index + AHEAD) {
+                simd::prefetch(&self.counts, place_of(*later));
+            }
+            let place = place_of(*key);
             let counts = &mut self.counts[place];
             if counts.number == 0 {
                 *last_number += 1;
@@ -58,4 +62,8 @@ impl Upsert<u64> for DenseTable {
             update(index, counts);
         }
     }
+}
+
+fn place_of(key: u64) -> usize {
+    usize::try_from(key).expect("a key of 16 bits")
 }

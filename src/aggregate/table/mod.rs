@@ -23,6 +23,7 @@ pub use dense::DenseTable;
 pub use mix::Mixer;
 pub use number_set::NumberSet;
 use slots::{Slots, Stored};
+pub(super) use wide_key::SHORT_TEXT_BYTES;
 pub use wide_key::WideKey;
 
 /// How many keys ahead of the upsert a slot is prefetched.
@@ -173,6 +174,7 @@ impl<K: Key> Upsert<K> for SumTable<K> {
         }
         hashes.clear();
         hashes.extend(keys.iter().map(|key| key.hash(&self.mixer)));
+        hashes.iter().take(AHEAD).for_each(|hash| self.slots.prefetch(*hash));
         for (index, (key, hash)) in keys.iter().zip(&*hashes).enumerate() {
             if let Some(later) = hashes.get(index + AHEAD) {
                 self.slots.prefetch(*later);

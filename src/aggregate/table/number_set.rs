@@ -49,6 +49,7 @@ impl NumberSet {
         let mut hashes = std::mem::take(&mut self.hashes);
         hashes.clear();
         hashes.extend(numbers.iter().map(|number| self.mixer.word(*number)));
+        hashes.iter().take(AHEAD).for_each(|hash| self.slots.prefetch(*hash));
         for (index, (number, hash)) in numbers.iter().zip(&hashes).enumerate() {
             if let Some(later) = hashes.get(index + AHEAD) {
                 self.slots.prefetch(*later);

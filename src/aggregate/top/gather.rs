@@ -8,10 +8,10 @@
 use crate::aggregate::key::{AnyColumn, pack_window};
 use crate::aggregate::route::{Rows, row_number};
 use crate::aggregate::row_bits::{WORD_ROWS, places, where_not};
-use crate::aggregate::table::WideKey;
+use crate::aggregate::table::{SHORT_TEXT_BYTES, WideKey};
 use crate::aggregate::top::TopSpec;
 use crate::net::Addr;
-use crate::record::{ColumnView, FieldId, FieldKind, FlowBatch, LogStatus, Slot};
+use crate::record::{ColumnView, FieldId, FieldKind, FlowBatch, LogStatus, Slot, TextView};
 use crate::units::UnixSeconds;
 
 /// Bits that a field takes in a narrow key; `None` if it can't be in one.
@@ -154,7 +154,13 @@ impl Gather {
         } else {
             select(among, &self.skipped, &mut self.wide_rows);
         }
-        self.pack_wide(batch, spec, place_of_long);
+        match spec.by.as_slice() {
+            [slot] if spec.window_seconds.is_none() && slot.kind() == FieldKind::Text => {
+                let texts = batch.texts(slot).expect("it was there above");
+                self.pack_texts(texts, place_of_long);
+            }
+            _ => self.pack_wide(batch, spec, place_of_long),
+        }
     }
 
     /// Skips the rows that have a key of `spec`, whose fields are typed.
@@ -226,6 +232,26 @@ impl Gather {
         }
         rows.truncate(kept);
         keys.truncate(kept);
+    }
+
+    /// Packs keys of one text.
+    fn pack_texts(&mut self, texts: TextView<'_>, mut place_of_long: impl FnMut(&[u8]) -> u64) {
+        let Self { wide_rows, wide_keys, packed, .. } = self;
+        let mut kept = 0;
+        for index in 0..wide_rows.len() {
+            let row = wide_rows[index];
+            let Some(text) = texts.get(row as usize) else { continue };
+            wide_keys.push(if text.len() <= SHORT_TEXT_BYTES {
+                WideKey::of_text(text)
+            } else {
+                packed.clear();
+                assert!(AnyColumn::Text(texts).pack(row as usize, packed), "it has a text");
+                WideKey::new(packed, || place_of_long(packed))
+            });
+            wide_rows[kept] = row;
+            kept += 1;
+        }
+        wide_rows.truncate(kept);
     }
 
     fn pack_wide(
