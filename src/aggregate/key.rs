@@ -50,6 +50,22 @@ impl<'a> AnyColumn<'a> {
         }
     }
 
+    /// Sets the bits of rows whose value is absent, but for texts, which tell it row by row.
+    pub(super) fn mark_absent(&self, marks: &mut [u64]) {
+        let absent = match self {
+            Self::Addr(column) => column.absent_words(),
+            Self::Port(column) => column.absent_words(),
+            Self::Protocol(column) => column.absent_words(),
+            Self::Counter(column) => column.absent_words(),
+            Self::Seconds(column) => column.absent_words(),
+            Self::Int32(column) => column.absent_words(),
+            Self::Action(column) => column.absent_words(),
+            Self::LogStatus(column) => column.absent_words(),
+            Self::Text(_) => &[],
+        };
+        marks.iter_mut().zip(absent).for_each(|(mark, absent)| *mark |= absent);
+    }
+
     /// Appends the packed value of `row`; false if it is absent.
     #[must_use]
     pub fn pack(&self, row: usize, key: &mut Vec<u8>) -> bool {
@@ -121,6 +137,31 @@ pub(super) fn unpack(mut key: &[u8], slots: &[Slot]) -> Vec<String> {
     }
     assert!(key.is_empty(), "a key holds exactly the fields it was packed from");
     values
+}
+
+/// The fields of a packed key, as packed.
+pub(super) fn packed_fields<'k, 's>(
+    key: &'k [u8],
+    slots: impl IntoIterator<Item = &'s Slot>,
+) -> impl Iterator<Item = (&'s Slot, &'k [u8])> {
+    let mut rest = key;
+    slots.into_iter().map(move |slot| {
+        let length = match slot.kind() {
+            FieldKind::Addr if rest[0] == 4 => 1 + 4,
+            FieldKind::Addr => 1 + 16,
+            FieldKind::Port => 2,
+            FieldKind::Protocol | FieldKind::Action | FieldKind::LogStatus => 1,
+            FieldKind::Counter | FieldKind::Seconds => 8,
+            FieldKind::Int32 => 4,
+            FieldKind::Text => {
+                let (length, _) = take(rest);
+                4 + u32::from_be_bytes(length) as usize
+            }
+        };
+        let (field, after) = rest.split_at(length);
+        rest = after;
+        (slot, field)
+    })
 }
 
 fn unpack_one<'a>(key: &'a [u8], kind: FieldKind, value: &mut String) -> &'a [u8] {

@@ -3,7 +3,10 @@
 //! Parse workers make a [`Totals`] per block and the sequencer adds them up; sums are 128 bits wide, so
 //! no sequence of 64-bit counters can overflow them.
 
-use crate::record::{Action, Faults, FieldId, FlowBatch, LogStatus};
+use std::ops::Range;
+
+use super::row_bits::{WORD_ROWS, least_and_greatest, places, sum, where_not};
+use crate::record::{Action, ColumnView, Faults, FieldId, FlowBatch, LogStatus};
 use crate::units::UnixSeconds;
 
 /// The columns that [`Totals::add_batch`] reads.
@@ -26,6 +29,14 @@ pub struct Sums {
     pub packets: u128,
     /// Bytes.
     pub bytes: u128,
+}
+
+impl Sums {
+    fn add(&mut self, flows: u64, packets: u128, bytes: u128) {
+        self.flows += flows;
+        self.packets += packets;
+        self.bytes += bytes;
+    }
 }
 
 /// The totals of some records.
@@ -92,8 +103,78 @@ impl Totals {
         self.ok + self.nodata + self.skipdata + self.faults.total()
     }
 
-    /// Adds the rows of `batch` for which `keep` holds.
-    pub fn add_batch(&mut self, batch: &FlowBatch, keep: impl Fn(usize) -> bool) {
+    /// Adds the rows of `batch`, or those in `kept` (ascending); the others count as filtered.
+    pub fn add_batch(&mut self, batch: &FlowBatch, kept: Option<&[u32]>) {
+        match kept {
+            None => self.add_columns(batch),
+            Some(rows) => {
+                self.filtered += (batch.rows() - rows.len()) as u64;
+                self.add_rows(batch, rows.iter().map(|row| *row as usize));
+            }
+        }
+    }
+
+    /// Adds all rows, a column at a time.
+    fn add_columns(&mut self, batch: &FlowBatch) {
+        let statuses = batch.log_statuses();
+        let actions = batch.actions();
+        let protocols = batch.protocols();
+        let bytes = Counter::of(batch, FieldId::Bytes);
+        let packets = Counter::of(batch, FieldId::Packets);
+        for first in (0..batch.rows()).step_by(WORD_ROWS) {
+            let end = batch.rows().min(first + WORD_ROWS);
+            let all = u64::MAX >> (WORD_ROWS - (end - first));
+            let mut traffic = all;
+            if let Some(column) = &statuses {
+                let values = &column.raw()[first..end];
+                let other = where_not(values, |status| status as u8, LogStatus::Ok as u8);
+                traffic &= !(other & !absent_word(column, first));
+                let nodata = |place: &usize| values[*place] == LogStatus::NoData;
+                let nodata_count = places(all & !traffic).filter(nodata).count() as u64;
+                self.nodata += nodata_count;
+                self.skipdata += u64::from((all & !traffic).count_ones()) - nodata_count;
+            }
+            self.ok += u64::from(traffic.count_ones());
+            if let Some(column) = &actions {
+                let values = &column.raw()[first..end];
+                let rejected = where_not(values, |action| action as u8, Action::Accept as u8);
+                let present = all & !absent_word(column, first);
+                self.reject += u64::from((rejected & present).count_ones());
+                self.accept += u64::from((present & !rejected).count_ones());
+            }
+            let bytes_here = bytes.sum(first..end);
+            let packets_here = packets.sum(first..end);
+            self.bytes += bytes_here;
+            self.packets += packets_here;
+            let Some(column) = &protocols else { continue };
+            // TCP, which most records are, has what the others leave.
+            let values = &column.raw()[first..end];
+            let traffic = traffic & !absent_word(column, first);
+            let others = traffic & where_not(values, |protocol| protocol, TCP);
+            let tcp = traffic & !others;
+            let mut left =
+                Sums { flows: tcp.count_ones().into(), packets: packets_here, bytes: bytes_here };
+            for place in places(all & !tcp) {
+                let packets = u128::from(packets.get(first + place));
+                let bytes = u128::from(bytes.get(first + place));
+                left.packets -= packets;
+                left.bytes -= bytes;
+                if others >> place & 1 == 1 {
+                    self.by_protocol[usize::from(values[place])].add(1, packets, bytes);
+                }
+            }
+            self.by_protocol[usize::from(TCP)].add(left.flows, left.packets, left.bytes);
+        }
+        if let Some((first, _)) = range_of(batch, FieldId::Start) {
+            self.first_start = least(self.first_start, Some(first));
+        }
+        if let Some((_, last)) = range_of(batch, FieldId::End) {
+            self.last_end = self.last_end.max(Some(last));
+        }
+    }
+
+    /// Adds some rows, one after the other.
+    fn add_rows(&mut self, batch: &FlowBatch, rows: impl Iterator<Item = usize>) {
         let statuses = batch.log_statuses();
         let actions = batch.actions();
         let byte_counts = batch.counters(FieldId::Bytes);
@@ -101,11 +182,7 @@ impl Totals {
         let starts = batch.seconds(FieldId::Start);
         let ends = batch.seconds(FieldId::End);
         let protocols = batch.protocols();
-        for row in 0..batch.rows() {
-            if !keep(row) {
-                self.filtered += 1;
-                continue;
-            }
+        for row in rows {
             let status = statuses.and_then(|column| column.get(row)).unwrap_or_default();
             match status {
                 LogStatus::Ok => self.ok += 1,
@@ -129,10 +206,7 @@ impl Totals {
             }
             let protocol = protocols.and_then(|column| column.get(row));
             if let (LogStatus::Ok, Some(protocol)) = (status, protocol) {
-                let sums = &mut self.by_protocol[usize::from(protocol)];
-                sums.flows += 1;
-                sums.packets += packets;
-                sums.bytes += bytes;
+                self.by_protocol[usize::from(protocol)].add(1, packets, bytes);
             }
         }
     }
@@ -154,11 +228,50 @@ impl Totals {
         self.first_start = least(self.first_start, other.first_start);
         self.last_end = self.last_end.max(other.last_end);
         for (sums, added) in self.by_protocol.iter_mut().zip(&other.by_protocol) {
-            sums.flows += added.flows;
-            sums.packets += added.packets;
-            sums.bytes += added.bytes;
+            sums.add(added.flows, added.packets, added.bytes);
         }
     }
+}
+
+/// IANA's number of TCP.
+const TCP: u8 = 6;
+
+/// A counter column, or none; absent is 0.
+struct Counter<'a>(Option<ColumnView<'a, u64>>);
+
+impl<'a> Counter<'a> {
+    fn of(batch: &'a FlowBatch, field: FieldId) -> Self {
+        Self(batch.counters(field))
+    }
+
+    fn get(&self, row: usize) -> u64 {
+        self.0.and_then(|column| column.get(row)).unwrap_or(0)
+    }
+
+    /// The sum over the rows of one word: of all values, less what stands in absent places.
+    fn sum(&self, rows: Range<usize>) -> u128 {
+        let Some(column) = &self.0 else { return 0 };
+        let values = &column.raw()[rows.start..rows.end];
+        let meaningless = places(absent_word(column, rows.start)).map(|place| values[place]);
+        sum(values) - meaningless.map(u128::from).sum::<u128>()
+    }
+}
+
+/// The absent bits of the word that begins at `first`.
+fn absent_word<T: Copy>(column: &ColumnView<'_, T>, first: usize) -> u64 {
+    column.absent_words().get(first / WORD_ROWS).copied().unwrap_or(0)
+}
+
+/// The first and the last moment of a column.
+fn range_of(batch: &FlowBatch, field: FieldId) -> Option<(UnixSeconds, UnixSeconds)> {
+    let column = batch.seconds(field)?;
+    let (first, last) = if column.is_dense() {
+        least_and_greatest(column.raw())?
+    } else {
+        let present = || (0..batch.rows()).filter_map(|row| column.get(row));
+        present().min().zip(present().max())?
+    };
+    Some((UnixSeconds(first), UnixSeconds(last)))
 }
 
 fn least(a: Option<UnixSeconds>, b: Option<UnixSeconds>) -> Option<UnixSeconds> {
@@ -170,6 +283,8 @@ fn least(a: Option<UnixSeconds>, b: Option<UnixSeconds>) -> Option<UnixSeconds> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::record::{Layout, Parser, TextSlice};
     use crate::simd::Isa;
@@ -179,7 +294,7 @@ mod tests {
         let text = TextSlice::from(text.as_bytes().to_vec());
         let block = parser.parse(text.text(), text.range(), &Layout::default_v2());
         let mut totals = Totals { headers: block.header_count, ..Totals::default() };
-        block.batches.iter().for_each(|batch| totals.add_batch(batch, |_| true));
+        block.batches.iter().for_each(|batch| totals.add_batch(batch, None));
         totals.faults.add_counts(&block.faults);
         totals
     }
@@ -206,6 +321,50 @@ mod tests {
         assert_eq!((totals.accept, totals.reject), (0, 1));
         assert_eq!(totals.first_start, Some(UnixSeconds(5)));
         assert_eq!(totals.last_end, Some(UnixSeconds(70)));
+    }
+
+    proptest! {
+        #[test]
+        fn columns_equal_rows(
+            rows in prop::collection::vec(
+                (0_usize..8, 0_usize..6, 0_u64..4, any::<u64>(), 0_usize..4, any::<[u32; 2]>(), any::<u8>()),
+                0..200,
+            ),
+        ) {
+            let lines = rows.iter().map(|(status, protocol, kind, big, action, times, gaps)| {
+                let or_gap = |bit: u8, value: String| {
+                    if gaps >> bit & 1 == 1 && gaps >> 7 == 1 { "-".to_owned() } else { value }
+                };
+                let status = ["OK", "OK", "OK", "OK", "-", "OK", "NODATA", "SKIPDATA"][*status];
+                let protocol = ["6", "6", "6", "17", "-", "1"][*protocol];
+                let action = ["ACCEPT", "REJECT", "ACCEPT", "-"][*action];
+                let bytes = or_gap(0, if *kind == 0 { big.to_string() } else { kind.to_string() });
+                let packets = or_gap(1, if *kind == 1 { big.to_string() } else { "7".to_owned() });
+                let (start, end) = (or_gap(2, times[0].to_string()), or_gap(3, times[1].to_string()));
+                format!("2 1 eni-1 - - 1 2 {protocol} {packets} {bytes} {start} {end} {action} {status}\n")
+            });
+            let text = lines.collect::<Vec<String>>().concat();
+            let mut parser = Parser::new(Isa::detect(), TOTALS_COLUMNS.into_iter().collect());
+            let text = TextSlice::from(text.into_bytes());
+            let block = parser.parse(text.text(), text.range(), &Layout::default_v2());
+            let (mut columns, mut plain) = (Totals::default(), Totals::default());
+            for batch in &block.batches {
+                columns.add_batch(batch, None);
+                plain.add_rows(batch, 0..batch.rows());
+            }
+            prop_assert_eq!(columns, plain);
+        }
+    }
+
+    #[test]
+    fn filtered_rows_are_counted_as_such() {
+        let line = "2 1 eni-1 10.0.0.1 10.0.0.2 1 2 6 1 2 3 4 ACCEPT OK\n".repeat(3);
+        let mut parser = Parser::new(Isa::detect(), TOTALS_COLUMNS.into_iter().collect());
+        let line = TextSlice::from(line.into_bytes());
+        let block = parser.parse(line.text(), line.range(), &Layout::default_v2());
+        let mut totals = Totals::default();
+        totals.add_batch(&block.batches[0], Some(&[1]));
+        assert_eq!((totals.ok, totals.filtered, totals.bytes), (1, 2, 2));
     }
 
     #[test]

@@ -9,7 +9,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::route::{Rows, row_number};
+use super::row_bits::least_and_greatest;
 use crate::framing::InputId;
+use crate::record::ColumnView;
 use crate::units::UnixSeconds;
 
 /// What is known of an input's progress.
@@ -69,31 +72,33 @@ impl Watermarks {
         }
     }
 
-    /// Takes row numbers and `end`s of an input's next records in order, and returns the rows that are
+    /// Takes `end`s of an input's next records in order, those in `rows`, and returns the rows that are
     /// behind the watermark.
+    ///
+    /// Most batches have none, which their least and greatest `end` show: if the least is not behind the
+    /// watermark that the greatest makes, no row is behind any watermark on the way there.
     pub fn observe(
         &mut self,
         input: InputId,
         now: Duration,
-        ends: impl Iterator<Item = (u32, Option<i64>)>,
+        ends: &ColumnView<'_, i64>,
+        rows: Rows<'_>,
     ) -> Vec<u32> {
-        let mut late = Vec::new();
         let Some(progress) = self.inputs.get_mut(&input) else {
             unreachable!("the sequencer opens an input before its data")
         };
         progress.last_data_at = now;
-        let lateness = self.settings.lateness_seconds;
-        for (row, end) in ends {
-            let Some(end) = end.map(UnixSeconds) else { continue };
-            if end > progress.latest_end && end <= self.settings.latest_plausible_end {
-                progress.latest_end = end;
-            }
-            let watermark = progress.latest_end.saturating_add(-lateness).max(self.current);
-            if end < watermark || end > self.settings.latest_plausible_end {
-                late.push(row);
+        let (settings, current) = (&self.settings, self.current);
+        if ends.is_dense() && matches!(rows, Rows::All(_)) {
+            let Some((least, greatest)) = least_and_greatest(ends.raw()) else { return Vec::new() };
+            let latest_end = progress.latest_end.max(UnixSeconds(greatest));
+            let watermark = latest_end.saturating_add(-settings.lateness_seconds).max(current);
+            if greatest <= settings.latest_plausible_end.0 && least >= watermark.0 {
+                progress.latest_end = latest_end;
+                return Vec::new();
             }
         }
-        late
+        observe_rows(progress, settings, current, rows.map(|row| (row_number(row), ends.get(row))))
     }
 
     /// The pipeline's watermark at wall time `now`: every pane that ends by it is complete. Never
@@ -134,8 +139,31 @@ impl Watermarks {
     }
 }
 
+/// The rule, row by row: a record is late if it is behind what came before it and itself.
+fn observe_rows(
+    progress: &mut InputProgress,
+    settings: &TimeSettings,
+    current: UnixSeconds,
+    ends: impl Iterator<Item = (u32, Option<i64>)>,
+) -> Vec<u32> {
+    let mut late = Vec::new();
+    for (row, end) in ends {
+        let Some(end) = end.map(UnixSeconds) else { continue };
+        if end > progress.latest_end && end <= settings.latest_plausible_end {
+            progress.latest_end = end;
+        }
+        let watermark = progress.latest_end.saturating_add(-settings.lateness_seconds).max(current);
+        if end < watermark || end > settings.latest_plausible_end {
+            late.push(row);
+        }
+    }
+    late
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const A: InputId = InputId(0);
@@ -148,7 +176,33 @@ mod tests {
     }
 
     fn observe(marks: &mut Watermarks, input: InputId, at: Duration, ends: &[i64]) -> Vec<u32> {
-        marks.observe(input, at, (0..).zip(ends.iter().copied().map(Some)))
+        let column = ColumnView::dense(ends);
+        marks.observe(input, at, &column, Rows::All(0..ends.len()))
+    }
+
+    proptest! {
+        #[test]
+        fn whole_batches_equal_single_rows(
+            batches in prop::collection::vec(
+                prop::collection::vec(
+                    prop_oneof![3 => 1000_i64..1090, 1 => 0_i64..2000, 1 => 999_990_i64..1_000_010],
+                    0..20,
+                ),
+                1..6,
+            ),
+        ) {
+            let (mut whole, mut single) = (watermarks(1, None), watermarks(1, None));
+            whole.open(A, Duration::ZERO);
+            single.open(A, Duration::ZERO);
+            for ends in &batches {
+                let rows = (0..).zip(ends.iter().copied().map(Some));
+                let (settings, current) = (single.settings, single.current);
+                let progress = single.inputs.get_mut(&A).unwrap();
+                let expected = observe_rows(progress, &settings, current, rows);
+                prop_assert_eq!(observe(&mut whole, A, Duration::ZERO, ends), expected);
+                prop_assert_eq!(whole.advance(Duration::ZERO), single.advance(Duration::ZERO));
+            }
+        }
     }
 
     #[test]

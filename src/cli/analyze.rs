@@ -72,6 +72,9 @@ pub(crate) struct AnalyzeArgs {
     /// No detectors
     #[arg(long)]
     no_detect: bool,
+    /// Where the time went, by stage, on standard error
+    #[arg(long)]
+    profile: bool,
     /// Threads for parsing and for state; 0 for one per core
     #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -142,6 +145,9 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
         return Err(Failure::Interrupted);
     }
     warn_of_absent_fields(&report);
+    if args.profile {
+        output::write_note(&report::profile(&report));
+    }
     match args.output {
         OutputFormat::Json => output::write_summary(&Summary::new(&report, thread_count))?,
         OutputFormat::Text => output::write_text(&report::text(&report, thread_count))?,

@@ -82,6 +82,36 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
     Ok(())
 }
 
+/// Seconds and bytes of each stage, as text.
+pub(crate) fn profile(report: &RunReport) -> String {
+    let records = report.inputs.totals.records().max(1);
+    let busy: f64 = report.profile.stages().map(|(_, time)| time.busy.as_secs_f64()).sum();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (stage, time) in report.profile.stages() {
+        let seconds = time.busy.as_secs_f64();
+        let (bytes, rate) = match time.bytes {
+            0 => (String::new(), String::new()),
+            bytes => (
+                ByteCount(u128::from(bytes)).to_string(),
+                format!("{}/s", ByteCount(u128::from(per_second(bytes, seconds)))),
+            ),
+        };
+        rows.push(vec![
+            stage.name().to_owned(),
+            format!("{seconds:.3}"),
+            format!("{:.1} %", 100.0 * seconds / busy),
+            format!("{:.1}", 1e9 * seconds / records as f64),
+            bytes,
+            rate,
+        ]);
+    }
+    let mut out = String::new();
+    let columns = ["stage", "seconds", "share", "ns a record", "bytes", "rate"];
+    // Writing to a String cannot fail.
+    let _infallible = write_table(&mut out, "Profile", &columns, 1, &rows);
+    out
+}
+
 fn write_latency(
     out: &mut String,
     stage: &str,

@@ -137,12 +137,6 @@ impl Stopwatch {
         self.last
     }
 
-    /// What was counted.
-    #[must_use]
-    pub fn into_profile(self) -> Profile {
-        self.profile
-    }
-
     /// What was counted since this was last asked.
     pub fn take_profile(&mut self) -> Profile {
         std::mem::take(&mut self.profile)
@@ -168,7 +162,7 @@ mod tests {
         let mut profile = watch.take_profile();
         clock.advance(second);
         watch.lap(Stage::Parse, 5);
-        profile.merge(&watch.into_profile());
+        profile.merge(&watch.take_profile());
         let stages: Vec<_> = profile.stages().collect();
         let time = |busy, bytes| StageTime { busy, bytes };
         assert_eq!(stages, [(Stage::Parse, time(2 * second, 15)), (Stage::Tops, time(second, 0))]);

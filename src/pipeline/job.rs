@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::detect::DetectorSet;
 use crate::finding::FindingKind;
 use crate::framing::Limits;
-use crate::metrics::LatencyHistogram;
+use crate::metrics::{LatencyHistogram, Profile};
 use crate::record::{ColumnSet, Filter};
 use crate::simd::Isa;
 use crate::sink::{Sink, SinkError};
@@ -80,6 +80,8 @@ pub struct RunReport {
     pub findings_by_kind: BTreeMap<FindingKind, u64>,
     /// How long the stages took per piece of work.
     pub latencies: Latencies,
+    /// Where the time went.
+    pub profile: Profile,
     /// Wall time from start to end.
     pub elapsed: Duration,
 }

@@ -6,11 +6,15 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use crate::aggregate::{RoutedBatch, Router, Totals, row_number};
+use crossbeam_channel::Receiver;
+
+use crate::aggregate::{RoutedBatch, Router, RowLists, Totals};
+use crate::clock::Clock;
 use crate::framing::{
     BLOCK_BYTES, Chunk, ChunkEvent, Deframer, Framed, InputFault, InputId, InputInfo, LayoutScope,
     Limits, RecordFault, Run,
 };
+use crate::metrics::{Profile, Stage, Stopwatch};
 use crate::record::{
     FaultKind, FaultSample, Filter, FlowBatch, Layout, ParsedBlock, Parser, TextSlice,
 };
@@ -23,13 +27,29 @@ pub(super) struct ParseSettings {
     pub(super) limits: Limits,
     pub(super) filter: Option<Arc<Filter>>,
     pub(super) router: Router,
+    /// Batches that were read by all, whose memory serves again.
+    pub(super) used_batches: Receiver<UsedBatch>,
+    pub(super) clock: Arc<dyn Clock>,
 }
+
+/// What is left of a routed batch.
+pub(super) type UsedBatch = (FlowBatch, RowLists);
 
 /// A parse worker without its thread.
 pub(super) struct ParseStage {
-    settings: ParseSettings,
     deframer: Deframer,
+    lines: LineStage,
+}
+
+/// The part of the stage that takes unwrapped lines.
+struct LineStage {
+    filter: Option<Arc<Filter>>,
+    router: Router,
     parser: Parser,
+    used_batches: Receiver<UsedBatch>,
+    spare_lists: Vec<RowLists>,
+    block: ParsedBlock,
+    watch: Stopwatch,
 }
 
 /// A parsed chunk, or a part of a large one, on its way to the sequencer.
@@ -124,8 +144,17 @@ pub(super) struct LineSample {
 
 impl ParseStage {
     pub(super) fn new(settings: ParseSettings, parser: Parser) -> Self {
-        let deframer = Deframer::new(settings.isa, &settings.limits);
-        Self { settings, deframer, parser }
+        let ParseSettings { isa, limits, filter, router, used_batches, clock } = settings;
+        let lines = LineStage {
+            filter,
+            router,
+            parser,
+            used_batches,
+            spare_lists: Vec::new(),
+            block: ParsedBlock::default(),
+            watch: Stopwatch::start(clock),
+        };
+        Self { deframer: Deframer::new(isa, &limits), lines }
     }
 
     /// Parses a chunk; `layout` holds at its first line.
@@ -143,22 +172,26 @@ impl ParseStage {
             ChunkEvent::Close(fault) => return emit(single(ParsedEvent::Close(fault))),
             ChunkEvent::Data(data) => data,
         };
-        let Self { settings, deframer, parser } = self;
+        let Self { deframer, lines } = self;
         let mut bytes_read = data.bytes_read;
         let mut layout = Arc::clone(layout);
         let mut part = 0;
+        lines.watch.skip();
         deframer.deframe(data.payload, &mut |framed| {
             let is_last = !framed.more_follows;
             let mut unwrapped = Unwrapped::of_framed(framed);
             unwrapped.bytes_read += std::mem::take(&mut bytes_read);
-            let parsed = parse(settings, parser, unwrapped, &layout);
+            lines.watch.lap(Stage::Unwrap, unwrapped.bytes_read);
+            let parsed = lines.parse(unwrapped, &layout);
             if let Some(continued) = &parsed.continued {
                 layout = Arc::clone(&continued.layout_after);
             }
             let event = ParsedEvent::Data(Box::new(parsed));
             let chunk = ParsedChunk { input, sequence, part, is_last, event };
             part += 1;
-            emit(chunk)
+            let goes_on = emit(chunk);
+            lines.watch.skip();
+            goes_on
         })
     }
 
@@ -168,9 +201,15 @@ impl ParseStage {
             None => data,
             Some(mut continued) => {
                 continued.unwrapped.input_fault = data.input_fault;
-                parse(&self.settings, &mut self.parser, continued.unwrapped, layout)
+                self.lines.watch.skip();
+                self.lines.parse(continued.unwrapped, layout)
             }
         }
+    }
+
+    /// Where the time went since this was last asked.
+    pub(super) fn take_profile(&mut self) -> Profile {
+        self.lines.watch.take_profile()
     }
 }
 
@@ -205,118 +244,108 @@ impl Unwrapped {
     }
 }
 
-/// Parses what was unwrapped; `input_layout` holds at its first line, or at each of its records.
-fn parse(
-    settings: &ParseSettings,
-    parser: &mut Parser,
-    mut unwrapped: Unwrapped,
-    input_layout: &Arc<Layout>,
-) -> ParsedData {
-    let mut parsed = ParsedData {
-        line_count: unwrapped.input_lines,
-        bytes_read: unwrapped.bytes_read,
-        bytes_decoded: unwrapped.bytes_decoded,
-        input_fault: unwrapped.input_fault.take(),
-        ..ParsedData::default()
-    };
-    let mut layout_after = Arc::clone(input_layout);
-    let mut continues = false;
-    for run in &unwrapped.runs {
-        let layout = match &run.scope {
-            LayoutScope::Input => Arc::clone(&layout_after),
-            LayoutScope::Record => Arc::clone(input_layout),
-            LayoutScope::Fixed(layout) => Arc::clone(layout),
+impl LineStage {
+    /// Parses what was unwrapped; `input_layout` holds at its first line, or at each of its records.
+    fn parse(&mut self, mut unwrapped: Unwrapped, input_layout: &Arc<Layout>) -> ParsedData {
+        let mut parsed = ParsedData {
+            line_count: unwrapped.input_lines,
+            bytes_read: unwrapped.bytes_read,
+            bytes_decoded: unwrapped.bytes_decoded,
+            input_fault: unwrapped.input_fault.take(),
+            ..ParsedData::default()
         };
-        let after = parse_run(settings, parser, run, layout, &unwrapped, &mut parsed);
-        if run.scope == LayoutScope::Input {
-            continues = true;
-            layout_after = after;
+        for (batch, lists) in self.used_batches.try_iter() {
+            self.parser.recycle(batch);
+            self.spare_lists.push(lists);
         }
-    }
-    parsed.totals.control = unwrapped.control;
-    let has_line = unwrapped.lines_are_input || unwrapped.input_lines > 0;
-    for fault in &unwrapped.faults {
-        count_fault(&mut parsed.totals, fault.kind);
-        parsed.samples.push(LineSample {
-            record: fault.origin.clone(),
-            line: has_line.then_some(fault.input_line),
-            column: 0,
-            reason: format!("{}: {}", fault.kind, fault.detail),
-            text: fault.excerpt.clone(),
-        });
-    }
-    if continues {
-        let layout_before = Arc::clone(input_layout);
-        parsed.continued = Some(Continued { layout_before, layout_after, unwrapped });
-    }
-    parsed
-}
-
-/// Parses a run in blocks, and gives the layout after it.
-fn parse_run(
-    settings: &ParseSettings,
-    parser: &mut Parser,
-    run: &LineRun,
-    mut layout: Arc<Layout>,
-    unwrapped: &Unwrapped,
-    parsed: &mut ParsedData,
-) -> Arc<Layout> {
-    let lines = &unwrapped.lines;
-    let base = lines.range().start;
-    let mut first_line = run.first_line;
-    for block in line_blocks(lines, run.bytes.clone()) {
-        let range = base + block.start..base + block.end;
-        let block = parser.parse(lines.text(), range, &layout);
-        if let Some(after) = &block.layout_after {
-            layout = Arc::clone(after);
-        }
-        let block_lines = block.line_count;
-        if unwrapped.lines_are_input {
-            parsed.line_count += block_lines;
-        }
-        take_block(settings, block, first_line, &unwrapped.numbering, parsed);
-        first_line += block_lines;
-    }
-    layout
-}
-
-fn take_block(
-    settings: &ParseSettings,
-    block: ParsedBlock,
-    first_line: u64,
-    numbering: &Numbering,
-    parsed: &mut ParsedData,
-) {
-    parsed.totals.headers += block.header_count;
-    parsed.totals.faults.add_counts(&block.faults);
-    for sample in block.faults.samples() {
-        let line = first_line + sample.line;
-        let (record, line) = match numbering {
-            Numbering::Lines => (None, Some(line)),
-            Numbering::Records(starts) => {
-                let after = starts.partition_point(|(start, _)| *start <= line);
-                (after.checked_sub(1).and_then(|index| starts[index].1.clone()), None)
-            }
-        };
-        let FaultSample { column, reason, text, .. } = sample.clone();
-        parsed.samples.push(LineSample { record, line, column, reason, text });
-    }
-    for batch in block.batches {
-        let kept_rows = kept_rows(settings, &batch);
-        match &kept_rows {
-            None => parsed.totals.add_batch(&batch, |_| true),
-            Some(rows) => {
-                let is_kept = |row: usize| rows.binary_search(&row_number(row)).is_ok();
-                parsed.totals.add_batch(&batch, is_kept);
+        let mut layout_after = Arc::clone(input_layout);
+        let mut continues = false;
+        for run in &unwrapped.runs {
+            let layout = match &run.scope {
+                LayoutScope::Input => Arc::clone(&layout_after),
+                LayoutScope::Record => Arc::clone(input_layout),
+                LayoutScope::Fixed(layout) => Arc::clone(layout),
+            };
+            let after = self.parse_run(run, layout, &unwrapped, &mut parsed);
+            if run.scope == LayoutScope::Input {
+                continues = true;
+                layout_after = after;
             }
         }
-        parsed.batches.push(settings.router.route(batch, kept_rows));
+        parsed.totals.control = unwrapped.control;
+        let has_line = unwrapped.lines_are_input || unwrapped.input_lines > 0;
+        for fault in &unwrapped.faults {
+            count_fault(&mut parsed.totals, fault.kind);
+            parsed.samples.push(LineSample {
+                record: fault.origin.clone(),
+                line: has_line.then_some(fault.input_line),
+                column: 0,
+                reason: format!("{}: {}", fault.kind, fault.detail),
+                text: fault.excerpt.clone(),
+            });
+        }
+        if continues {
+            let layout_before = Arc::clone(input_layout);
+            parsed.continued = Some(Continued { layout_before, layout_after, unwrapped });
+        }
+        parsed
     }
-}
 
-/// The rows that the filter keeps; `None` without a filter.
-fn kept_rows(settings: &ParseSettings, batch: &FlowBatch) -> Option<Vec<u32>> {
-    settings.filter.as_ref().map(|filter| filter.rows(batch))
+    /// Parses a run in blocks, and gives the layout after it.
+    fn parse_run(
+        &mut self,
+        run: &LineRun,
+        mut layout: Arc<Layout>,
+        unwrapped: &Unwrapped,
+        parsed: &mut ParsedData,
+    ) -> Arc<Layout> {
+        let lines = &unwrapped.lines;
+        let base = lines.range().start;
+        let mut first_line = run.first_line;
+        for block in line_blocks(lines, run.bytes.clone()) {
+            let range = base + block.start..base + block.end;
+            self.parser.parse_into(lines.text(), range, &layout, &mut self.block);
+            self.watch.lap(Stage::Parse, block.len() as u64);
+            if let Some(after) = self.block.layout_after.take() {
+                layout = after;
+            }
+            let block_lines = self.block.line_count;
+            if unwrapped.lines_are_input {
+                parsed.line_count += block_lines;
+            }
+            self.take_block(first_line, &unwrapped.numbering, parsed);
+            self.watch.lap(Stage::Route, 0);
+            first_line += block_lines;
+        }
+        layout
+    }
+
+    /// Adds the parsed block to `parsed`, and leaves it empty.
+    fn take_block(&mut self, first_line: u64, numbering: &Numbering, parsed: &mut ParsedData) {
+        let block = &mut self.block;
+        parsed.totals.headers += std::mem::take(&mut block.header_count);
+        block.line_count = 0;
+        let faults = std::mem::take(&mut block.faults);
+        parsed.totals.faults.add_counts(&faults);
+        for sample in faults.samples() {
+            let line = first_line + sample.line;
+            let (record, line) = match numbering {
+                Numbering::Lines => (None, Some(line)),
+                Numbering::Records(starts) => {
+                    let after = starts.partition_point(|(start, _)| *start <= line);
+                    (after.checked_sub(1).and_then(|index| starts[index].1.clone()), None)
+                }
+            };
+            let FaultSample { column, reason, text, .. } = sample.clone();
+            parsed.samples.push(LineSample { record, line, column, reason, text });
+        }
+        for batch in block.batches.drain(..) {
+            let kept_rows = self.filter.as_ref().map(|filter| filter.rows(&batch));
+            parsed.totals.add_batch(&batch, kept_rows.as_deref());
+            let lists = self.spare_lists.pop().unwrap_or_default();
+            parsed.batches.push(self.router.route(batch, kept_rows, lists));
+        }
+    }
 }
 
 fn count_fault(totals: &mut Totals, kind: FaultKind) {

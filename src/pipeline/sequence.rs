@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::parse_stage::{LineSample, ParseStage, ParsedChunk, ParsedData, ParsedEvent};
-use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks, row_number};
+use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks};
 use crate::framing::{InputFault, InputId, InputInfo};
 use crate::record::{FaultKind, FieldId, FormatChoice, Layout};
 use crate::units::UnixSeconds;
@@ -224,8 +224,7 @@ fn late_rows(
     routed: &RoutedBatch,
 ) -> Vec<u32> {
     let Some(ends) = routed.batch.seconds(FieldId::End) else { return Vec::new() };
-    let row_ends = routed.kept_rows().map(|row| (row_number(row), ends.get(row)));
-    watermarks.observe(input, now, row_ends)
+    watermarks.observe(input, now, &ends, routed.kept_rows())
 }
 
 fn warn_of_unknown_names(warned: &mut BTreeSet<String>, layout: &Layout, input: &str) {

@@ -1,15 +1,16 @@
 //! A state shard: the tables of the keys that it owns.
 //!
 //! Gets routed batches and watermarks in stream order; hands over the contacts of panes that are complete,
-//! and at the end its part of each top. Nothing here is shared or locked.
+//! and at the end its part of the tops. Nothing here is shared or locked.
 
-use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopAnswer, TopSpec, TopTable};
+use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopSet, TopSpec};
+use crate::metrics::{Stage, Stopwatch};
 use crate::units::UnixSeconds;
 
 /// One shard of the state.
 pub(super) struct StateShard {
     shard_index: usize,
-    tops: Vec<TopTable>,
+    tops: TopSet,
     contacts: Option<ContactTable>,
 }
 
@@ -20,17 +21,16 @@ impl StateShard {
         contacts: Option<ContactTable>,
         seed: u64,
     ) -> Self {
-        let tops = tops.iter().map(|spec| TopTable::new(spec.clone(), seed)).collect();
-        Self { shard_index, tops, contacts }
+        Self { shard_index, tops: TopSet::new(tops, seed), contacts }
     }
 
     /// Adds the rows that this shard owns.
-    pub(super) fn add(&mut self, routed: &RoutedBatch) {
-        for (number, top) in self.tops.iter_mut().enumerate() {
-            top.add(&routed.batch, routed.top_rows(number, self.shard_index));
-        }
+    pub(super) fn add(&mut self, routed: &RoutedBatch, watch: &mut Stopwatch) {
+        self.tops.add(routed, self.shard_index);
+        watch.lap(Stage::Tops, 0);
         if let Some(contacts) = &mut self.contacts {
             contacts.add(&routed.batch, routed.contact_rows(self.shard_index));
+            watch.lap(Stage::Contacts, 0);
         }
     }
 
@@ -44,8 +44,8 @@ impl StateShard {
         self.contacts.as_mut().map_or_else(Vec::new, ContactTable::close_all)
     }
 
-    /// This shard's part of each top.
-    pub(super) fn answers(&self) -> Vec<TopAnswer> {
-        self.tops.iter().map(TopTable::answer).collect()
+    /// This shard's part of the tops.
+    pub(super) fn into_tops(self) -> TopSet {
+        self.tops
     }
 }

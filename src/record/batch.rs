@@ -225,7 +225,8 @@ pub const BATCH_ROWS_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct FlowBatch {
     pub(super) layout: Arc<Layout>,
-    pub(super) text: Arc<Text>,
+    /// `None` only while the batch holds nothing.
+    pub(super) text: Option<Arc<Text>>,
     pub(super) rows: usize,
     /// One per slot of the layout; `None` where the job doesn't need it.
     pub(super) columns: Vec<Option<Column>>,
@@ -244,16 +245,22 @@ impl FlowBatch {
             })
         };
         let columns = layout.slots().iter().map(column).collect();
-        Self { layout, text: Arc::default(), rows: 0, columns }
+        Self { layout, text: None, rows: 0, columns }
     }
 
     /// Empties the batch and takes `text` as the lines that its text columns point into, with room
     /// for `rows_max` records.
     pub(super) fn reset(&mut self, text: Arc<Text>, rows_max: usize) {
         assert!(u32::try_from(text.len()).is_ok(), "a block of lines is far below 4 GiB");
-        self.text = text;
+        self.text = Some(text);
         self.rows = 0;
         self.columns.iter_mut().flatten().for_each(|column| column.reset(rows_max));
+    }
+
+    /// Forgets the records and lets go of their text; the memory of the columns stays.
+    pub fn clear(&mut self) {
+        self.text = None;
+        self.rows = 0;
     }
 
     /// Number of records.
@@ -361,7 +368,10 @@ impl FlowBatch {
             Slot::Unknown(_) => self.layout.slots().iter().position(|other| other == slot)?,
         };
         match &self.columns[position].as_ref()?.values {
-            Values::Text(spans) => Some(TextView { spans: &spans[..self.rows], text: &self.text }),
+            Values::Text(spans) => {
+                let text = self.text.as_deref().map_or(&[][..], |text| text);
+                Some(TextView { spans: &spans[..self.rows], text })
+            }
             _ => None,
         }
     }
@@ -382,6 +392,12 @@ impl<'a, T: Copy> ColumnView<'a, T> {
         Self { values: &values[..rows], absent: &column.absent, absent_count: column.absent_count }
     }
 
+    /// A column of these values, none of them absent.
+    #[must_use]
+    pub const fn dense(values: &'a [T]) -> Self {
+        Self { values, absent: &[], absent_count: 0 }
+    }
+
     /// The value of a row, `None` if it was `-`.
     #[must_use]
     pub fn get(&self, row: usize) -> Option<T> {
@@ -398,6 +414,12 @@ impl<'a, T: Copy> ColumnView<'a, T> {
     #[must_use]
     pub const fn is_dense(&self) -> bool {
         self.absent_count == 0
+    }
+
+    /// A bit per row, set where the field was `-`; empty if it was in no row.
+    #[must_use]
+    pub fn absent_words(&self) -> &'a [u64] {
+        if self.absent_count == 0 { &[] } else { &self.absent[..self.values.len().div_ceil(64)] }
     }
 
     /// All values; what stands in an absent row is meaningless.

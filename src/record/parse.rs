@@ -70,7 +70,7 @@ impl Parser {
     /// Takes back a batch that is no longer read, so that its columns serve again.
     pub fn recycle(&mut self, mut batch: FlowBatch) {
         if self.spare.len() < SPARE_BATCHES_MAX {
-            batch.text = Arc::default();
+            batch.clear();
             self.spare.push(batch);
         }
     }
@@ -164,7 +164,7 @@ fn fill(
         let Some(bounds) = splitter.next_line() else { break };
         let line = block.line_count;
         block.line_count += 1;
-        match line::fill(batch, bounds.clone()) {
+        match line::fill(batch, splitter.text(), bounds.clone()) {
             Line::Record => batch.rows += 1,
             Line::Blank => {}
             Line::Header(declared) => {
@@ -174,7 +174,7 @@ fn fill(
                 }
             }
             Line::Fault(kind, column, reason) => block.faults.record(kind, || {
-                let text = sample_text(&batch.text[bounds]);
+                let text = sample_text(&splitter.text()[bounds]);
                 FaultSample { kind, line, column, reason: reason.text(&batch.layout), text }
             }),
         }

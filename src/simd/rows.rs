@@ -120,6 +120,12 @@ impl<'t> Splitter<'t> {
         self.line_start = position_of(last) + 1;
     }
 
+    /// The text that the lines are a part of.
+    #[must_use]
+    pub const fn text(&self) -> &'t [u8] {
+        self.text
+    }
+
     /// Where the next line begins.
     #[must_use]
     pub const fn line_start(&self) -> usize {

@@ -1,37 +1,44 @@
 //! Tops against a naive model: sorted maps of text, one shard or several, short keys and long ones.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::sums::Carries;
 use super::*;
-use crate::aggregate::Router;
+use crate::aggregate::table::Counts;
+use crate::aggregate::{Router, RowLists};
 use crate::record::{ColumnSet, Layout, Parser, TextSlice};
 use crate::simd::Isa;
 
-/// One record: source, interface, port, packets, bytes, whether it has data.
-type Row = (u8, u8, u16, u64, u64, bool);
+/// One record: source, interface, target, port, packets, bytes, whether it has data.
+type Row = (u8, u8, u8, u16, u64, u64, bool);
 
 fn line(row: Row) -> String {
-    let (source, interface, port, packets, bytes, has_data) = row;
+    let (source, interface, target, port, packets, bytes, has_data) = row;
     // Interfaces beyond the first few have names that do not fit into an entry.
     let padding = "x".repeat(usize::from(interface / 4) * 20);
     let source = match source {
         0 => "-".to_owned(),
         1..=3 => format!("2001:db8::{source}"),
+        4 => "255.255.255.255".to_owned(),
         _ => format!("10.0.0.{source}"),
     };
+    let target = match target {
+        0 => "-".to_owned(),
+        1 => "2001:db8::1".to_owned(),
+        _ => format!("10.9.9.{target}"),
+    };
+    let port = if port == 4 { "-".to_owned() } else { (port * 21845).to_string() };
     let status = if has_data { "OK" } else { "NODATA" };
     format!(
-        "2 1 eni-{interface}{padding} {source} 10.9.9.9 1 {port} 6 {packets} {bytes} 1 2 ACCEPT {status}\n"
+        "2 1 eni-{interface}{padding} {source} {target} 1 {port} 6 {packets} {bytes} 1 2 ACCEPT {status}\n"
     )
 }
 
 /// The answer by the most obvious means.
 fn model(rows: &[Row], spec: &TopSpec) -> TopAnswer {
     let mut sums: BTreeMap<Vec<String>, (Sums, BTreeSet<String>)> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.5) {
+    for row in rows.iter().filter(|row| row.6) {
         let line = line(*row);
         let tokens: Vec<&str> = line.split_whitespace().collect();
         let layout = Layout::default_v2();
@@ -45,10 +52,10 @@ fn model(rows: &[Row], spec: &TopSpec) -> TopAnswer {
         }
         let (sums, values) = sums.entry(key).or_default();
         sums.flows += 1;
-        sums.packets += u128::from(row.3);
-        sums.bytes += u128::from(row.4);
+        sums.packets += u128::from(row.4);
+        sums.bytes += u128::from(row.5);
         if let Metric::Distinct(slot) = &spec.metric {
-            values.insert(token(slot));
+            values.extend(Some(token(slot)).filter(|value| value != "-"));
         }
     }
     let key_count = sums.len() as u64;
@@ -72,39 +79,54 @@ fn model(rows: &[Row], spec: &TopSpec) -> TopAnswer {
     TopAnswer { key_count, matching_count, rows }
 }
 
-/// The answer of `shard_count` tables that see the rows in batches of a few.
-fn answer(rows: &[Row], spec: &TopSpec, shard_count: usize, seed: u64) -> TopAnswer {
-    let columns = spec.slots().fold(ColumnSet::new(), |mut columns, slot| {
+/// The columns that `specs` read.
+fn columns(specs: &[TopSpec]) -> ColumnSet {
+    specs.iter().flat_map(TopSpec::slots).fold(ColumnSet::new(), |mut columns, slot| {
         columns.insert_slot(&slot);
         columns
-    });
-    let mut parser = Parser::new(Isa::detect(), columns);
-    let router = Router::new(Arc::from([spec.clone()]), false, shard_count, seed);
-    let mut tables: Vec<TopTable> =
-        (0..shard_count).map(|_| TopTable::new(spec.clone(), seed)).collect();
-    for some in rows.chunks(7) {
+    })
+}
+
+/// The answers of `shard_count` shards that see the rows in batches of a few.
+fn answers(rows: &[Row], specs: &[TopSpec], shard_count: usize, seed: u64) -> Vec<TopAnswer> {
+    let mut parser = Parser::new(Isa::detect(), columns(specs));
+    let mut router = Router::new(specs, false, shard_count, seed);
+    let mut shards: Vec<TopSet> = (0..shard_count).map(|_| TopSet::new(specs, seed)).collect();
+    let mut lists = RowLists::default();
+    for some in rows.chunks(70) {
         let text: String = some.iter().copied().map(line).collect();
         let text = TextSlice::from(text.into_bytes());
         let block = parser.parse(text.text(), text.range(), &Layout::default_v2());
         for batch in block.batches {
-            let routed = router.route(batch, None);
-            for (shard, table) in tables.iter_mut().enumerate() {
-                table.add(&routed.batch, routed.top_rows(0, shard));
+            let routed = router.route(batch, None, lists);
+            for (index, shard) in shards.iter_mut().enumerate() {
+                shard.add(&routed, index);
             }
+            (_, lists) = routed.into_parts();
         }
     }
-    merge_answers(spec, tables.iter().map(TopTable::answer).collect())
+    TopSet::answers(&shards)
 }
 
 fn specs() -> impl Strategy<Value = TopSpec> {
-    let fields = [FieldId::SrcAddr, FieldId::DstPort, FieldId::InterfaceId];
-    let by = prop::sample::subsequence(fields.to_vec(), 1..=3);
+    let fields = [
+        FieldId::SrcAddr,
+        FieldId::DstAddr,
+        FieldId::DstPort,
+        FieldId::InterfaceId,
+        FieldId::Protocol,
+        FieldId::Bytes,
+    ];
+    let by = prop::sample::subsequence(fields.to_vec(), 1..=4).prop_shuffle();
+    let distinct = |field| Metric::Distinct(Slot::Known(field));
     let metric = prop::sample::select(vec![
         Metric::Bytes,
         Metric::Packets,
         Metric::Flows,
-        Metric::Distinct(Slot::Known(FieldId::DstPort)),
-        Metric::Distinct(Slot::Known(FieldId::InterfaceId)),
+        distinct(FieldId::DstPort),
+        distinct(FieldId::SrcAddr),
+        distinct(FieldId::InterfaceId),
+        distinct(FieldId::Packets),
     ]);
     (by, metric, 0_usize..6, 0_u128..4).prop_map(|(by, metric, rows_max, metric_min)| TopSpec {
         by: by.into_iter().map(Slot::Known).collect(),
@@ -115,17 +137,76 @@ fn specs() -> impl Strategy<Value = TopSpec> {
     })
 }
 
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let bytes = prop::sample::select(vec![0, 1, u64::MAX]);
+    let packets = prop::sample::select(vec![0, 1, u64::from(u32::MAX), u64::MAX]);
+    let row = (0_u8..12, 0_u8..20, 0_u8..6, 0_u16..5, packets, bytes, prop::bool::weighted(0.9));
+    prop::collection::vec(row, 0..200)
+}
+
 proptest! {
     #[test]
     fn tops_equal_the_naive_model(
-        rows in prop::collection::vec(
-            (0_u8..9, 0_u8..20, 0_u16..5, any::<u64>(), prop::sample::select(vec![0, 1, u64::MAX]), prop::bool::weighted(0.9)),
-            0..120,
-        ),
-        spec in specs(),
-        shard_count in 1_usize..5,
+        rows in rows(),
+        specs in prop::collection::vec(specs(), 1..4),
+        shard_count in 1_usize..6,
         seed: u64,
     ) {
-        prop_assert_eq!(answer(&rows, &spec, shard_count, seed), model(&rows, &spec));
+        let expected: Vec<TopAnswer> = specs.iter().map(|spec| model(&rows, spec)).collect();
+        prop_assert_eq!(answers(&rows, &specs, shard_count, seed), expected);
     }
+}
+
+/// Two of the default questions can be rolled up from a third; the answers must not show it.
+#[test]
+fn rolled_up_tops_equal_counted_ones() {
+    let by = |fields: &[FieldId]| TopSpec {
+        by: fields.iter().copied().map(Slot::Known).collect(),
+        metric: Metric::Bytes,
+        rows_max: 100,
+        metric_min: 0,
+        window_seconds: None,
+    };
+    let specs = [
+        by(&[FieldId::SrcAddr]),
+        by(&[FieldId::DstAddr]),
+        by(&[FieldId::SrcAddr, FieldId::DstAddr]),
+        by(&[FieldId::DstPort]),
+    ];
+    let plan = TopPlan::new(&specs);
+    assert_eq!(
+        plan.tops.iter().map(|top| top.base).collect::<Vec<_>>(),
+        [Some(2), Some(2), None, None]
+    );
+    let rows: Vec<Row> = (0..4000_u32)
+        .map(|i| {
+            let (source, target) = ((i * 7 % 12) as u8, (i * 5 % 6) as u8);
+            (source, 1, target, (i % 5) as u16, u64::from(i), u64::MAX - u64::from(i), i % 9 != 0)
+        })
+        .collect();
+    for shard_count in 1..4 {
+        let answers = answers(&rows, &specs, shard_count, 3);
+        for (spec, answer) in specs.iter().zip(answers) {
+            assert_eq!(answer, model(&rows, spec), "{:?}, {shard_count} shards", spec.by);
+        }
+    }
+}
+
+#[test]
+fn flows_pass_32_bits() {
+    let mut counts =
+        Counts { flows: u32::MAX, packets: u32::MAX, bytes: u64::MAX, number: 1, mark: 0 };
+    let mut carries = Carries::default();
+    carries.add(&mut counts, u64::MAX, u64::MAX);
+    let sums = carries.sums(&counts);
+    assert_eq!(sums.flows, 1 << 32);
+    assert_eq!(sums.packets, u128::from(u32::MAX) + u128::from(u64::MAX));
+    assert_eq!(sums.bytes, 2 * u128::from(u64::MAX));
+    carries.add_sums(
+        &mut counts,
+        &Sums { flows: u64::from(u32::MAX), packets: 1 << 100, bytes: 1 << 99 },
+    );
+    let more = carries.sums(&counts);
+    assert_eq!(more.flows, sums.flows + u64::from(u32::MAX));
+    assert_eq!((more.packets, more.bytes), (sums.packets + (1 << 100), sums.bytes + (1 << 99)));
 }

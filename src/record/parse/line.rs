@@ -37,9 +37,8 @@ impl Reason {
     }
 }
 
-/// Writes the line at `bounds` of the batch's text into its next row, if it is a record.
-pub(super) fn fill(batch: &mut FlowBatch, bounds: Range<usize>) -> Line {
-    let text = std::sync::Arc::clone(&batch.text);
+/// Writes the line at `bounds` of the batch's `text` into its next row, if it is a record.
+pub(super) fn fill(batch: &mut FlowBatch, text: &[u8], bounds: Range<usize>) -> Line {
     let Range { mut start, mut end } = bounds;
     // CR of files from Windows, NUL padding of preallocated files, stray blanks.
     while start < end && matches!(text[end - 1], b' ' | b'\t' | b'\r' | 0) {
