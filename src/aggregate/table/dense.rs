@@ -64,6 +64,7 @@ impl Upsert<u64> for DenseTable {
     }
 }
 
+#[inline]
 fn place_of(key: u64) -> usize {
     usize::try_from(key).expect("a key of 16 bits")
 }

@@ -50,6 +50,7 @@ impl Mixer {
 
 /// The halves of the product, one over the other.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+#[inline]
 const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64

@@ -139,8 +139,8 @@ impl<K: Key> SumTable<K> {
     /// The counts of `key`, which has this hash.
     #[inline]
     fn upsert(&mut self, key: &K, hash: u64, last_number: &mut u32) -> &mut Counts {
-        // A vacant slot must not pass for one with a key of zeroes.
-        let mut index = self.slots.find(hash, |slot| slot.key == *key && !slot.is_vacant());
+        // A key of zeroes finds a vacant slot in the same way as any other that is not there.
+        let mut index = self.slots.find(hash, |slot| slot.key == *key);
         if self.slots.at(index).is_vacant() {
             index = self.make_room(index, hash);
             *last_number = last_number.checked_add(1).expect("memory ends long before 2^32 keys");

@@ -117,12 +117,14 @@ impl Carries {
 
 /// The low and the high half.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+#[inline]
 const fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
 /// The low and the high half.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+#[inline]
 const fn wide_halves(value: u128) -> [u64; 2] {
     [value as u64, (value >> 64) as u64]
 }
