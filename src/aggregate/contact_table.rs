@@ -1,26 +1,32 @@
-//! The contacts of one shard: a table per open pane, handed over when the watermark has passed.
+//! The contacts of one shard: a set per open pane, handed over when the watermark has passed.
 //!
 //! Rows come from the router, which sends all rows of an address pair to one shard ([`pair_hash`]);
-//! closed panes go to the detect stage, which merges those of all shards. Cost per record: one hash of
-//! 35 bytes, one probe, one comparison with the previous record's interface; no allocation once the
-//! contact exists. A contact and its key take about 250 bytes, so the default limit is half a GB.
+//! closed panes go to the detect stage, which merges those of all shards. Rows are taken a few at a time:
+//! first their keys are hashed and the memory that they will need is asked for, then they are added, so
+//! that the processor waits for many rows at once. A contact takes 64 bytes and 4 to 10 bytes of index,
+//! so the default limit is some 600 MB; one that doesn't fit 64 bytes takes 272 more.
 
-use std::collections::BTreeMap;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey};
-use super::contact_row::{self, ContactRow};
-use super::place::{Place, Places};
+use super::contact_hash::{KeyHasher, spread};
+use super::contact_index::NUMBERS_MAX;
+use super::contact_row::{Columns, ContactRow};
+use super::contact_set::ContactSet;
+use super::contact_slot::{NarrowKey, Sent};
+use super::contact_spares::Spares;
+use super::place::{PlaceRef, Places};
 use crate::net::Addr;
 use crate::record::FlowBatch;
 use crate::units::{PaneIndex, UnixSeconds};
 
 /// How many contacts a table keeps over all open panes, unless told otherwise.
-pub const CONTACTS_MAX_DEFAULT: usize = 2_000_000;
+pub const CONTACTS_MAX_DEFAULT: usize = 8_000_000;
 
 const _: () = assert!(size_of::<(ContactKey, Contact)>() <= 272);
+
+/// How many rows are prepared before they are added.
+const ROWS_AHEAD: usize = 128;
 
 /// A hash of an address pair that is the same in both directions.
 #[must_use]
@@ -29,38 +35,47 @@ pub fn pair_hash(src: Addr, dst: Addr, seed: u64) -> u64 {
     fold(high.bits() ^ u128::from(fold(low.bits() ^ u128::from(seed))))
 }
 
-/// Both halves of a number, spread by the multiplication of splitmix64's last step.
+/// Both halves of a number, spread.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
 const fn fold(bits: u128) -> u64 {
-    let halves = (bits as u64) ^ ((bits >> 64) as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let spread = (halves ^ (halves >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let spread = (spread ^ (spread >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    spread ^ (spread >> 31)
+    spread((bits as u64) ^ ((bits >> 64) as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9))
 }
 
 /// The contacts of one shard in one pane, ready to be merged with those of other shards.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct PaneContacts {
     /// The pane, in units of the table's pane length.
     pub pane: PaneIndex,
     /// Length of the pane.
     pub pane_seconds: i64,
-    /// Contacts in the order of their keys.
-    pub contacts: Vec<(ContactKey, Contact)>,
-    /// What [`Contact::places`] refers to.
-    pub places: Vec<Place>,
+    /// The contacts.
+    pub contacts: ContactSet,
+    /// What the contacts' places refer to.
+    pub places: Places,
     /// Latest `end` of a record in the pane.
     pub newest_end: UnixSeconds,
     /// Rows that found no room: if not 0, counts are lower bounds.
     pub refused_rows: u64,
 }
 
-#[derive(Debug)]
-struct OpenPane {
-    contacts: HashMap<ContactKey, Contact, FixedState>,
-    places: Places,
-    newest_end: UnixSeconds,
-    refused_rows: u64,
+impl PaneContacts {
+    /// Moves a contact to the set of another shard, where its key may be already.
+    pub fn move_contact(&mut self, number: u32, to: &mut Self) {
+        let mut taken = self.contacts.take(number);
+        taken.contact.places = taken.contact.places.moved(&self.places, &mut to.places);
+        to.contacts.put(taken, &to.places);
+    }
+
+    /// Takes for the client what was the server of these contacts. All are taken out before the first one
+    /// is put in again, because they may take each other's keys.
+    pub fn turn_contacts(&mut self, numbers: &[u32]) {
+        let taken: Vec<_> = numbers.iter().map(|number| self.contacts.take(*number)).collect();
+        for mut taken in taken {
+            taken.key = taken.key.turned();
+            taken.contact.flip();
+            self.contacts.put(taken, &self.places);
+        }
+    }
 }
 
 /// The contacts of one shard.
@@ -69,12 +84,31 @@ pub struct ContactTable {
     pane_seconds: i64,
     contacts_max: usize,
     seed: u64,
-    open: BTreeMap<PaneIndex, OpenPane>,
+    hasher: KeyHasher,
+    /// In no order.
+    open: Vec<PaneContacts>,
+    /// Where in `open` the pane was that had these last bits.
+    positions: [u8; 64],
     contact_count: usize,
     /// Panes before this one have been handed over.
     open_from: PaneIndex,
     late_rows: u64,
     refused_rows: u64,
+    spares: Arc<Spares>,
+    prepared: Vec<Prepared>,
+}
+
+/// A row whose memory was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Prepared {
+    hash: u64,
+    place_hash: u64,
+    sent: Sent,
+    /// `None` if the key is wide.
+    key: Option<NarrowKey>,
+    row: u32,
+    open_position: u32,
+    is_stray: bool,
 }
 
 impl ContactTable {
@@ -91,84 +125,169 @@ impl ContactTable {
     /// contacts that it has go on being counted and rows of new ones are refused and counted.
     ///
     /// # Panics
-    /// If `pane_seconds` is not positive.
+    /// If `pane_seconds` is not positive, or `contacts_max` more than can be numbered (16 million).
     #[must_use]
     pub fn with_contacts_max(pane_seconds: i64, seed: u64, contacts_max: usize) -> Self {
         assert!(pane_seconds > 0, "a pane has a length");
+        assert!(contacts_max <= NUMBERS_MAX, "contacts have numbers of 24 bits");
         Self {
             pane_seconds,
             contacts_max,
             seed,
-            open: BTreeMap::new(),
+            hasher: KeyHasher::new(seed),
+            open: Vec::new(),
+            positions: [0; 64],
             contact_count: 0,
             open_from: PaneIndex(i64::MIN),
             late_rows: 0,
             refused_rows: 0,
+            spares: Arc::default(),
+            prepared: Vec::new(),
         }
     }
 
     /// Adds those of `rows` that stand for traffic between two addresses at a known time; NODATA,
     /// SKIPDATA and rows without them are passed over.
     pub fn add(&mut self, batch: &FlowBatch, rows: impl IntoIterator<Item = usize>) {
-        contact_row::for_each_row(batch, rows, |row| self.add_row(row));
+        let Some(columns) = Columns::of(batch) else { return };
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let mut rows = rows.into_iter();
+        loop {
+            for row in rows.by_ref() {
+                let Some(contact_row) = columns.row(row) else { continue };
+                let is_stray = columns.is_stray(&contact_row, row);
+                prepared.extend(self.prepare(&contact_row, row, is_stray));
+                if prepared.len() == ROWS_AHEAD {
+                    break;
+                }
+            }
+            if prepared.is_empty() {
+                break;
+            }
+            for Prepared { hash, open_position, .. } in &prepared {
+                self.open[*open_position as usize].contacts.prefetch_contact(*hash);
+            }
+            for row in &prepared {
+                let again = || columns.row(row.row as usize).expect("it was read before");
+                self.apply(row, || again().sent().0, || again().place());
+            }
+            prepared.clear();
+        }
+        self.prepared = prepared;
     }
 
-    /// Adds one record.
+    /// Adds one record, which was routed by its addresses.
     pub fn add_row(&mut self, row: &ContactRow<'_>) {
+        if let Some(prepared) = self.prepare(row, 0, false) {
+            self.apply(&prepared, || row.sent().0, || row.place());
+        }
+    }
+
+    /// Hashes the key of a row and asks for the memory that it will need; `None` if it is late.
+    #[inline]
+    fn prepare(
+        &mut self,
+        row: &ContactRow<'_>,
+        row_number: usize,
+        is_stray: bool,
+    ) -> Option<Prepared> {
         let pane = row.end.pane(self.pane_seconds);
         if pane < self.open_from {
             self.late_rows += 1;
-            return;
+            return None;
         }
-        let from_client = row.source_is_client();
-        let (client, server, port) = if from_client {
-            (row.src, row.dst, row.dst_port)
-        } else {
-            (row.dst, row.src, row.src_port)
+        let open_position = self.open_position(pane);
+        let (wide_key, sent) = row.sent();
+        let key = NarrowKey::of(&wide_key);
+        let hash = match &key {
+            Some(key) => self.hasher.narrow(key),
+            None => self.hasher.wide(&wide_key),
         };
-        let key = ContactKey { client, server, protocol: row.protocol, port };
-        let seed = self.seed;
-        let open = self.open.entry(pane).or_insert_with(|| OpenPane {
-            contacts: HashMap::with_hasher(FixedState::with_seed(seed)),
-            places: Places::new(FixedState::with_seed(seed)),
-            newest_end: row.end,
-            refused_rows: 0,
-        });
-        open.newest_end = open.newest_end.max(row.end);
-        let contact = if self.contact_count < self.contacts_max {
-            let contact = open.contacts.entry(key).or_default();
-            // Every record leaves a client port, so a contact without one was made just now.
-            self.contact_count += usize::from(contact.client_ports.is_empty());
-            contact
-        } else if let Some(contact) = open.contacts.get_mut(&key) {
-            contact
-        } else {
+        let open = &self.open[open_position as usize];
+        open.contacts.prefetch(hash);
+        let place_hash = open.places.hash(row.place());
+        open.places.prefetch(place_hash);
+        let row = u32::try_from(row_number).expect("a batch has far fewer than 2^32 rows");
+        Some(Prepared { hash, place_hash, sent, key, row, open_position, is_stray })
+    }
+
+    #[inline]
+    fn apply<'a>(
+        &mut self,
+        row: &Prepared,
+        wide_key: impl FnOnce() -> ContactKey,
+        place: impl FnOnce() -> PlaceRef<'a>,
+    ) {
+        let open = &mut self.open[row.open_position as usize];
+        open.newest_end = open.newest_end.max(row.sent.end);
+        let may_begin = self.contact_count < self.contacts_max;
+        let count_before = open.contacts.len();
+        let number = match row.key {
+            Some(key) => open.contacts.add_narrow(row.hash, key, &row.sent, may_begin),
+            None => open.contacts.add_wide(row.hash, wide_key(), &row.sent, may_begin),
+        };
+        let Some(number) = number else {
             open.refused_rows += 1;
             self.refused_rows += 1;
             return;
         };
-        contact.add(row, from_client);
-        if let Some(id) = open.places.id_of(row.place()) {
-            contact.places.insert(id, open.places.list());
+        self.contact_count += open.contacts.len() - count_before;
+        if row.is_stray {
+            open.contacts.mark_stray(number);
         }
+        if row.place_hash != 0
+            && let Some(id) = open.places.id_of(place(), row.place_hash)
+        {
+            open.contacts.add_place(number, id, &open.places);
+        }
+    }
+
+    /// Where the pane is in `open`; it is opened if need be.
+    #[inline]
+    fn open_position(&mut self, pane: PaneIndex) -> u32 {
+        let likely = &mut self.positions[usize::try_from(pane.0.rem_euclid(64)).expect("below 64")];
+        if self.open.get(usize::from(*likely)).is_none_or(|open| open.pane != pane) {
+            let position = self.open.iter().position(|open| open.pane == pane);
+            let position = position.unwrap_or_else(|| {
+                let count_hint = self.open.iter().map(|open| open.contacts.len()).max();
+                self.open.push(PaneContacts {
+                    pane,
+                    pane_seconds: self.pane_seconds,
+                    contacts: ContactSet::new(
+                        self.hasher,
+                        pane.start(self.pane_seconds),
+                        count_hint.unwrap_or(0),
+                        &self.spares,
+                    ),
+                    places: Places::new(self.seed),
+                    newest_end: UnixSeconds::MIN,
+                    refused_rows: 0,
+                });
+                self.open.len() - 1
+            });
+            let Ok(near) = u8::try_from(position) else {
+                return u32::try_from(position).expect("panes are opened one after the other");
+            };
+            *likely = near;
+        }
+        u32::from(*likely)
     }
 
     /// Hands over the panes that end at or before `watermark`, oldest first; rows that come for them
     /// afterwards are counted as late.
     pub fn close_until(&mut self, watermark: UnixSeconds) -> Vec<PaneContacts> {
         self.open_from = self.open_from.max(watermark.pane(self.pane_seconds));
-        let still_open = self.open.split_off(&self.open_from);
-        let closing = std::mem::replace(&mut self.open, still_open);
-        let closed: Vec<_> =
-            closing.into_iter().map(|(pane, open)| self.close(pane, open)).collect();
+        let open_from = self.open_from;
+        let mut closed: Vec<_> = self.open.extract_if(.., |open| open.pane < open_from).collect();
+        closed.sort_unstable_by_key(|closed| closed.pane);
         self.contact_count -= closed.iter().map(|pane| pane.contacts.len()).sum::<usize>();
         closed
     }
 
     /// Hands over every pane: the stream has ended.
     pub fn close_all(&mut self) -> Vec<PaneContacts> {
-        match self.open.last_key_value() {
-            Some((last, _)) => self.close_until(last.end(self.pane_seconds)),
+        match self.open.iter().map(|open| open.pane).max() {
+            Some(last) => self.close_until(last.end(self.pane_seconds)),
             None => Vec::new(),
         }
     }
@@ -195,19 +314,6 @@ impl ContactTable {
     #[must_use]
     pub const fn refused_rows(&self) -> u64 {
         self.refused_rows
-    }
-
-    fn close(&self, pane: PaneIndex, open: OpenPane) -> PaneContacts {
-        let mut contacts: Vec<_> = open.contacts.into_iter().collect();
-        contacts.sort_unstable_by_key(|(key, _)| *key);
-        PaneContacts {
-            pane,
-            pane_seconds: self.pane_seconds,
-            contacts,
-            places: open.places.into_list(),
-            newest_end: open.newest_end,
-            refused_rows: open.refused_rows,
-        }
     }
 }
 

@@ -2,7 +2,12 @@
 
 mod client_ports;
 mod contact;
+mod contact_hash;
+mod contact_index;
 mod contact_row;
+mod contact_set;
+mod contact_slot;
+mod contact_spares;
 mod contact_table;
 mod initiator;
 mod key;
@@ -15,10 +20,11 @@ mod watermark;
 pub use client_ports::{CLIENT_PORTS_MAX, ClientPorts};
 pub use contact::{Contact, ContactKey, Side, Tally};
 pub use contact_row::{CONTACT_COLUMNS, ContactRow, Vantage};
+pub use contact_set::{ContactSet, ContactView, Half};
 pub use contact_table::{CONTACTS_MAX_DEFAULT, ContactTable, PaneContacts, pair_hash};
 pub(crate) use initiator::{TCP_RST, TCP_SYN};
 pub use key::AnyColumn;
-pub use place::{Place, PlaceIds};
+pub use place::{Place, PlaceIds, Places};
 pub(crate) use route::row_number;
 pub use route::{RoutedBatch, Router, Rows};
 pub use top::{KeyReader, Metric, TopAnswer, TopRow, TopSpec, TopTable, merge_answers};

@@ -14,7 +14,8 @@ use serde::Deserialize;
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
-use super::pane::{PaneView, Seen};
+use super::order;
+use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::tracker::Tracker;
@@ -109,15 +110,16 @@ struct Trip<'a> {
     counts: Counts,
     variant: &'static str,
     last_seen: UnixSeconds,
-    contacts: Vec<Seen<'a>>,
+    /// The pane's contacts that tell of it.
+    contacts: Vec<&'a Tried>,
 }
 
 /// One target of one sweep in a pane.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Target<'a> {
     sweep: Sweep,
     server: Addr,
-    seen: Seen<'a>,
+    tried: &'a Tried,
 }
 
 /// The detector's memory.
@@ -179,7 +181,7 @@ impl HostSweep {
             attempts.clear();
             attempts.extend(group.iter().map(attempt_of));
             self.tracker.add(sweep, view.index(), expired, &attempts);
-            let failed_now = group.iter().any(|target| target.seen.outcome.is_failed());
+            let failed_now = group.iter().any(|target| target.tried.outcome.is_failed());
             if failed_now && sweep.port >= PREVALENCE_PORT_MIN && is_inside(view, sweep.client) {
                 let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
                 // More than the limit say no more than the limit does.
@@ -200,32 +202,37 @@ impl HostSweep {
     /// The targets of clients that tried something in vain or barely, now or before, in the order of
     /// sweeps.
     fn targets<'a>(&self, view: &PaneView<'a>) -> Vec<Target<'a>> {
-        let is_suspect = |seen: &Seen<'_>| match seen.outcome {
-            Outcome::Bare => !is_inside(view, seen.key.client),
+        let is_suspect = |tried: &Tried| match tried.outcome {
+            Outcome::Bare => !is_inside(view, tried.client),
             outcome => outcome.is_failed(),
         };
         let mut suspects: HashSet<Sweep> = HashSet::new();
-        for seen in view.contacts().filter(|seen| is_of_sweeps(seen) && is_suspect(seen)) {
-            suspects.insert(sweep_of(seen.key.client, &seen));
+        for tried in view.tried.iter().filter(|tried| is_of_sweeps(tried) && is_suspect(tried)) {
+            suspects.insert(sweep_of(tried.client, tried));
         }
         suspects.retain(|sweep| !view.network.is_exempt_actor(sweep.client));
 
         let mut targets = Vec::new();
-        for seen in view.contacts().filter(is_of_sweeps) {
+        for tried in view.tried.iter().filter(|tried| is_of_sweeps(tried)) {
             let mut add = |client: Addr, server: Addr| {
-                let sweep = sweep_of(client, &seen);
+                let sweep = sweep_of(client, tried);
                 if suspects.contains(&sweep) || self.tracker.contains(&sweep) {
-                    targets.push(Target { sweep, server, seen });
+                    targets.push(Target { sweep, server, tried });
                 }
             };
-            add(seen.key.client, seen.key.server);
-            if seen.key.port == 0 && !seen.contact.back.is_silent() {
+            add(tried.client, tried.server);
+            if tried.port == 0 && view.contact(tried).back().0.flows > 0 {
                 // Who of the two asked is unknown, so the answer counts for both.
-                add(seen.key.server, seen.key.client);
+                add(tried.server, tried.client);
             }
         }
-        targets.sort_unstable_by_key(|target| (target.sweep, target.server));
-        targets
+        let packed = |target: &Target<'_>| {
+            let (client, server) = (target.sweep.client.as_v4()?, target.server.as_v4()?);
+            let service = u64::from(target.sweep.protocol) << 16 | u64::from(target.sweep.port);
+            Some(u128::from(client) << 88 | u128::from(service) << 64 | u128::from(server) << 32)
+        };
+        let order = order::sorted(&targets, packed, |target| (target.sweep, target.server));
+        order.into_iter().map(|position| targets[position]).collect()
     }
 
     /// The shortest window over its threshold.
@@ -233,14 +240,15 @@ impl HostSweep {
         let sweep = group[0].sweep;
         let inside = is_inside(view, sweep.client);
         let concerns = |target: &&Target<'_>| {
-            target.seen.outcome.is_failed() || (!inside && target.seen.outcome == Outcome::Bare)
+            target.tried.outcome.is_failed() || (!inside && target.tried.outcome == Outcome::Bare)
         };
-        let contacts: Vec<_> = group.iter().filter(concerns).map(|target| target.seen).collect();
-        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
-        if inside && self.is_prevalent(sweep) {
+        let distinct = self.tracker.get(&sweep)?;
+        if distinct.len() < self.settings.hosts_min as usize || (inside && self.is_prevalent(sweep))
+        {
             return None;
         }
-        let distinct = self.tracker.get(&sweep)?;
+        let contacts: Vec<_> = group.iter().filter(concerns).map(|target| target.tried).collect();
+        let last_seen = contacts.iter().map(|tried| tried.last_end).max()?;
         let windows = [
             self.settings.window_seconds,
             self.settings.medium_window_seconds,
@@ -339,9 +347,7 @@ impl HostSweep {
                 ("answered_hosts", count(sum(|counts| counts.answered + counts.bare))),
             ]),
             ports,
-            context: view.context(
-                trips.iter().flat_map(|trip| trip.contacts.iter().map(|seen| seen.contact)),
-            ),
+            context: view.context(trips.iter().flat_map(|trip| trip.contacts.iter().copied())),
             exact: view.index() > self.inexact_until,
         };
         Some(draft.finding(report, view))
@@ -352,22 +358,21 @@ fn is_inside(view: &PaneView<'_>, addr: Addr) -> bool {
     view.network.is_inside(addr)
 }
 
-fn is_of_sweeps(seen: &Seen<'_>) -> bool {
-    matches!(seen.key.protocol, TCP | UDP | ICMP | ICMP_V6) && seen.outcome != Outcome::NotTried
+fn is_of_sweeps(tried: &Tried) -> bool {
+    matches!(tried.protocol, TCP | UDP | ICMP | ICMP_V6)
 }
 
-fn sweep_of(client: Addr, seen: &Seen<'_>) -> Sweep {
-    Sweep { client, protocol: seen.key.protocol, port: seen.key.port }
+fn sweep_of(client: Addr, tried: &Tried) -> Sweep {
+    Sweep { client, protocol: tried.protocol, port: tried.port }
 }
 
 fn attempt_of(target: &Target<'_>) -> Attempt<Addr> {
-    let forward = target.seen.contact.forward.tally();
     Attempt {
         value: target.server,
-        outcome: target.seen.outcome,
-        flows: forward.flows,
-        rejected: forward.rejected,
-        first_start: target.seen.contact.first_start,
+        outcome: target.tried.outcome,
+        flows: target.tried.flows,
+        rejected: target.tried.rejected,
+        first_start: target.tried.first_start,
     }
 }
 

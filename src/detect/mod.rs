@@ -14,6 +14,7 @@ mod distinct;
 mod episode;
 mod host_sweep;
 mod network;
+mod order;
 mod outcome;
 mod pane;
 mod port_scan;
@@ -36,7 +37,7 @@ use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
 use host_sweep::HostSweep;
-use pane::{MergedPane, PaneView};
+use pane::{MergedPane, PaneView, Tried};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
 
@@ -51,6 +52,8 @@ pub struct DetectorSet {
     rdp_bruteforce: Bruteforce,
     remote_access: RemoteAccess,
     waiting: Option<MergedPane>,
+    /// Of the pane that is judged; kept for its memory.
+    tried: Vec<Tried>,
     newest_end: UnixSeconds,
     /// Up to this pane, windows may hold panes whose contact tables were full.
     inexact_until: PaneIndex,
@@ -75,6 +78,7 @@ impl DetectorSet {
             rdp_bruteforce: Bruteforce::new(Login::Rdp, rdp),
             remote_access: RemoteAccess::new(settings.remote_access_attempt.clone()),
             waiting: None,
+            tried: Vec::new(),
             newest_end: UnixSeconds::MIN,
             inexact_until: PaneIndex(i64::MIN),
         }
@@ -122,10 +126,10 @@ impl DetectorSet {
             let longest = settings::WINDOW_SECONDS_MAX / self.pane_seconds;
             self.inexact_until = PaneIndex(pane.pane.0.saturating_add(longest));
         }
-        let outcomes = outcome::judge(pane, next);
+        outcome::judge(pane, next, &mut self.tried);
         let view = PaneView {
             pane,
-            outcomes: &outcomes,
+            tried: &self.tried,
             pane_seconds: self.pane_seconds,
             detected_at: self.newest_end,
             network: &self.network,

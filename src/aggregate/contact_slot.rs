@@ -1,0 +1,299 @@
+//! A contact in one cache line, for the usual case: two IPv4 addresses, few connections, one point of
+//! view on each side, counts that fit half the bits.
+//!
+//! A record that does not fit leaves the slot as it was and says so; the contact then goes on in the wide
+//! form ([`Contact`]), which a slot becomes by [`ContactSlot::to_contact`].
+
+use super::client_ports::ClientPorts;
+use super::contact::{Contact, ContactKey, Side, Tally};
+use super::contact_row::Vantage;
+use super::place::PlaceIds;
+use crate::net::Addr;
+use crate::units::UnixSeconds;
+
+/// A key between two IPv4 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NarrowKey {
+    pub(super) client: u32,
+    pub(super) server: u32,
+    pub(super) port: u16,
+    pub(super) protocol: u8,
+}
+
+impl NarrowKey {
+    /// The key in this form, if it fits.
+    pub(super) fn of(key: &ContactKey) -> Option<Self> {
+        let (client, server) = (key.client.as_v4()?, key.server.as_v4()?);
+        Some(Self { client, server, port: key.port, protocol: key.protocol })
+    }
+
+    pub(super) const fn to_key(self) -> ContactKey {
+        let (client, server) = (Addr::v4(self.client), Addr::v4(self.server));
+        ContactKey { client, server, protocol: self.protocol, port: self.port }
+    }
+}
+
+/// What a record says of a contact, ends told apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Whether the client sent it.
+    pub(super) from_client: bool,
+    pub(super) rejected: bool,
+    pub(super) vantage: Vantage,
+    pub(super) tcp_flags: Option<u8>,
+    pub(super) client_port: u16,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    /// Not after `end`.
+    pub(super) start: UnixSeconds,
+    pub(super) end: UnixSeconds,
+}
+
+/// One side's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SlimTally {
+    bytes: u32,
+    packets: u32,
+    flows: u16,
+    rejected: u16,
+}
+
+/// How many client ports a slot holds.
+const PORTS_MAX: usize = 3;
+
+/// Beside TCP flags: that a record had the field.
+const HAS_FLAGS: u8 = 0x80;
+
+/// The slot's key is only in the wide form.
+const KEY_IS_WIDE: u8 = 1;
+/// The slot's counts are in the wide form.
+const IS_WIDE: u8 = 2;
+/// The contact has moved elsewhere.
+const IS_GONE: u8 = 4;
+/// A record came for it that the router could not know to be of this pair.
+const IS_STRAY: u8 = 32;
+/// One bit for each side: its records were made at egress.
+const AT_EGRESS: [u8; 2] = [8, 16];
+
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+
+/// A contact in one cache line; its times count from the start of its pane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(super) struct ContactSlot {
+    client: u32,
+    server: u32,
+    port: u16,
+    protocol: u8,
+    state: u8,
+    /// What the client and the server sent; in the wide form, [`Self::wide_number`].
+    sides: [SlimTally; 2],
+    first_start: i32,
+    last_end: i32,
+    places: PlaceIds,
+    client_ports: [u16; PORTS_MAX],
+    client_port_count: u8,
+    tcp_flags: [u8; 2],
+}
+
+const _: () = assert!(size_of::<ContactSlot>() == 64);
+
+impl ContactSlot {
+    /// A slot without any record.
+    pub(super) fn new(key: NarrowKey) -> Self {
+        let NarrowKey { client, server, port, protocol } = key;
+        Self {
+            client,
+            server,
+            port,
+            protocol,
+            state: 0,
+            sides: [SlimTally::default(); 2],
+            first_start: i32::MAX,
+            last_end: i32::MIN,
+            places: PlaceIds::default(),
+            client_ports: [0; PORTS_MAX],
+            client_port_count: 0,
+            tcp_flags: [0; 2],
+        }
+    }
+
+    /// A slot for a key that doesn't fit, whose contact has `wide_number`.
+    pub(super) fn of_wide_key(wide_number: u32) -> Self {
+        let mut slot = Self::new(NarrowKey { client: 0, server: 0, port: 0, protocol: 0 });
+        slot.state = KEY_IS_WIDE;
+        slot.become_wide(wide_number);
+        slot
+    }
+
+    pub(super) const fn become_wide(&mut self, wide_number: u32) {
+        self.state |= IS_WIDE;
+        self.sides[CLIENT].bytes = wide_number;
+    }
+
+    pub(super) const fn become_gone(&mut self) {
+        self.state |= IS_GONE;
+    }
+
+    pub(super) const fn is_gone(&self) -> bool {
+        self.state & IS_GONE != 0
+    }
+
+    /// Marks the contact as a stray; false if it was one.
+    pub(super) const fn become_stray(&mut self) -> bool {
+        let is_first = !self.is_stray();
+        self.state |= IS_STRAY;
+        is_first
+    }
+
+    pub(super) const fn is_stray(&self) -> bool {
+        self.state & IS_STRAY != 0
+    }
+
+    /// The key, unless it is in the wide form only.
+    #[inline]
+    pub(super) const fn narrow_key(&self) -> Option<NarrowKey> {
+        if self.state & KEY_IS_WIDE == 0 { Some(self.key()) } else { None }
+    }
+
+    const fn key(&self) -> NarrowKey {
+        let Self { client, server, port, protocol, .. } = *self;
+        NarrowKey { client, server, port, protocol }
+    }
+
+    /// Whether the slot's contact has this key.
+    #[inline]
+    pub(super) fn has_key(&self, key: &NarrowKey) -> bool {
+        self.key() == *key && self.state & (KEY_IS_WIDE | IS_GONE) == 0
+    }
+
+    /// Where the contact is, if it has the wide form.
+    #[inline]
+    pub(super) const fn wide_number(&self) -> Option<u32> {
+        if self.state & IS_WIDE != 0 { Some(self.sides[CLIENT].bytes) } else { None }
+    }
+
+    /// Adds a record if it fits.
+    #[inline]
+    pub(super) fn try_add(&mut self, pane_start: UnixSeconds, sent: &Sent) -> bool {
+        let side = if sent.from_client { CLIENT } else { SERVER };
+        let egress = if sent.vantage == Vantage::Egress { AT_EGRESS[side] } else { 0 };
+        let tally = self.sides[side];
+        let (Some(start), Some(end)) =
+            (offset(pane_start, sent.start), offset(pane_start, sent.end))
+        else {
+            return false;
+        };
+        let bytes = sent.bytes.saturating_add(tally.bytes.into());
+        let packets = sent.packets.saturating_add(tally.packets.into());
+        let (Ok(bytes), Ok(packets)) = (u32::try_from(bytes), u32::try_from(packets)) else {
+            return false;
+        };
+        let flags = sent.tcp_flags.unwrap_or(0);
+        let other_vantage = tally.flows > 0 && self.state & AT_EGRESS[side] != egress;
+        if other_vantage || tally.flows == u16::MAX || flags & HAS_FLAGS != 0 {
+            return false;
+        }
+        if !self.insert_port(sent.client_port) {
+            return false;
+        }
+        self.sides[side] = SlimTally {
+            bytes,
+            packets,
+            flows: tally.flows + 1,
+            rejected: tally.rejected + u16::from(sent.rejected),
+        };
+        self.state |= egress;
+        self.tcp_flags[side] |= sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
+        self.first_start = self.first_start.min(start);
+        self.last_end = self.last_end.max(end);
+        true
+    }
+
+    /// Adds a client port unless there is no room for it.
+    #[inline]
+    fn insert_port(&mut self, port: u16) -> bool {
+        let count = usize::from(self.client_port_count);
+        if count == 0 {
+            self.client_ports[0] = port;
+            self.client_port_count = 1;
+            return true;
+        }
+        let Err(position) = self.ports().binary_search(&port) else { return true };
+        if count == PORTS_MAX {
+            return false;
+        }
+        self.client_ports.copy_within(position..count, position + 1);
+        self.client_ports[position] = port;
+        self.client_port_count += 1;
+        true
+    }
+
+    pub(super) const fn places_mut(&mut self) -> &mut PlaceIds {
+        &mut self.places
+    }
+
+    pub(super) const fn places(&self) -> PlaceIds {
+        self.places
+    }
+
+    /// The client's ports, in order.
+    pub(super) fn ports(&self) -> &[u16] {
+        &self.client_ports[..usize::from(self.client_port_count)]
+    }
+
+    #[inline]
+    pub(super) fn forward(&self) -> (Tally, Option<u8>) {
+        self.side(CLIENT)
+    }
+
+    #[inline]
+    pub(super) fn back(&self) -> (Tally, Option<u8>) {
+        self.side(SERVER)
+    }
+
+    #[inline]
+    fn side(&self, side: usize) -> (Tally, Option<u8>) {
+        let SlimTally { bytes, packets, flows, rejected } = self.sides[side];
+        let tally = Tally {
+            flows: flows.into(),
+            rejected: rejected.into(),
+            packets: packets.into(),
+            bytes: bytes.into(),
+        };
+        let flags = self.tcp_flags[side];
+        (tally, (flags & HAS_FLAGS != 0).then_some(flags & !HAS_FLAGS))
+    }
+
+    pub(super) fn first_start(&self, pane_start: UnixSeconds) -> UnixSeconds {
+        pane_start.saturating_add(self.first_start.into())
+    }
+
+    pub(super) fn last_end(&self, pane_start: UnixSeconds) -> UnixSeconds {
+        pane_start.saturating_add(self.last_end.into())
+    }
+
+    /// The contact in the wide form.
+    pub(super) fn to_contact(self, pane_start: UnixSeconds) -> Contact {
+        let side = |side: usize| {
+            let (tally, tcp_flags) = self.side(side);
+            Side::seen_from(tally, tcp_flags, self.state & AT_EGRESS[side] != 0)
+        };
+        let mut client_ports = ClientPorts::default();
+        self.ports().iter().for_each(|port| client_ports.insert(*port));
+        Contact {
+            forward: side(CLIENT),
+            back: side(SERVER),
+            first_start: self.first_start(pane_start),
+            last_end: self.last_end(pane_start),
+            client_ports,
+            places: self.places,
+        }
+    }
+}
+
+/// Seconds since the pane's start, if they fit.
+fn offset(pane_start: UnixSeconds, moment: UnixSeconds) -> Option<i32> {
+    i32::try_from(moment.0.checked_sub(pane_start.0)?).ok()
+}
