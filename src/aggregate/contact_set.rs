@@ -1,26 +1,45 @@
 //! The contacts of one pane, each with a number.
 //!
 //! ```text
-//! hash ─► index (4 bytes an entry) ─► slot (64 bytes, IPv4, few ports) ─► wide (the rest, about 5 %)
+//! hash ─► index (4 bytes an entry) ─► slot (64 bytes) ─► beside: IPv6 addresses, ports if many, wide contacts
 //! ```
 //!
 //! Slots lie one after the other in blocks, in the order of their first records: a contact costs one random
-//! access to the index and one write to memory that was just written. Contacts that don't fit a slot, or no
-//! longer, have a slot that names their wide form. Blocks and indexes come from a [`Spares`], and go back
+//! access to the index and one write to memory that was just written. Blocks and indexes come from a [`Spares`], and go back
 //! when the set is dropped, so that in the steady state no fresh memory is touched.
 
 use std::sync::Arc;
 
+use super::client_ports::ClientPorts;
 use super::contact::{Contact, ContactKey, Tally};
 use super::contact_hash::KeyHasher;
 use super::contact_index::ContactIndex;
 use super::contact_slot::{ContactSlot, NarrowKey, Sent};
 use super::contact_spares::{BLOCK_SLOTS, Spares};
 use super::place::{PlaceIds, Places};
+use crate::net::Addr;
 use crate::units::UnixSeconds;
 
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
+
+/// What doesn't fit the slots.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Client and server.
+    addrs: Vec<[Addr; 2]>,
+    ports: Vec<ClientPorts>,
+    contacts: Vec<Contact>,
+}
+
+impl Beside {
+    /// Empties the lists and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        self.addrs.clear();
+        self.ports.clear();
+        self.contacts.clear();
+    }
+}
 
 /// The contacts of one pane.
 #[derive(Debug)]
@@ -31,7 +50,7 @@ pub struct ContactSet {
     /// Every block but the last is full.
     blocks: Vec<Vec<ContactSlot>>,
     len: usize,
-    wide: Vec<(ContactKey, Contact)>,
+    beside: Beside,
     /// Contacts whose ends were alike, or that are ICMP, when they began; no other may be.
     odd: Vec<u32>,
     /// Contacts that may have a part in another shard; see [`Self::mark_stray`].
@@ -52,7 +71,7 @@ impl ContactSet {
             index: spares.index(count_hint),
             blocks: Vec::new(),
             len: 0,
-            wide: spares.wide(),
+            beside: spares.beside(),
             odd: Vec::new(),
             strays: Vec::new(),
             spares: Arc::clone(spares),
@@ -179,13 +198,7 @@ impl ContactSet {
             }
             None => return None,
         };
-        let (block, position) = place_of(number);
-        let slot = &mut self.blocks[block][position];
-        if let Some(wide_number) = slot.wide_number() {
-            self.wide[wide_number as usize].1.add(sent);
-        } else if !slot.try_add(self.pane_start, sent) {
-            self.widen(number).add(sent);
-        }
+        self.add_to(number, sent);
         Some(number)
     }
 
@@ -201,15 +214,36 @@ impl ContactSet {
             Some(number) => number,
             None if may_begin => {
                 self.note_if_odd(key.protocol, key.port, sent.client_port);
-                let wide_number = number_of(self.wide.len());
-                self.wide.push((key, Contact::default()));
-                self.push(hash, ContactSlot::of_wide_key(wide_number))
+                let slot = self.new_slot(&key);
+                self.push(hash, slot)
             }
             None => return None,
         };
-        let wide_number = self.slot(number).wide_number().expect("its key is wide");
-        self.wide[wide_number as usize].1.add(sent);
+        self.add_to(number, sent);
         Some(number)
+    }
+
+    #[inline]
+    fn add_to(&mut self, number: u32, sent: &Sent) {
+        let (block, position) = place_of(number);
+        let slot = &mut self.blocks[block][position];
+        if let Some(wide_number) = slot.wide_number() {
+            self.beside.contacts[wide_number as usize].add(sent);
+        } else if !slot.try_add(self.pane_start, sent, &mut self.beside.ports) {
+            self.widen(number).add(sent);
+        }
+    }
+
+    /// An empty slot for a key of either kind.
+    fn new_slot(&mut self, key: &ContactKey) -> ContactSlot {
+        NarrowKey::of(key).map_or_else(
+            || {
+                let addrs_number = number_of(self.beside.addrs.len());
+                self.beside.addrs.push([key.client, key.server]);
+                ContactSlot::of_wide_key(addrs_number, key.protocol, key.port)
+            },
+            ContactSlot::new,
+        )
     }
 
     /// Adds a place of `places` to a contact.
@@ -219,7 +253,7 @@ impl ContactSet {
         let slot = &mut self.blocks[block][position];
         match slot.wide_number() {
             None => slot.places_mut().insert(place, places),
-            Some(wide) => self.wide[wide as usize].1.places.insert(place, places),
+            Some(wide) => self.beside.contacts[wide as usize].places.insert(place, places),
         }
     }
 
@@ -244,15 +278,9 @@ impl ContactSet {
             None => {
                 let client_port = contact.client_ports.as_slice().first().copied().unwrap_or(0);
                 self.note_if_odd(key.protocol, key.port, client_port);
-                let slot = match NarrowKey::of(&key) {
-                    None => ContactSlot::of_wide_key(number_of(self.wide.len())),
-                    Some(key) => {
-                        let mut slot = ContactSlot::new(key);
-                        slot.become_wide(number_of(self.wide.len()));
-                        slot
-                    }
-                };
-                self.wide.push((key, contact));
+                let mut slot = self.new_slot(&key);
+                slot.become_wide(number_of(self.beside.contacts.len()));
+                self.beside.contacts.push(contact);
                 self.push(hash, slot)
             }
         };
@@ -268,14 +296,14 @@ impl ContactSet {
         let wide_number = match slot.wide_number() {
             Some(wide_number) => wide_number,
             None => {
-                let wide_number = number_of(self.wide.len());
-                let key = slot.narrow_key().expect("a wide key has a wide contact");
-                self.wide.push((key.to_key(), slot.to_contact(self.pane_start)));
+                let wide_number = number_of(self.beside.contacts.len());
+                let contact = slot.to_contact(self.pane_start, &self.beside.ports);
+                self.beside.contacts.push(contact);
                 slot.become_wide(wide_number);
                 wide_number
             }
         };
-        &mut self.wide[wide_number as usize].1
+        &mut self.beside.contacts[wide_number as usize]
     }
 
     fn push(&mut self, hash: u64, slot: ContactSlot) -> u32 {
@@ -313,18 +341,21 @@ impl ContactSet {
 
     #[inline]
     fn key_of(&self, slot: &ContactSlot) -> ContactKey {
-        match (slot.narrow_key(), slot.wide_number()) {
-            (Some(key), _) => key.to_key(),
-            (None, Some(wide)) => self.wide[wide as usize].0,
-            (None, None) => unreachable!("a wide key has a wide contact"),
-        }
+        slot.narrow_key().map_or_else(
+            || {
+                let NarrowKey { client: addrs_number, protocol, port, .. } = slot.key();
+                let [client, server] = self.beside.addrs[addrs_number as usize];
+                ContactKey { client, server, protocol, port }
+            },
+            NarrowKey::to_key,
+        )
     }
 
     #[inline]
     fn view<'a>(&'a self, slot: &'a ContactSlot) -> ContactView<'a> {
         match slot.wide_number() {
-            None => ContactView(Form::Slim { slot, pane_start: self.pane_start }),
-            Some(wide) => ContactView(Form::Wide(&self.wide[wide as usize].1)),
+            None => ContactView(Form::Slim { slot, set: self }),
+            Some(wide) => ContactView(Form::Wide(&self.beside.contacts[wide as usize])),
         }
     }
 }
@@ -335,7 +366,7 @@ impl Drop for ContactSet {
         self.spares.take_back(
             blocks,
             std::mem::take(&mut self.index),
-            std::mem::take(&mut self.wide),
+            std::mem::take(&mut self.beside),
         );
     }
 }
@@ -363,7 +394,7 @@ pub struct ContactView<'a>(Form<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Form<'a> {
-    Slim { slot: &'a ContactSlot, pane_start: UnixSeconds },
+    Slim { slot: &'a ContactSlot, set: &'a ContactSet },
     Wide(&'a Contact),
 }
 
@@ -395,7 +426,7 @@ impl<'a> ContactView<'a> {
     #[must_use]
     pub fn first_start(&self) -> UnixSeconds {
         match self.0 {
-            Form::Slim { slot, pane_start } => slot.first_start(pane_start),
+            Form::Slim { slot, set } => slot.first_start(set.pane_start),
             Form::Wide(contact) => contact.first_start,
         }
     }
@@ -404,7 +435,7 @@ impl<'a> ContactView<'a> {
     #[must_use]
     pub fn last_end(&self) -> UnixSeconds {
         match self.0 {
-            Form::Slim { slot, pane_start } => slot.last_end(pane_start),
+            Form::Slim { slot, set } => slot.last_end(set.pane_start),
             Form::Wide(contact) => contact.last_end,
         }
     }
@@ -413,7 +444,7 @@ impl<'a> ContactView<'a> {
     #[must_use]
     pub fn client_ports(&self) -> &'a [u16] {
         match self.0 {
-            Form::Slim { slot, .. } => slot.ports(),
+            Form::Slim { slot, set } => slot.ports(&set.beside.ports),
             Form::Wide(contact) => contact.client_ports.as_slice(),
         }
     }
@@ -431,7 +462,7 @@ impl<'a> ContactView<'a> {
     #[must_use]
     pub fn to_contact(&self) -> Contact {
         match self.0 {
-            Form::Slim { slot, pane_start } => slot.to_contact(pane_start),
+            Form::Slim { slot, set } => slot.to_contact(set.pane_start, &set.beside.ports),
             Form::Wide(contact) => contact.clone(),
         }
     }

@@ -1,8 +1,9 @@
-//! A contact in one cache line, for the usual case: two IPv4 addresses, few connections, one point of
-//! view on each side, counts that fit half the bits.
+//! A contact in one cache line.
 //!
-//! A record that does not fit leaves the slot as it was and says so; the contact then goes on in the wide
-//! form ([`Contact`]), which a slot becomes by [`ContactSlot::to_contact`].
+//! What seldom occurs stands beside the slots and is named by number: IPv6 addresses, and client ports if
+//! there are more than three. A record that does not fit (counts over half the bits, two points of view on
+//! one side) leaves the slot as it was and says so; the contact then goes on in the wide form
+//! ([`Contact`]), which a slot becomes by [`ContactSlot::to_contact`].
 
 use super::client_ports::ClientPorts;
 use super::contact::{Contact, ContactKey, Side, Tally};
@@ -61,10 +62,13 @@ struct SlimTally {
 /// How many client ports a slot holds.
 const PORTS_MAX: usize = 3;
 
+/// Instead of a number of ports: they stand elsewhere.
+const PORTS_ARE_WIDE: u8 = 0xff;
+
 /// Beside TCP flags: that a record had the field.
 const HAS_FLAGS: u8 = 0x80;
 
-/// The slot's key is only in the wide form.
+/// The slot's addresses stand elsewhere.
 const KEY_IS_WIDE: u8 = 1;
 /// The slot's counts are in the wide form.
 const IS_WIDE: u8 = 2;
@@ -119,11 +123,10 @@ impl ContactSlot {
         }
     }
 
-    /// A slot for a key that doesn't fit, whose contact has `wide_number`.
-    pub(super) fn of_wide_key(wide_number: u32) -> Self {
-        let mut slot = Self::new(NarrowKey { client: 0, server: 0, port: 0, protocol: 0 });
+    /// A slot whose addresses stand elsewhere, under `addrs_number`.
+    pub(super) fn of_wide_key(addrs_number: u32, protocol: u8, port: u16) -> Self {
+        let mut slot = Self::new(NarrowKey { client: addrs_number, server: 0, port, protocol });
         slot.state = KEY_IS_WIDE;
-        slot.become_wide(wide_number);
         slot
     }
 
@@ -151,13 +154,15 @@ impl ContactSlot {
         self.state & IS_STRAY != 0
     }
 
-    /// The key, unless it is in the wide form only.
+    /// The key, unless its addresses stand elsewhere.
     #[inline]
     pub(super) const fn narrow_key(&self) -> Option<NarrowKey> {
         if self.state & KEY_IS_WIDE == 0 { Some(self.key()) } else { None }
     }
 
-    const fn key(&self) -> NarrowKey {
+    /// The slot's own part of the key; without [`Self::narrow_key`], `client` is the number of the addresses.
+    #[inline]
+    pub(super) const fn key(&self) -> NarrowKey {
         let Self { client, server, port, protocol, .. } = *self;
         NarrowKey { client, server, port, protocol }
     }
@@ -174,9 +179,14 @@ impl ContactSlot {
         if self.state & IS_WIDE != 0 { Some(self.sides[CLIENT].bytes) } else { None }
     }
 
-    /// Adds a record if it fits.
+    /// Adds a record if it fits; `wide_ports` are the sets of ports that stand elsewhere.
     #[inline]
-    pub(super) fn try_add(&mut self, pane_start: UnixSeconds, sent: &Sent) -> bool {
+    pub(super) fn try_add(
+        &mut self,
+        pane_start: UnixSeconds,
+        sent: &Sent,
+        wide_ports: &mut Vec<ClientPorts>,
+    ) -> bool {
         let side = if sent.from_client { CLIENT } else { SERVER };
         let egress = if sent.vantage == Vantage::Egress { AT_EGRESS[side] } else { 0 };
         let tally = self.sides[side];
@@ -195,9 +205,7 @@ impl ContactSlot {
         if other_vantage || tally.flows == u16::MAX || flags & HAS_FLAGS != 0 {
             return false;
         }
-        if !self.insert_port(sent.client_port) {
-            return false;
-        }
+        self.insert_port(sent.client_port, wide_ports);
         self.sides[side] = SlimTally {
             bytes,
             packets,
@@ -211,23 +219,39 @@ impl ContactSlot {
         true
     }
 
-    /// Adds a client port unless there is no room for it.
     #[inline]
-    fn insert_port(&mut self, port: u16) -> bool {
+    fn insert_port(&mut self, port: u16, wide_ports: &mut Vec<ClientPorts>) {
         let count = usize::from(self.client_port_count);
         if count == 0 {
             self.client_ports[0] = port;
             self.client_port_count = 1;
-            return true;
+        } else if self.client_port_count == PORTS_ARE_WIDE {
+            wide_ports[self.ports_number()].insert(port);
+        } else if let Err(position) = self.client_ports[..count].binary_search(&port) {
+            if count == PORTS_MAX {
+                self.move_ports(wide_ports);
+                wide_ports[self.ports_number()].insert(port);
+                return;
+            }
+            self.client_ports.copy_within(position..count, position + 1);
+            self.client_ports[position] = port;
+            self.client_port_count += 1;
         }
-        let Err(position) = self.ports().binary_search(&port) else { return true };
-        if count == PORTS_MAX {
-            return false;
-        }
-        self.client_ports.copy_within(position..count, position + 1);
-        self.client_ports[position] = port;
-        self.client_port_count += 1;
-        true
+    }
+
+    #[cold]
+    fn move_ports(&mut self, wide_ports: &mut Vec<ClientPorts>) {
+        let number = u32::try_from(wide_ports.len()).expect("tables of contacts are bounded");
+        let mut ports = ClientPorts::default();
+        self.client_ports.iter().for_each(|port| ports.insert(*port));
+        wide_ports.push(ports);
+        let [a, b, c, d] = number.to_le_bytes();
+        self.client_ports = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]), 0];
+        self.client_port_count = PORTS_ARE_WIDE;
+    }
+
+    fn ports_number(&self) -> usize {
+        usize::from(self.client_ports[0]) | usize::from(self.client_ports[1]) << 16
     }
 
     pub(super) const fn places_mut(&mut self) -> &mut PlaceIds {
@@ -239,8 +263,11 @@ impl ContactSlot {
     }
 
     /// The client's ports, in order.
-    pub(super) fn ports(&self) -> &[u16] {
-        &self.client_ports[..usize::from(self.client_port_count)]
+    pub(super) fn ports<'a>(&'a self, wide_ports: &'a [ClientPorts]) -> &'a [u16] {
+        match self.client_port_count {
+            PORTS_ARE_WIDE => wide_ports[self.ports_number()].as_slice(),
+            count => &self.client_ports[..usize::from(count)],
+        }
     }
 
     #[inline]
@@ -275,13 +302,13 @@ impl ContactSlot {
     }
 
     /// The contact in the wide form.
-    pub(super) fn to_contact(self, pane_start: UnixSeconds) -> Contact {
+    pub(super) fn to_contact(self, pane_start: UnixSeconds, wide_ports: &[ClientPorts]) -> Contact {
         let side = |side: usize| {
             let (tally, tcp_flags) = self.side(side);
             Side::seen_from(tally, tcp_flags, self.state & AT_EGRESS[side] != 0)
         };
         let mut client_ports = ClientPorts::default();
-        self.ports().iter().for_each(|port| client_ports.insert(*port));
+        self.ports(wide_ports).iter().for_each(|port| client_ports.insert(*port));
         Contact {
             forward: side(CLIENT),
             back: side(SERVER),

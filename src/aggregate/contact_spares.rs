@@ -6,8 +6,8 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use super::contact::{Contact, ContactKey};
 use super::contact_index::ContactIndex;
+use super::contact_set::Beside;
 use super::contact_slot::ContactSlot;
 use crate::simd;
 
@@ -22,7 +22,7 @@ pub(super) struct Spares(Mutex<Parts>);
 struct Parts {
     blocks: Vec<Vec<ContactSlot>>,
     indexes: Vec<ContactIndex>,
-    wides: Vec<Vec<(ContactKey, Contact)>>,
+    besides: Vec<Beside>,
 }
 
 impl Spares {
@@ -48,9 +48,9 @@ impl Spares {
         )
     }
 
-    /// An empty list.
-    pub(super) fn wide(&self) -> Vec<(ContactKey, Contact)> {
-        self.parts().wides.pop().unwrap_or_default()
+    /// Empty lists.
+    pub(super) fn beside(&self) -> Beside {
+        self.parts().besides.pop().unwrap_or_default()
     }
 
     /// Takes the parts of a set.
@@ -58,14 +58,14 @@ impl Spares {
         &self,
         mut blocks: Vec<Vec<ContactSlot>>,
         index: ContactIndex,
-        mut wide: Vec<(ContactKey, Contact)>,
+        mut beside: Beside,
     ) {
         blocks.iter_mut().for_each(Vec::clear);
-        wide.clear();
+        beside.clear();
         let mut parts = self.parts();
         parts.blocks.append(&mut blocks);
         parts.indexes.push(index);
-        parts.wides.push(wide);
+        parts.besides.push(beside);
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {

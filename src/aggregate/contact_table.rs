@@ -15,7 +15,7 @@ use super::contact_row::{Columns, ContactRow};
 use super::contact_set::ContactSet;
 use super::contact_slot::{NarrowKey, Sent};
 use super::contact_spares::Spares;
-use super::place::{PlaceRef, Places};
+use super::place::{PlaceKey, PlaceRef, Places};
 use crate::net::Addr;
 use crate::record::FlowBatch;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -102,7 +102,7 @@ pub struct ContactTable {
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     hash: u64,
-    place_hash: u64,
+    place: PlaceKey,
     sent: Sent,
     /// `None` if the key is wide.
     key: Option<NarrowKey>,
@@ -205,10 +205,10 @@ impl ContactTable {
         };
         let open = &self.open[open_position as usize];
         open.contacts.prefetch(hash);
-        let place_hash = open.places.hash(row.place());
-        open.places.prefetch(place_hash);
+        let place = open.places.key(row.place());
+        open.places.prefetch(&place);
         let row = u32::try_from(row_number).expect("a batch has far fewer than 2^32 rows");
-        Some(Prepared { hash, place_hash, sent, key, row, open_position, is_stray })
+        Some(Prepared { hash, place, sent, key, row, open_position, is_stray })
     }
 
     #[inline]
@@ -235,9 +235,7 @@ impl ContactTable {
         if row.is_stray {
             open.contacts.mark_stray(number);
         }
-        if row.place_hash != 0
-            && let Some(id) = open.places.id_of(place(), row.place_hash)
-        {
+        if let Some(id) = open.places.id_of(&row.place, place) {
             open.contacts.add_place(number, id, &open.places);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Contacts refer to places by number. Of the many interfaces that may see a contact (both ends, NAT
 //! gateways, load balancers) each contact keeps two, always the lowest by name, so that the choice
-//! doesn't depend on the order of records. The texts of all places stand one after the other in one
-//! buffer, found by a hash that is made before, so that its entry can be fetched ahead.
+//! doesn't depend on the order of records. Entries of the table hold the usual texts themselves, so that a
+//! place is found with one access to memory, which can be asked for ahead.
 
 use super::contact_hash::{folded, spread};
 use crate::simd;
@@ -29,22 +29,6 @@ pub struct Place {
 pub(super) struct PlaceRef<'a>(pub(super) [Option<&'a [u8]>; 4]);
 
 impl PlaceRef<'_> {
-    /// A hash of all parts; 0 is that of a record without any.
-    #[inline]
-    pub(super) fn hash(&self, seed: u64) -> u64 {
-        if self.0.iter().all(Option::is_none) {
-            return 0;
-        }
-        let mut hash = seed;
-        for part in self.0 {
-            hash = match part {
-                Some(text) => hash_of(text, hash),
-                None => hash.rotate_left(7) ^ 1,
-            };
-        }
-        spread(hash).max(1)
-    }
-
     fn to_place(self) -> Place {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let [interface_id, account_id, vpc_id, subnet_id] = self.0.map(|part| part.map(text));
@@ -52,20 +36,89 @@ impl PlaceRef<'_> {
     }
 }
 
-/// A seeded hash of a text, sixteen bytes a step.
-#[inline]
-fn hash_of(text: &[u8], seed: u64) -> u64 {
-    let word = |bytes: &[u8]| {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u64::from_le_bytes(word)
-    };
-    let mut hash = seed ^ (text.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let (words, rest) = text.as_chunks::<8>();
-    for eight in words {
-        hash = folded(hash ^ u64::from_le_bytes(*eight), 0xbf58_476d_1ce4_e5b9 ^ seed);
+/// How much of a place's text its key holds: interface and account, or a bit more.
+const KEY_TEXT_MAX: usize = 48;
+
+/// What a place is looked for by: the lengths of the parts and as much of their text as fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PlaceKey {
+    text: [u64; KEY_TEXT_MAX / 8],
+    /// 0 for a record without place; the highest bit says [`Self::is_cut`].
+    hash: u64,
+    /// One byte for each part; 255 for one that is absent.
+    lengths: u32,
+}
+
+const IS_CUT: u64 = 1 << 63;
+
+const NO_KEY: PlaceKey = PlaceKey { text: [0; KEY_TEXT_MAX / 8], hash: 0, lengths: 0 };
+
+impl PlaceKey {
+    #[inline]
+    fn of(place: PlaceRef<'_>, seed: u64) -> Self {
+        let mut key = NO_KEY;
+        let mut is_cut = false;
+        if place.0.iter().all(Option::is_none) {
+            return key;
+        }
+        let mut text = [0; KEY_TEXT_MAX];
+        let mut used = 0;
+        for part in place.0 {
+            let length = part.map_or(0, <[u8]>::len);
+            let fits = length < 255 && used + length <= KEY_TEXT_MAX;
+            match part {
+                Some(part) if fits => copy_short(part, &mut text[used..]),
+                Some(_) => is_cut = true,
+                None => {}
+            }
+            let code = if part.is_none() { 255 } else { length as u32 & 0xff };
+            key.lengths = key.lengths << 8 | code;
+            used += if fits { length } else { 0 };
+        }
+        let mut hash = seed ^ u64::from(key.lengths);
+        for (word, eight) in key.text.iter_mut().zip(text.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*eight);
+            hash = folded(hash ^ *word, 0xbf58_476d_1ce4_e5b9 ^ seed);
+        }
+        if is_cut {
+            for part in place.0.into_iter().flatten() {
+                hash = part.iter().fold(hash, |hash, byte| {
+                    folded(hash ^ u64::from(*byte), 0x94d0_49bb_1331_11eb ^ seed)
+                });
+            }
+        }
+        key.hash = if is_cut { hash | IS_CUT } else { (hash & !IS_CUT).max(1) };
+        key
     }
-    folded(hash ^ word(rest), 0x94d0_49bb_1331_11eb ^ seed)
+
+    /// Whether the texts have to be compared as well.
+    const fn is_cut(&self) -> bool {
+        self.hash & IS_CUT != 0
+    }
+
+    /// Whether the record has no place.
+    pub(super) const fn is_none(&self) -> bool {
+        self.hash == 0
+    }
+}
+
+/// Copies `from` to the start of `to`: a few fixed moves and no call.
+#[inline]
+fn copy_short(from: &[u8], to: &mut [u8]) {
+    let length = from.len();
+    if let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>())
+        && length <= 32
+    {
+        to[..16].copy_from_slice(first);
+        to[length - 16..length].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>())
+        && length <= 16
+    {
+        to[..8].copy_from_slice(first);
+        to[length - 8..length].copy_from_slice(last);
+    } else {
+        to[..length].copy_from_slice(from);
+    }
 }
 
 /// The places of a contact: up to two numbers of a pane's list.
@@ -113,7 +166,7 @@ impl PlaceIds {
         let mut moved = Self::default();
         for id in self.iter() {
             let place = from.text(id);
-            if let Some(id) = to.id_of(place, place.hash(to.seed)) {
+            if let Some(id) = to.id_of(&to.key(place), || place) {
                 moved.insert(id, to);
             }
         }
@@ -131,11 +184,25 @@ struct Texts {
 
 const ABSENT: u32 = u32::MAX;
 
-/// An entry of the table: free if `hash` is 0.
-#[derive(Clone, Copy, Debug, Default)]
+/// An entry of the table, free if its hash is 0: a [`PlaceKey`] and the number, in one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 struct Entry {
+    text: [u64; KEY_TEXT_MAX / 8],
     hash: u64,
+    lengths: u32,
     id: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 64);
+
+const FREE: Entry = Entry { text: NO_KEY.text, hash: NO_KEY.hash, lengths: NO_KEY.lengths, id: 0 };
+
+impl Entry {
+    #[inline]
+    fn has_key(&self, key: &PlaceKey) -> bool {
+        self.hash == key.hash && self.lengths == key.lengths && self.text == key.text
+    }
 }
 
 /// The places of one pane, each with a number.
@@ -144,50 +211,64 @@ pub struct Places {
     seed: u64,
     text: Vec<u8>,
     list: Vec<Texts>,
-    /// A power of two, at most half in use.
+    /// A power of two, at most three quarters in use.
     entries: Vec<Entry>,
 }
 
 impl Places {
     pub(super) fn new(seed: u64) -> Self {
-        let entries = vec![Entry::default(); 64];
-        Self { seed: spread(seed), text: Vec::new(), list: Vec::new(), entries }
+        Self { seed: spread(seed), text: Vec::new(), list: Vec::new(), entries: vec![FREE; 64] }
     }
 
-    /// The hash with which [`Self::id_of`] looks for a place.
+    /// What [`Self::id_of`] looks for a place by.
     #[inline]
-    pub(super) fn hash(&self, place: PlaceRef<'_>) -> u64 {
-        place.hash(self.seed)
+    pub(super) fn key(&self, place: PlaceRef<'_>) -> PlaceKey {
+        PlaceKey::of(place, self.seed)
     }
 
     /// Asks for the entry that [`Self::id_of`] will look at.
     #[inline]
-    pub(super) fn prefetch(&self, hash: u64) {
-        simd::prefetch(&self.entries, self.first_position(hash));
+    pub(super) fn prefetch(&self, key: &PlaceKey) {
+        simd::prefetch(&self.entries, self.first_position(key.hash));
     }
 
     /// The number of a place, if the record has one and the list has room.
     #[inline]
-    pub(super) fn id_of(&mut self, place: PlaceRef<'_>, hash: u64) -> Option<u32> {
-        if hash == 0 {
+    pub(super) fn id_of<'a>(
+        &mut self,
+        key: &PlaceKey,
+        place: impl FnOnce() -> PlaceRef<'a>,
+    ) -> Option<u32> {
+        if key.is_none() {
             return None;
         }
         let mask = self.entries.len() - 1;
-        let mut position = self.first_position(hash);
+        let mut position = self.first_position(key.hash);
         loop {
-            let entry = self.entries[position & mask];
-            if entry.hash == hash && self.text(entry.id) == place {
+            let entry = &self.entries[position & mask];
+            if entry.has_key(key) && !key.is_cut() {
+                return Some(entry.id);
+            }
+            if entry.has_key(key) || entry.hash == 0 {
+                break;
+            }
+            position += 1;
+        }
+        let place = place();
+        loop {
+            let entry = &self.entries[position & mask];
+            if entry.has_key(key) && self.text(entry.id) == place {
                 return Some(entry.id);
             }
             if entry.hash == 0 {
-                return self.insert(place, hash);
+                return self.insert(key, place);
             }
             position += 1;
         }
     }
 
     #[cold]
-    fn insert(&mut self, place: PlaceRef<'_>, hash: u64) -> Option<u32> {
+    fn insert(&mut self, key: &PlaceKey, place: PlaceRef<'_>) -> Option<u32> {
         if self.list.len() >= PLACES_MAX {
             return None;
         }
@@ -201,15 +282,16 @@ impl Places {
             }
         });
         self.list.push(Texts { start, ends });
-        if self.list.len() * 2 > self.entries.len() {
-            let grown = vec![Entry::default(); self.entries.len() * 2];
+        if self.list.len() > self.entries.len() / 4 * 3 {
+            let grown = vec![FREE; self.entries.len() * 2];
             for entry in std::mem::replace(&mut self.entries, grown) {
                 if entry.hash != 0 {
                     self.place_entry(entry);
                 }
             }
         }
-        self.place_entry(Entry { hash, id });
+        let PlaceKey { text, hash, lengths } = *key;
+        self.place_entry(Entry { text, hash, lengths, id });
         Some(id)
     }
 
@@ -260,8 +342,8 @@ mod tests {
     }
 
     fn id_of(places: &mut Places, place: PlaceRef<'_>) -> Option<u32> {
-        let hash = places.hash(place);
-        places.id_of(place, hash)
+        let key = places.key(place);
+        places.id_of(&key, || place)
     }
 
     #[test]
