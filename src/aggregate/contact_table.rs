@@ -26,7 +26,7 @@ pub const CONTACTS_MAX_DEFAULT: usize = 8_000_000;
 const _: () = assert!(size_of::<(ContactKey, Contact)>() <= 272);
 
 /// How many rows are prepared before they are added.
-const ROWS_AHEAD: usize = 128;
+const ROWS_AHEAD: usize = 64;
 
 /// A hash of an address pair that is the same in both directions.
 #[must_use]

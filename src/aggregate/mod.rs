@@ -1,5 +1,6 @@
 //! Totals, talkers and contacts: state that shards own by key.
 
+mod blocks;
 mod client_ports;
 mod contact;
 mod contact_hash;
@@ -17,6 +18,7 @@ mod top;
 mod totals;
 mod watermark;
 
+pub(crate) use blocks::Blocks;
 pub use client_ports::{CLIENT_PORTS_MAX, ClientPorts};
 pub use contact::{Contact, ContactKey, Side, Tally};
 pub use contact_row::{CONTACT_COLUMNS, ContactRow, Vantage};
