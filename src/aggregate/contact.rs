@@ -7,7 +7,7 @@
 use super::client_ports::ClientPorts;
 use super::contact_row::Vantage;
 use super::contact_slot::Sent;
-use super::place::{PlaceIds, Places};
+use super::place::{PlaceIds, PlaceNames};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
@@ -62,7 +62,7 @@ impl Tally {
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 
-    fn larger(self, other: Self) -> Self {
+    pub(super) fn larger(self, other: Self) -> Self {
         Self {
             flows: self.flows.max(other.flows),
             rejected: self.rejected.max(other.rejected),
@@ -96,10 +96,7 @@ impl Side {
         self.at_ingress.flows == 0 && self.at_egress.flows == 0
     }
 
-    /// A side of which one vantage point told everything.
-    pub(super) fn seen_from(tally: Tally, tcp_flags: Option<u8>, at_egress: bool) -> Self {
-        let (at_ingress, at_egress) =
-            if at_egress { (Tally::default(), tally) } else { (tally, Tally::default()) };
+    pub(super) const fn of(at_ingress: Tally, at_egress: Tally, tcp_flags: Option<u8>) -> Self {
         Self { at_ingress, at_egress, tcp_flags }
     }
 
@@ -166,7 +163,7 @@ impl Contact {
     }
 
     /// Adds all of `other`; the places of both refer to `places`.
-    pub(super) fn merge(&mut self, other: &Self, places: &Places) {
+    pub(super) fn merge(&mut self, other: &Self, places: &PlaceNames) {
         self.forward.merge(&other.forward);
         self.back.merge(&other.back);
         self.first_start = self.first_start.min(other.first_start);

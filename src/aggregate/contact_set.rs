@@ -1,7 +1,7 @@
 //! The contacts of one pane, each with a number.
 //!
 //! ```text
-//! hash ─► index (4 bytes an entry) ─► slot (64 bytes) ─► beside: IPv6 addresses, ports if many, wide contacts
+//! hash ─► index (4 bytes an entry) ─► slot (64 bytes) ─► what not every contact has
 //! ```
 //!
 //! Slots lie one after the other in blocks, in the order of their first records: a contact costs one random
@@ -10,36 +10,16 @@
 
 use std::sync::Arc;
 
-use super::client_ports::ClientPorts;
 use super::contact::{Contact, ContactKey, Tally};
 use super::contact_hash::KeyHasher;
 use super::contact_index::ContactIndex;
-use super::contact_slot::{ContactSlot, NarrowKey, Sent};
-use super::contact_spares::{BLOCK_SLOTS, Spares};
-use super::place::{PlaceIds, Places};
-use crate::net::Addr;
+use super::contact_slot::{Beside, ContactSlot, NarrowKey, Sent};
+use super::contact_spares::{Slots, Spares};
+use super::place::{PlaceIds, PlaceNames};
 use crate::units::UnixSeconds;
 
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
-
-/// What doesn't fit the slots.
-#[derive(Debug, Default)]
-pub(super) struct Beside {
-    /// Client and server.
-    addrs: Vec<[Addr; 2]>,
-    ports: Vec<ClientPorts>,
-    contacts: Vec<Contact>,
-}
-
-impl Beside {
-    /// Empties the lists and keeps their memory.
-    pub(super) fn clear(&mut self) {
-        self.addrs.clear();
-        self.ports.clear();
-        self.contacts.clear();
-    }
-}
 
 /// The contacts of one pane.
 #[derive(Debug)]
@@ -47,9 +27,7 @@ pub struct ContactSet {
     hasher: KeyHasher,
     pane_start: UnixSeconds,
     index: ContactIndex,
-    /// Every block but the last is full.
-    blocks: Vec<Vec<ContactSlot>>,
-    len: usize,
+    slots: Slots,
     beside: Beside,
     /// Contacts whose ends were alike, or that are ICMP, when they began; no other may be.
     odd: Vec<u32>,
@@ -69,8 +47,7 @@ impl ContactSet {
             hasher,
             pane_start,
             index: spares.index(count_hint),
-            blocks: Vec::new(),
-            len: 0,
+            slots: Slots::default(),
             beside: spares.beside(),
             odd: Vec::new(),
             strays: Vec::new(),
@@ -80,14 +57,14 @@ impl ContactSet {
 
     /// How many numbers were given; contacts that were taken out count.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Whether no contact was ever in it.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.slots.len() == 0
     }
 
     /// The contact with this number.
@@ -111,7 +88,7 @@ impl ContactSet {
     /// All contacts with their numbers and keys, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, ContactKey, ContactView<'_>)> {
         (0..)
-            .zip(self.blocks.iter().flatten())
+            .zip(self.slots.iter())
             .filter(|(_, slot)| !slot.is_gone())
             .map(|(number, slot)| (number, self.key_of(slot), self.view(slot)))
     }
@@ -128,8 +105,7 @@ impl ContactSet {
 
     /// Says that a record of this contact was routed by other addresses than the contact's.
     pub(super) fn mark_stray(&mut self, number: u32) {
-        let (block, position) = place_of(number);
-        if self.blocks[block][position].become_stray() {
+        if self.slots.get_mut(number as usize).become_stray() {
             self.strays.push(number);
         }
     }
@@ -154,8 +130,7 @@ impl ContactSet {
     #[inline]
     pub fn prefetch_contact(&self, hash: u64) {
         if let Some(number) = self.index.likely(hash) {
-            let (block, position) = place_of(number);
-            crate::simd::prefetch(&self.blocks[block], position);
+            self.slots.prefetch(number as usize);
         }
     }
 
@@ -225,11 +200,10 @@ impl ContactSet {
 
     #[inline]
     fn add_to(&mut self, number: u32, sent: &Sent) {
-        let (block, position) = place_of(number);
-        let slot = &mut self.blocks[block][position];
+        let slot = self.slots.get_mut(number as usize);
         if let Some(wide_number) = slot.wide_number() {
             self.beside.contacts[wide_number as usize].add(sent);
-        } else if !slot.try_add(self.pane_start, sent, &mut self.beside.ports) {
+        } else if !slot.try_add(self.pane_start, sent, &mut self.beside) {
             self.widen(number).add(sent);
         }
     }
@@ -248,9 +222,8 @@ impl ContactSet {
 
     /// Adds a place of `places` to a contact.
     #[inline]
-    pub(super) fn add_place(&mut self, number: u32, place: u32, places: &Places) {
-        let (block, position) = place_of(number);
-        let slot = &mut self.blocks[block][position];
+    pub(super) fn add_place(&mut self, number: u32, place: u32, places: &PlaceNames) {
+        let slot = self.slots.get_mut(number as usize);
         match slot.wide_number() {
             None => slot.places_mut().insert(place, places),
             Some(wide) => self.beside.contacts[wide as usize].places.insert(place, places),
@@ -260,14 +233,13 @@ impl ContactSet {
     /// Takes a contact out. Its number stays given.
     pub(super) fn take(&mut self, number: u32) -> Taken {
         let (key, contact) = (self.key(number), self.contact(number).to_contact());
-        let (block, position) = place_of(number);
-        let slot = &mut self.blocks[block][position];
+        let slot = self.slots.get_mut(number as usize);
         slot.become_gone();
         Taken { key, contact, is_stray: slot.is_stray() }
     }
 
     /// Puts a contact in, or merges it with the one that has its key; the places of both refer to `places`.
-    pub(super) fn put(&mut self, taken: Taken, places: &Places) {
+    pub(super) fn put(&mut self, taken: Taken, places: &PlaceNames) {
         let Taken { key, contact, is_stray } = taken;
         let hash = self.hash(&key);
         let number = match self.find(hash, &key) {
@@ -291,13 +263,12 @@ impl ContactSet {
 
     /// The contact in its wide form, for good.
     fn widen(&mut self, number: u32) -> &mut Contact {
-        let (block, position) = place_of(number);
-        let slot = &mut self.blocks[block][position];
+        let slot = self.slots.get_mut(number as usize);
         let wide_number = match slot.wide_number() {
             Some(wide_number) => wide_number,
             None => {
                 let wide_number = number_of(self.beside.contacts.len());
-                let contact = slot.to_contact(self.pane_start, &self.beside.ports);
+                let contact = slot.to_contact(self.pane_start, &self.beside);
                 self.beside.contacts.push(contact);
                 slot.become_wide(wide_number);
                 wide_number
@@ -309,34 +280,29 @@ impl ContactSet {
     fn push(&mut self, hash: u64, slot: ContactSlot) -> u32 {
         if self.index.is_full() {
             let mut index = std::mem::take(&mut self.index);
-            let hashes = self.blocks.iter().flatten().map(|slot| match slot.narrow_key() {
+            let hashes = self.slots.iter().map(|slot| match slot.narrow_key() {
                 Some(key) => self.hasher.narrow(&key),
                 None => self.hasher.wide(&self.key_of(slot)),
             });
             index.grow(hashes);
             self.index = index;
         }
-        let number = number_of(self.len);
+        let number = number_of(self.slots.len());
         self.index.insert(hash, number);
-        if self.len.is_multiple_of(BLOCK_SLOTS) {
-            self.blocks.push(self.spares.block());
-        }
-        self.blocks.last_mut().expect("a block was pushed for the first slot").push(slot);
-        self.len += 1;
+        self.slots.push(slot, || self.spares.block());
         number
     }
 
     #[inline]
     fn note_if_odd(&mut self, protocol: u8, port: u16, client_port: u16) {
         if port == 0 || client_port == port || matches!(protocol, ICMP | ICMP_V6) {
-            self.odd.push(number_of(self.len));
+            self.odd.push(number_of(self.slots.len()));
         }
     }
 
     #[inline]
     fn slot(&self, number: u32) -> &ContactSlot {
-        let (block, position) = place_of(number);
-        &self.blocks[block][position]
+        self.slots.get(number as usize)
     }
 
     #[inline]
@@ -362,9 +328,8 @@ impl ContactSet {
 
 impl Drop for ContactSet {
     fn drop(&mut self) {
-        let blocks = std::mem::take(&mut self.blocks);
         self.spares.take_back(
-            blocks,
+            std::mem::take(&mut self.slots),
             std::mem::take(&mut self.index),
             std::mem::take(&mut self.beside),
         );
@@ -376,12 +341,6 @@ pub(super) struct Taken {
     pub(super) key: ContactKey,
     pub(super) contact: Contact,
     is_stray: bool,
-}
-
-/// Block and position in it.
-#[inline]
-const fn place_of(number: u32) -> (usize, usize) {
-    (number as usize / BLOCK_SLOTS, number as usize % BLOCK_SLOTS)
 }
 
 fn number_of(count: usize) -> u32 {
@@ -407,7 +366,7 @@ impl<'a> ContactView<'a> {
     #[inline]
     pub fn forward(&self) -> Half {
         match self.0 {
-            Form::Slim { slot, .. } => slot.forward(),
+            Form::Slim { slot, set } => slot.forward(&set.beside),
             Form::Wide(contact) => (contact.forward.tally(), contact.forward.tcp_flags),
         }
     }
@@ -417,7 +376,7 @@ impl<'a> ContactView<'a> {
     #[inline]
     pub fn back(&self) -> Half {
         match self.0 {
-            Form::Slim { slot, .. } => slot.back(),
+            Form::Slim { slot, set } => slot.back(&set.beside),
             Form::Wide(contact) => (contact.back.tally(), contact.back.tcp_flags),
         }
     }
@@ -444,7 +403,7 @@ impl<'a> ContactView<'a> {
     #[must_use]
     pub fn client_ports(&self) -> &'a [u16] {
         match self.0 {
-            Form::Slim { slot, set } => slot.ports(&set.beside.ports),
+            Form::Slim { slot, set } => slot.ports(&set.beside),
             Form::Wide(contact) => contact.client_ports.as_slice(),
         }
     }
@@ -462,7 +421,7 @@ impl<'a> ContactView<'a> {
     #[must_use]
     pub fn to_contact(&self) -> Contact {
         match self.0 {
-            Form::Slim { slot, set } => slot.to_contact(set.pane_start, &set.beside.ports),
+            Form::Slim { slot, set } => slot.to_contact(set.pane_start, &set.beside),
             Form::Wide(contact) => contact.clone(),
         }
     }

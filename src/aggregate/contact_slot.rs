@@ -1,9 +1,10 @@
 //! A contact in one cache line.
 //!
-//! What seldom occurs stands beside the slots and is named by number: IPv6 addresses, and client ports if
-//! there are more than three. A record that does not fit (counts over half the bits, two points of view on
-//! one side) leaves the slot as it was and says so; the contact then goes on in the wide form
-//! ([`Contact`]), which a slot becomes by [`ContactSlot::to_contact`].
+//! What not every contact has stands beside the slots and is named by number ([`Beside`]): IPv6 addresses,
+//! client ports if there are more than three, counts of the other point of view where both ends'
+//! interfaces logged. A record whose counts or times do not fit half the bits leaves the slot as it was and
+//! says so; the contact then goes on in the wide form ([`Contact`]), which a slot becomes by
+//! [`ContactSlot::to_contact`].
 
 use super::client_ports::ClientPorts;
 use super::contact::{Contact, ContactKey, Side, Tally};
@@ -50,6 +51,26 @@ pub(super) struct Sent {
     pub(super) end: UnixSeconds,
 }
 
+/// What doesn't fit the slots of a pane.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Client and server.
+    pub(super) addrs: Vec<[Addr; 2]>,
+    pub(super) contacts: Vec<Contact>,
+    ports: Vec<ClientPorts>,
+    others: Vec<[SlimTally; 2]>,
+}
+
+impl Beside {
+    /// Empties the lists and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        self.addrs.clear();
+        self.contacts.clear();
+        self.ports.clear();
+        self.others.clear();
+    }
+}
+
 /// One side's counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct SlimTally {
@@ -57,6 +78,29 @@ struct SlimTally {
     packets: u32,
     flows: u16,
     rejected: u16,
+}
+
+impl SlimTally {
+    /// The counts with one more record, if they fit.
+    #[inline]
+    fn with(self, sent: &Sent) -> Option<Self> {
+        Some(Self {
+            bytes: u32::try_from(sent.bytes.checked_add(self.bytes.into())?).ok()?,
+            packets: u32::try_from(sent.packets.checked_add(self.packets.into())?).ok()?,
+            flows: self.flows.checked_add(1)?,
+            rejected: self.rejected + u16::from(sent.rejected),
+        })
+    }
+
+    #[inline]
+    fn widened(self) -> Tally {
+        Tally {
+            flows: self.flows.into(),
+            rejected: self.rejected.into(),
+            packets: self.packets.into(),
+            bytes: self.bytes.into(),
+        }
+    }
 }
 
 /// How many client ports a slot holds.
@@ -99,7 +143,11 @@ pub(super) struct ContactSlot {
     client_ports: [u16; PORTS_MAX],
     client_port_count: u8,
     tcp_flags: [u8; 2],
+    /// Number of the counts of the other point of view, lowest byte first; [`NO_OTHER`].
+    other: [u8; 3],
 }
+
+const NO_OTHER: [u8; 3] = [0xff; 3];
 
 const _: () = assert!(size_of::<ContactSlot>() == 64);
 
@@ -120,6 +168,7 @@ impl ContactSlot {
             client_ports: [0; PORTS_MAX],
             client_port_count: 0,
             tcp_flags: [0; 2],
+            other: NO_OTHER,
         }
     }
 
@@ -179,44 +228,63 @@ impl ContactSlot {
         if self.state & IS_WIDE != 0 { Some(self.sides[CLIENT].bytes) } else { None }
     }
 
-    /// Adds a record if it fits; `wide_ports` are the sets of ports that stand elsewhere.
+    /// Adds a record if it fits.
     #[inline]
     pub(super) fn try_add(
         &mut self,
         pane_start: UnixSeconds,
         sent: &Sent,
-        wide_ports: &mut Vec<ClientPorts>,
+        beside: &mut Beside,
     ) -> bool {
         let side = if sent.from_client { CLIENT } else { SERVER };
         let egress = if sent.vantage == Vantage::Egress { AT_EGRESS[side] } else { 0 };
-        let tally = self.sides[side];
+        let flags = sent.tcp_flags.unwrap_or(0);
         let (Some(start), Some(end)) =
             (offset(pane_start, sent.start), offset(pane_start, sent.end))
         else {
             return false;
         };
-        let bytes = sent.bytes.saturating_add(tally.bytes.into());
-        let packets = sent.packets.saturating_add(tally.packets.into());
-        let (Ok(bytes), Ok(packets)) = (u32::try_from(bytes), u32::try_from(packets)) else {
-            return false;
-        };
-        let flags = sent.tcp_flags.unwrap_or(0);
-        let other_vantage = tally.flows > 0 && self.state & AT_EGRESS[side] != egress;
-        if other_vantage || tally.flows == u16::MAX || flags & HAS_FLAGS != 0 {
+        if flags & HAS_FLAGS != 0 {
             return false;
         }
-        self.insert_port(sent.client_port, wide_ports);
-        self.sides[side] = SlimTally {
-            bytes,
-            packets,
-            flows: tally.flows + 1,
-            rejected: tally.rejected + u16::from(sent.rejected),
-        };
-        self.state |= egress;
+        if self.sides[side].flows > 0 && self.state & AT_EGRESS[side] != egress {
+            if !self.try_add_other(side, sent, beside) {
+                return false;
+            }
+        } else {
+            let Some(tally) = self.sides[side].with(sent) else { return false };
+            self.sides[side] = tally;
+            self.state |= egress;
+        }
+        self.insert_port(sent.client_port, &mut beside.ports);
         self.tcp_flags[side] |= sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
         self.first_start = self.first_start.min(start);
         self.last_end = self.last_end.max(end);
         true
+    }
+
+    /// Adds to the counts of the point of view that is not the slot's.
+    fn try_add_other(&mut self, side: usize, sent: &Sent, beside: &mut Beside) -> bool {
+        if self.other == NO_OTHER {
+            let [a, b, c, 0] = u32::try_from(beside.others.len()).unwrap_or(u32::MAX).to_le_bytes()
+            else {
+                return false;
+            };
+            if [a, b, c] == NO_OTHER {
+                return false;
+            }
+            self.other = [a, b, c];
+            beside.others.push([SlimTally::default(); 2]);
+        }
+        let other = &mut beside.others[self.other_number()][side];
+        let tally = other.with(sent);
+        *other = tally.unwrap_or(*other);
+        tally.is_some()
+    }
+
+    fn other_number(&self) -> usize {
+        let [a, b, c] = self.other;
+        usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16
     }
 
     #[inline]
@@ -263,34 +331,40 @@ impl ContactSlot {
     }
 
     /// The client's ports, in order.
-    pub(super) fn ports<'a>(&'a self, wide_ports: &'a [ClientPorts]) -> &'a [u16] {
+    pub(super) fn ports<'a>(&'a self, beside: &'a Beside) -> &'a [u16] {
         match self.client_port_count {
-            PORTS_ARE_WIDE => wide_ports[self.ports_number()].as_slice(),
+            PORTS_ARE_WIDE => beside.ports[self.ports_number()].as_slice(),
             count => &self.client_ports[..usize::from(count)],
         }
     }
 
     #[inline]
-    pub(super) fn forward(&self) -> (Tally, Option<u8>) {
-        self.side(CLIENT)
+    pub(super) fn forward(&self, beside: &Beside) -> (Tally, Option<u8>) {
+        (self.tally(CLIENT, beside), self.flags(CLIENT))
     }
 
     #[inline]
-    pub(super) fn back(&self) -> (Tally, Option<u8>) {
-        self.side(SERVER)
+    pub(super) fn back(&self, beside: &Beside) -> (Tally, Option<u8>) {
+        (self.tally(SERVER, beside), self.flags(SERVER))
     }
 
     #[inline]
-    fn side(&self, side: usize) -> (Tally, Option<u8>) {
-        let SlimTally { bytes, packets, flows, rejected } = self.sides[side];
-        let tally = Tally {
-            flows: flows.into(),
-            rejected: rejected.into(),
-            packets: packets.into(),
-            bytes: bytes.into(),
-        };
+    fn tally(&self, side: usize, beside: &Beside) -> Tally {
+        let tally = self.sides[side].widened();
+        if self.other == NO_OTHER { tally } else { tally.larger(self.other_tally(side, beside)) }
+    }
+
+    fn other_tally(&self, side: usize, beside: &Beside) -> Tally {
+        if self.other == NO_OTHER {
+            return Tally::default();
+        }
+        beside.others[self.other_number()][side].widened()
+    }
+
+    #[inline]
+    const fn flags(&self, side: usize) -> Option<u8> {
         let flags = self.tcp_flags[side];
-        (tally, (flags & HAS_FLAGS != 0).then_some(flags & !HAS_FLAGS))
+        if flags & HAS_FLAGS != 0 { Some(flags & !HAS_FLAGS) } else { None }
     }
 
     pub(super) fn first_start(&self, pane_start: UnixSeconds) -> UnixSeconds {
@@ -302,13 +376,15 @@ impl ContactSlot {
     }
 
     /// The contact in the wide form.
-    pub(super) fn to_contact(self, pane_start: UnixSeconds, wide_ports: &[ClientPorts]) -> Contact {
+    pub(super) fn to_contact(self, pane_start: UnixSeconds, beside: &Beside) -> Contact {
         let side = |side: usize| {
-            let (tally, tcp_flags) = self.side(side);
-            Side::seen_from(tally, tcp_flags, self.state & AT_EGRESS[side] != 0)
+            let (tally, other) = (self.sides[side].widened(), self.other_tally(side, beside));
+            let at_egress = self.state & AT_EGRESS[side] != 0;
+            let (ingress, egress) = if at_egress { (other, tally) } else { (tally, other) };
+            Side::of(ingress, egress, self.flags(side))
         };
         let mut client_ports = ClientPorts::default();
-        self.ports(wide_ports).iter().for_each(|port| client_ports.insert(*port));
+        self.ports(beside).iter().for_each(|port| client_ports.insert(*port));
         Contact {
             forward: side(CLIENT),
             back: side(SERVER),

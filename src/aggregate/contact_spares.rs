@@ -6,13 +6,12 @@
 
 use std::sync::{Mutex, MutexGuard};
 
+use super::blocks::Blocks;
 use super::contact_index::ContactIndex;
-use super::contact_set::Beside;
-use super::contact_slot::ContactSlot;
-use crate::simd;
+use super::contact_slot::{Beside, ContactSlot};
 
-/// Slots of a block: 8 MiB.
-pub(super) const BLOCK_SLOTS: usize = 1 << 17;
+/// The slots of a pane, in blocks of 8 MiB.
+pub(super) type Slots = Blocks<ContactSlot, 17>;
 
 /// Unused parts of contact sets.
 #[derive(Debug, Default)]
@@ -26,14 +25,10 @@ struct Parts {
 }
 
 impl Spares {
-    /// An empty block with room for [`BLOCK_SLOTS`].
+    /// An empty block.
     pub(super) fn block(&self) -> Vec<ContactSlot> {
         let spare = self.parts().blocks.pop();
-        spare.unwrap_or_else(|| {
-            let mut block = Vec::with_capacity(BLOCK_SLOTS);
-            simd::advise_huge_pages(block.spare_capacity_mut());
-            block
-        })
+        spare.unwrap_or_else(Slots::new_block)
     }
 
     /// An empty index; a fresh one has room for `count`.
@@ -54,12 +49,8 @@ impl Spares {
     }
 
     /// Takes the parts of a set.
-    pub(super) fn take_back(
-        &self,
-        mut blocks: Vec<Vec<ContactSlot>>,
-        index: ContactIndex,
-        mut beside: Beside,
-    ) {
+    pub(super) fn take_back(&self, slots: Slots, index: ContactIndex, mut beside: Beside) {
+        let mut blocks = slots.into_blocks();
         blocks.iter_mut().for_each(Vec::clear);
         beside.clear();
         let mut parts = self.parts();

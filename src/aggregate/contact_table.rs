@@ -4,8 +4,11 @@
 //! closed panes go to the detect stage, which merges those of all shards. Rows are taken a few at a time:
 //! first their keys are hashed and the memory that they will need is asked for, then they are added, so
 //! that the processor waits for many rows at once. A contact takes 64 bytes and 4 to 10 bytes of index,
-//! so the default limit is some 600 MB; one that doesn't fit 64 bytes takes 272 more.
+//! so the default limit is some 600 MB. Beside them stand 24 to 130 bytes where not all fits (IPv6, many
+//! client ports, two points of view), and 272 for counts that need 64 bits.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey};
@@ -15,7 +18,7 @@ use super::contact_row::{Columns, ContactRow};
 use super::contact_set::ContactSet;
 use super::contact_slot::{NarrowKey, Sent};
 use super::contact_spares::Spares;
-use super::place::{PlaceKey, PlaceRef, Places};
+use super::place::{Place, PlaceKey, PlaceNames, PlaceRef, Places};
 use crate::net::Addr;
 use crate::record::FlowBatch;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -23,7 +26,7 @@ use crate::units::{PaneIndex, UnixSeconds};
 /// How many contacts a table keeps over all open panes, unless told otherwise.
 pub const CONTACTS_MAX_DEFAULT: usize = 8_000_000;
 
-const _: () = assert!(size_of::<(ContactKey, Contact)>() <= 272);
+const _: () = assert!(size_of::<Contact>() <= 272);
 
 /// How many rows are prepared before they are added.
 const ROWS_AHEAD: usize = 64;
@@ -51,19 +54,43 @@ pub struct PaneContacts {
     /// The contacts.
     pub contacts: ContactSet,
     /// What the contacts' places refer to.
-    pub places: Places,
+    pub places: Arc<PlaceNames>,
     /// Latest `end` of a record in the pane.
     pub newest_end: UnixSeconds,
     /// Rows that found no room: if not 0, counts are lower bounds.
     pub refused_rows: u64,
+    /// Numbers by place, once another shard's contact was moved here.
+    place_numbers: HashMap<Place, u32>,
 }
 
 impl PaneContacts {
     /// Moves a contact to the set of another shard, where its key may be already.
     pub fn move_contact(&mut self, number: u32, to: &mut Self) {
         let mut taken = self.contacts.take(number);
-        taken.contact.places = taken.contact.places.moved(&self.places, &mut to.places);
+        let numbers: Vec<(u32, Option<u32>)> = taken
+            .contact
+            .places
+            .iter()
+            .map(|id| (id, to.place_number(self.places.name(id))))
+            .collect();
+        let number_of =
+            |id| numbers.iter().find(|(from, _)| *from == id).and_then(|(_, number)| *number);
+        taken.contact.places = taken.contact.places.renumbered(&to.places, number_of);
         to.contacts.put(taken, &to.places);
+    }
+
+    /// The number of another shard's place.
+    fn place_number(&mut self, place: PlaceRef<'_>) -> Option<u32> {
+        if self.place_numbers.is_empty() {
+            self.place_numbers.extend(self.places.iter().map(PlaceRef::to_place).zip(0..));
+        }
+        match self.place_numbers.entry(place.to_place()) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(unknown) => {
+                let number = Arc::make_mut(&mut self.places).push(place)?;
+                Some(*unknown.insert(number))
+            }
+        }
     }
 
     /// Takes for the client what was the server of these contacts. All are taken out before the first one
@@ -85,8 +112,12 @@ pub struct ContactTable {
     contacts_max: usize,
     seed: u64,
     hasher: KeyHasher,
+    /// How [`UnixSeconds::pane`] divides.
+    divider: PaneDivider,
     /// In no order.
-    open: Vec<PaneContacts>,
+    open: Vec<OpenPane>,
+    /// Lists of places; new panes take the last one.
+    place_lists: Vec<Places>,
     /// Where in `open` the pane was that had these last bits.
     positions: [u8; 64],
     contact_count: usize,
@@ -96,6 +127,13 @@ pub struct ContactTable {
     refused_rows: u64,
     spares: Arc<Spares>,
     prepared: Vec<Prepared>,
+}
+
+#[derive(Debug)]
+struct OpenPane {
+    contacts: PaneContacts,
+    /// Which of the lists the contacts' places refer to.
+    place_list: usize,
 }
 
 /// A row whose memory was asked for.
@@ -135,7 +173,9 @@ impl ContactTable {
             contacts_max,
             seed,
             hasher: KeyHasher::new(seed),
+            divider: PaneDivider::new(pane_seconds),
             open: Vec::new(),
+            place_lists: vec![Places::new(seed)],
             positions: [0; 64],
             contact_count: 0,
             open_from: PaneIndex(i64::MIN),
@@ -165,7 +205,7 @@ impl ContactTable {
                 break;
             }
             for Prepared { hash, open_position, .. } in &prepared {
-                self.open[*open_position as usize].contacts.prefetch_contact(*hash);
+                self.open[*open_position as usize].contacts.contacts.prefetch_contact(*hash);
             }
             for row in &prepared {
                 let again = || columns.row(row.row as usize).expect("it was read before");
@@ -191,7 +231,7 @@ impl ContactTable {
         row_number: usize,
         is_stray: bool,
     ) -> Option<Prepared> {
-        let pane = row.end.pane(self.pane_seconds);
+        let pane = self.divider.pane(row.end);
         if pane < self.open_from {
             self.late_rows += 1;
             return None;
@@ -204,9 +244,10 @@ impl ContactTable {
             None => self.hasher.wide(&wide_key),
         };
         let open = &self.open[open_position as usize];
-        open.contacts.prefetch(hash);
-        let place = open.places.key(row.place());
-        open.places.prefetch(&place);
+        open.contacts.contacts.prefetch(hash);
+        let places = &self.place_lists[open.place_list];
+        let place = places.key(row.place());
+        places.prefetch(&place);
         let row = u32::try_from(row_number).expect("a batch has far fewer than 2^32 rows");
         Some(Prepared { hash, place, sent, key, row, open_position, is_stray })
     }
@@ -218,7 +259,7 @@ impl ContactTable {
         wide_key: impl FnOnce() -> ContactKey,
         place: impl FnOnce() -> PlaceRef<'a>,
     ) {
-        let open = &mut self.open[row.open_position as usize];
+        let OpenPane { contacts: open, place_list } = &mut self.open[row.open_position as usize];
         open.newest_end = open.newest_end.max(row.sent.end);
         let may_begin = self.contact_count < self.contacts_max;
         let count_before = open.contacts.len();
@@ -235,40 +276,54 @@ impl ContactTable {
         if row.is_stray {
             open.contacts.mark_stray(number);
         }
-        if let Some(id) = open.places.id_of(&row.place, place) {
-            open.contacts.add_place(number, id, &open.places);
+        let places = &mut self.place_lists[*place_list];
+        if let Some(id) = places.id_of(&row.place, place) {
+            open.contacts.add_place(number, id, places.names());
         }
     }
 
     /// Where the pane is in `open`; it is opened if need be.
     #[inline]
     fn open_position(&mut self, pane: PaneIndex) -> u32 {
-        let likely = &mut self.positions[usize::try_from(pane.0.rem_euclid(64)).expect("below 64")];
-        if self.open.get(usize::from(*likely)).is_none_or(|open| open.pane != pane) {
-            let position = self.open.iter().position(|open| open.pane == pane);
+        let slot = usize::try_from(pane.0.rem_euclid(64)).expect("below 64");
+        let likely = self.positions[slot];
+        let is_it = |open: &OpenPane| open.contacts.pane == pane;
+        if !self.open.get(usize::from(likely)).is_some_and(is_it) {
+            let position = self.open.iter().position(is_it);
             let position = position.unwrap_or_else(|| {
-                let count_hint = self.open.iter().map(|open| open.contacts.len()).max();
-                self.open.push(PaneContacts {
-                    pane,
-                    pane_seconds: self.pane_seconds,
-                    contacts: ContactSet::new(
-                        self.hasher,
-                        pane.start(self.pane_seconds),
-                        count_hint.unwrap_or(0),
-                        &self.spares,
-                    ),
-                    places: Places::new(self.seed),
-                    newest_end: UnixSeconds::MIN,
-                    refused_rows: 0,
-                });
+                let new_pane = self.new_pane(pane);
+                self.open.push(new_pane);
                 self.open.len() - 1
             });
             let Ok(near) = u8::try_from(position) else {
                 return u32::try_from(position).expect("panes are opened one after the other");
             };
-            *likely = near;
+            self.positions[slot] = near;
+            return near.into();
         }
-        u32::from(*likely)
+        likely.into()
+    }
+
+    fn new_pane(&mut self, pane: PaneIndex) -> OpenPane {
+        if self.place_lists.last().is_none_or(Places::is_old) {
+            self.place_lists.push(Places::new(self.seed));
+        }
+        let count_hint = self.open.iter().map(|open| open.contacts.contacts.len()).max();
+        let contacts = PaneContacts {
+            pane,
+            pane_seconds: self.pane_seconds,
+            contacts: ContactSet::new(
+                self.hasher,
+                pane.start(self.pane_seconds),
+                count_hint.unwrap_or(0),
+                &self.spares,
+            ),
+            places: Arc::default(),
+            newest_end: UnixSeconds::MIN,
+            refused_rows: 0,
+            place_numbers: HashMap::new(),
+        };
+        OpenPane { contacts, place_list: self.place_lists.len() - 1 }
     }
 
     /// Hands over the panes that end at or before `watermark`, oldest first; rows that come for them
@@ -276,15 +331,31 @@ impl ContactTable {
     pub fn close_until(&mut self, watermark: UnixSeconds) -> Vec<PaneContacts> {
         self.open_from = self.open_from.max(watermark.pane(self.pane_seconds));
         let open_from = self.open_from;
-        let mut closed: Vec<_> = self.open.extract_if(.., |open| open.pane < open_from).collect();
+        let place_lists = &self.place_lists;
+        let mut closed: Vec<PaneContacts> = self
+            .open
+            .extract_if(.., |open| open.contacts.pane < open_from)
+            .map(|OpenPane { mut contacts, place_list }| {
+                contacts.places = Arc::clone(place_lists[place_list].names());
+                contacts
+            })
+            .collect();
+        self.drop_unused_place_lists();
         closed.sort_unstable_by_key(|closed| closed.pane);
         self.contact_count -= closed.iter().map(|pane| pane.contacts.len()).sum::<usize>();
         closed
     }
 
+    fn drop_unused_place_lists(&mut self) {
+        let newest = self.place_lists.len() - 1;
+        let oldest = self.open.iter().map(|open| open.place_list).min().unwrap_or(newest);
+        self.place_lists.drain(..oldest);
+        self.open.iter_mut().for_each(|open| open.place_list -= oldest);
+    }
+
     /// Hands over every pane: the stream has ended.
     pub fn close_all(&mut self) -> Vec<PaneContacts> {
-        match self.open.iter().map(|open| open.pane).max() {
+        match self.open.iter().map(|open| open.contacts.pane).max() {
             Some(last) => self.close_until(last.end(self.pane_seconds)),
             None => Vec::new(),
         }
@@ -312,6 +383,36 @@ impl ContactTable {
     #[must_use]
     pub const fn refused_rows(&self) -> u64 {
         self.refused_rows
+    }
+}
+
+/// Division by the length of a pane as a multiplication: a 64-bit division for each record shows.
+#[derive(Clone, Copy, Debug)]
+struct PaneDivider {
+    pane_seconds: i64,
+    /// 2^64 / `pane_seconds`, rounded up, if both factors have 32 bits: then the product's upper half is
+    /// the exact quotient (Lemire, Kaser, Kurz: Faster remainder by direct computation, 2019).
+    reciprocal: Option<u64>,
+}
+
+impl PaneDivider {
+    fn new(pane_seconds: i64) -> Self {
+        let reciprocal = match u32::try_from(pane_seconds) {
+            Ok(seconds @ 2..) => Some(u64::MAX / u64::from(seconds) + 1),
+            _ => None,
+        };
+        Self { pane_seconds, reciprocal }
+    }
+
+    #[inline]
+    fn pane(&self, moment: UnixSeconds) -> PaneIndex {
+        match (self.reciprocal, u32::try_from(moment.0)) {
+            (Some(reciprocal), Ok(seconds)) => {
+                let product = u128::from(reciprocal) * u128::from(seconds);
+                PaneIndex(i64::try_from(product >> 64).expect("it is less than `seconds`"))
+            }
+            _ => moment.pane(self.pane_seconds),
+        }
     }
 }
 

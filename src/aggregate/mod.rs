@@ -26,7 +26,7 @@ pub use contact_set::{ContactSet, ContactView, Half};
 pub use contact_table::{CONTACTS_MAX_DEFAULT, ContactTable, PaneContacts, pair_hash};
 pub(crate) use initiator::{TCP_RST, TCP_SYN};
 pub use key::AnyColumn;
-pub use place::{Place, PlaceIds, Places};
+pub use place::{Place, PlaceIds, PlaceNames};
 pub(crate) use route::row_number;
 pub use route::{RoutedBatch, Router, Rows};
 pub use top::{KeyReader, Metric, TopAnswer, TopRow, TopSpec, TopTable, merge_answers};

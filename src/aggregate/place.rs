@@ -1,15 +1,21 @@
-//! Where in the account a contact was seen: interface, account, VPC and subnet, kept once per pane.
+//! Where in the account a contact was seen: interface, account, VPC and subnet, each kept once.
 //!
-//! Contacts refer to places by number. Of the many interfaces that may see a contact (both ends, NAT
+//! Contacts refer to places by number in a list that a shard's panes share, because the same interfaces come
+//! again and again; a closed pane keeps the list as it was then. Of the many interfaces that may see a contact (both ends, NAT
 //! gateways, load balancers) each contact keeps two, always the lowest by name, so that the choice
 //! doesn't depend on the order of records. Entries of the table hold the usual texts themselves, so that a
 //! place is found with one access to memory, which can be asked for ahead.
 
+use std::sync::Arc;
+
 use super::contact_hash::{folded, spread};
 use crate::simd;
 
-/// How many places a pane keeps; contacts seen at further ones have no place.
-const PLACES_MAX: usize = 65_536;
+/// How many places a list keeps; contacts seen at further ones have no place.
+const PLACES_MAX: usize = 1 << 18;
+
+/// With more places than this, a new pane begins a new list, so that it has room for many of its own.
+const PLACES_OLD_MAX: usize = 1 << 16;
 
 /// An interface and what the records say about where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +35,7 @@ pub struct Place {
 pub(super) struct PlaceRef<'a>(pub(super) [Option<&'a [u8]>; 4]);
 
 impl PlaceRef<'_> {
-    fn to_place(self) -> Place {
+    pub(super) fn to_place(self) -> Place {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let [interface_id, account_id, vpc_id, subnet_id] = self.0.map(|part| part.map(text));
         Place { interface_id, account_id, vpc_id, subnet_id }
@@ -141,7 +147,7 @@ impl PlaceIds {
 
     /// Adds a place of `places`; of three the highest leaves.
     #[inline]
-    pub(super) fn insert(&mut self, id: u32, places: &Places) {
+    pub(super) fn insert(&mut self, id: u32, places: &PlaceNames) {
         if self.0[0] == id || self.0[1] == id {
             return;
         }
@@ -149,7 +155,7 @@ impl PlaceIds {
             *free = id;
             return;
         }
-        let by_name = |id: &u32| places.text(*id);
+        let by_name = |id: &u32| places.name(*id);
         let highest = self.0.iter_mut().max_by_key(|id| by_name(id)).expect("there are two slots");
         if by_name(&id) < by_name(highest) {
             *highest = id;
@@ -157,20 +163,21 @@ impl PlaceIds {
     }
 
     /// Adds the places of `other`; both refer to `places`.
-    pub(super) fn merge(&mut self, other: Self, places: &Places) {
+    pub(super) fn merge(&mut self, other: Self, places: &PlaceNames) {
         other.iter().for_each(|id| self.insert(id, places));
     }
 
-    /// These places of `from`, as numbers of `to`.
-    pub(super) fn moved(self, from: &Places, to: &mut Places) -> Self {
-        let mut moved = Self::default();
-        for id in self.iter() {
-            let place = from.text(id);
-            if let Some(id) = to.id_of(&to.key(place), || place) {
-                moved.insert(id, to);
-            }
+    /// The same places under the numbers that `number_of` says.
+    pub(super) fn renumbered(
+        self,
+        places: &PlaceNames,
+        number_of: impl Fn(u32) -> Option<u32>,
+    ) -> Self {
+        let mut renumbered = Self::default();
+        for id in self.iter().filter_map(number_of) {
+            renumbered.insert(id, places);
         }
-        moved
+        renumbered
     }
 }
 
@@ -205,19 +212,86 @@ impl Entry {
     }
 }
 
-/// The places of one pane, each with a number.
-#[derive(Debug)]
-pub struct Places {
-    seed: u64,
+/// Places by number.
+#[derive(Clone, Debug, Default)]
+pub struct PlaceNames {
     text: Vec<u8>,
     list: Vec<Texts>,
+}
+
+impl PlaceNames {
+    /// The place with this number.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn place(&self, id: u32) -> Place {
+        self.name(id).to_place()
+    }
+
+    /// All places in the order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = PlaceRef<'_>> {
+        self.list.iter().map(|texts| self.name_at(*texts))
+    }
+
+    /// Adds a place under the next number.
+    pub(super) fn push(&mut self, place: PlaceRef<'_>) -> Option<u32> {
+        if self.list.len() >= PLACES_MAX {
+            return None;
+        }
+        let id = u32::try_from(self.list.len()).expect("bounded by PLACES_MAX");
+        let start = self.text.len();
+        let ends = place.0.map(|part| match part {
+            None => ABSENT,
+            Some(text) => {
+                self.text.extend_from_slice(text);
+                u32::try_from(self.text.len() - start).expect("a record is far below 4 GiB")
+            }
+        });
+        self.list.push(Texts { start, ends });
+        Some(id)
+    }
+
+    /// The place with this number, as records have it.
+    #[inline]
+    pub(super) fn name(&self, id: u32) -> PlaceRef<'_> {
+        self.name_at(self.list[id as usize])
+    }
+
+    fn name_at(&self, Texts { start, ends }: Texts) -> PlaceRef<'_> {
+        let mut from = start;
+        PlaceRef(ends.map(|end| {
+            (end != ABSENT).then(|| {
+                let part = from..start + end as usize;
+                from = part.end;
+                &self.text[part]
+            })
+        }))
+    }
+}
+
+/// Numbers by place.
+#[derive(Debug)]
+pub(super) struct Places {
+    seed: u64,
+    /// Shared with closed panes; copied if a place comes while there are some.
+    names: Arc<PlaceNames>,
     /// A power of two, at most three quarters in use.
     entries: Vec<Entry>,
 }
 
 impl Places {
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed: spread(seed), text: Vec::new(), list: Vec::new(), entries: vec![FREE; 64] }
+        Self { seed: spread(seed), names: Arc::default(), entries: vec![FREE; 64] }
+    }
+
+    /// Whether a new pane should begin with an empty list.
+    pub(super) fn is_old(&self) -> bool {
+        self.names.list.len() > PLACES_OLD_MAX
+    }
+
+    pub(super) const fn names(&self) -> &Arc<PlaceNames> {
+        &self.names
     }
 
     /// What [`Self::id_of`] looks for a place by.
@@ -257,7 +331,7 @@ impl Places {
         let place = place();
         loop {
             let entry = &self.entries[position & mask];
-            if entry.has_key(key) && self.text(entry.id) == place {
+            if entry.has_key(key) && self.names.name(entry.id) == place {
                 return Some(entry.id);
             }
             if entry.hash == 0 {
@@ -269,20 +343,8 @@ impl Places {
 
     #[cold]
     fn insert(&mut self, key: &PlaceKey, place: PlaceRef<'_>) -> Option<u32> {
-        if self.list.len() >= PLACES_MAX {
-            return None;
-        }
-        let id = u32::try_from(self.list.len()).expect("bounded by PLACES_MAX");
-        let start = self.text.len();
-        let ends = place.0.map(|part| match part {
-            None => ABSENT,
-            Some(text) => {
-                self.text.extend_from_slice(text);
-                u32::try_from(self.text.len() - start).expect("a record is far below 4 GiB")
-            }
-        });
-        self.list.push(Texts { start, ends });
-        if self.list.len() > self.entries.len() / 4 * 3 {
+        let id = Arc::make_mut(&mut self.names).push(place)?;
+        if self.names.list.len() > self.entries.len() / 4 * 3 {
             let grown = vec![FREE; self.entries.len() * 2];
             for entry in std::mem::replace(&mut self.entries, grown) {
                 if entry.hash != 0 {
@@ -308,29 +370,6 @@ impl Places {
     fn first_position(&self, hash: u64) -> usize {
         hash as usize & (self.entries.len() - 1)
     }
-
-    /// The place with this number, as records have it.
-    #[inline]
-    fn text(&self, id: u32) -> PlaceRef<'_> {
-        let Texts { start, ends } = self.list[id as usize];
-        let mut from = start;
-        PlaceRef(ends.map(|end| {
-            (end != ABSENT).then(|| {
-                let part = from..start + end as usize;
-                from = part.end;
-                &self.text[part]
-            })
-        }))
-    }
-
-    /// The place with this number.
-    ///
-    /// # Panics
-    /// If there is none.
-    #[must_use]
-    pub fn place(&self, id: u32) -> Place {
-        self.text(id).to_place()
-    }
 }
 
 #[cfg(test)]
@@ -352,7 +391,7 @@ mod tests {
         let ids: Vec<_> = ["a", "b", "a", "a", "b"].map(|name| id_of(&mut places, named(name))).into();
         assert_eq!(ids, [0, 1, 0, 0, 1].map(Some));
         assert_eq!(id_of(&mut places, PlaceRef::default()), None);
-        assert_eq!(places.place(1).interface_id.as_deref(), Some("b"));
+        assert_eq!(places.names.place(1).interface_id.as_deref(), Some("b"));
     }
 
     #[test]
@@ -370,7 +409,7 @@ mod tests {
                 assert_eq!(id_of(&mut places, named(name)), Some(number));
             }
         }
-        assert_eq!(places.place(1), parts("a", "bc").to_place());
+        assert_eq!(places.names.place(1), parts("a", "bc").to_place());
     }
 
     #[test]
@@ -380,7 +419,7 @@ mod tests {
         for order in [[a, b, c], [c, b, a], [b, c, a], [c, a, b]] {
             let mut kept = PlaceIds::default();
             for id in order {
-                kept.insert(id, &places);
+                kept.insert(id, &places.names);
             }
             let mut kept: Vec<u32> = kept.iter().collect();
             kept.sort_unstable();
