@@ -418,11 +418,11 @@ impl PaneDivider {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
-    use super::super::Vantage;
+    use super::super::{PlaceIds, Vantage};
     use super::*;
     use crate::record::Action;
 
@@ -463,16 +463,23 @@ mod tests {
         table
     }
 
+    fn contacts_of(pane: &PaneContacts) -> Vec<(ContactKey, Contact)> {
+        let mut contacts: Vec<_> =
+            pane.contacts.iter().map(|(_, key, contact)| (key, contact.to_contact())).collect();
+        contacts.sort_by_key(|(key, _)| *key);
+        contacts
+    }
+
     #[test]
     fn both_directions_meet_in_one_contact() {
         let there = request();
         let panes = table_of(&[answer(&there), there]).close_all();
-        let [(key, contact)] = &panes[0].contacts[..] else { panic!("one contact") };
+        let [(key, contact)] = &contacts_of(&panes[0])[..] else { panic!("one contact") };
         assert_eq!((key.client, key.server, key.port), (CLIENT, SERVER, 443));
         assert_eq!(contact.forward.tally().packets, 3);
         assert_eq!(contact.back.tally().packets, 3);
         assert_eq!(contact.client_ports.as_slice(), [50_000]);
-        assert_eq!(panes[0].places.len(), 1);
+        assert_eq!(contact.places.iter().count(), 1);
     }
 
     #[test]
@@ -480,7 +487,7 @@ mod tests {
         let egress = ContactRow { vantage: Vantage::Egress, ..request() };
         let refused = ContactRow { vantage: Vantage::Ingress, action: Action::Reject, ..request() };
         let panes = table_of(&[egress, refused]).close_all();
-        let tally = panes[0].contacts[0].1.forward.tally();
+        let tally = contacts_of(&panes[0])[0].1.forward.tally();
         assert_eq!((tally.flows, tally.rejected, tally.packets), (1, 1, 3));
     }
 
@@ -507,7 +514,7 @@ mod tests {
         assert_eq!((table.refused_rows(), table.contact_count()), (1, 1));
         let panes = table.close_all();
         assert_eq!(panes[0].refused_rows, 1);
-        assert_eq!(panes[0].contacts[0].1.forward.tally().flows, 2);
+        assert_eq!(contacts_of(&panes[0])[0].1.forward.tally().flows, 2);
     }
 
     #[test]
@@ -525,6 +532,15 @@ mod tests {
         }
         assert_eq!(seen.len(), 4096);
         assert!(shards.iter().all(|count| (400..=624).contains(count)), "{shards:?}");
+    }
+
+    /// The contacts of a pane with their places by name.
+    fn named(pane: &PaneContacts) -> Vec<(ContactKey, Contact, BTreeSet<Place>)> {
+        let named = |(key, contact): (ContactKey, Contact)| {
+            let places = contact.places.iter().map(|id| pane.places.place(id)).collect();
+            (key, Contact { places: PlaceIds::default(), ..contact }, places)
+        };
+        contacts_of(pane).into_iter().map(named).collect()
     }
 
     fn any_row() -> impl Strategy<Value = ContactRow<'static>> {
@@ -551,18 +567,118 @@ mod tests {
                 (Just(rows.clone()), Just(rows).prop_shuffle())
             }),
         ) {
-            let named = |pane: &PaneContacts| -> Vec<_> {
-                let name = |id: u32| pane.places[id as usize].clone();
-                pane.contacts.iter().map(|(key, contact)| {
-                    let places: BTreeSet<_> = contact.places.iter().map(name).collect();
-                    let bare = Contact { places: super::super::PlaceIds::default(), ..contact.clone() };
-                    (*key, bare, places)
-                }).collect()
-            };
             let [one, other] = [&rows.0, &rows.1].map(|rows| {
                 table_of(rows).close_all().iter().map(named).collect::<Vec<_>>()
             });
             prop_assert_eq!(one, other);
+        }
+    
+        #[test]
+        fn plain_maps_say_the_same(
+            rows in prop::collection::vec(wild_row(), 0..400), contacts_max in 1_usize..200,
+        ) {
+            let mut table = ContactTable::with_contacts_max(60, 9, contacts_max);
+            let mut model = Model::default();
+            for row in &rows {
+                table.add_row(row);
+                model.add(row, contacts_max);
+            }
+            prop_assert_eq!(table.refused_rows(), model.refused_rows);
+            let panes: BTreeMap<PaneIndex, Vec<_>> =
+                table.close_all().iter().map(|pane| (pane.pane, named(pane))).collect();
+            prop_assert_eq!(panes, model.named());
+        }
+    }
+
+    /// What the table does, in the plainest way.
+    #[derive(Default)]
+    struct Model {
+        panes: BTreeMap<PaneIndex, BTreeMap<ContactKey, (Contact, BTreeSet<Place>)>>,
+        refused_rows: u64,
+    }
+
+    impl Model {
+        fn add(&mut self, row: &ContactRow<'_>, contacts_max: usize) {
+            let (key, sent) = row.sent();
+            let count: usize = self.panes.values().map(BTreeMap::len).sum();
+            let pane = self.panes.entry(row.end.pane(60)).or_default();
+            if count >= contacts_max && !pane.contains_key(&key) {
+                self.refused_rows += 1;
+                return;
+            }
+            let (contact, places) = pane.entry(key).or_default();
+            contact.add(&sent);
+            if row.place() != PlaceRef::default() {
+                places.insert(row.place().to_place());
+                if places.len() > 2 {
+                    places.pop_last();
+                }
+            }
+        }
+
+        fn named(self) -> BTreeMap<PaneIndex, Vec<(ContactKey, Contact, BTreeSet<Place>)>> {
+            let listed = |pane: BTreeMap<ContactKey, (Contact, BTreeSet<Place>)>| {
+                pane.into_iter().map(|(key, (contact, places))| (key, contact, places)).collect()
+            };
+            self.panes.into_iter().map(|(pane, contacts)| (pane, listed(contacts))).collect()
+        }
+    }
+
+    /// Rows that seldom fit a slot, often for the same contact.
+    fn wild_row() -> impl Strategy<Value = ContactRow<'static>> {
+        let addr = || {
+            let v6 = Addr::v6(0x2001_0db8 << 96 | 7);
+            prop::sample::select(vec![Addr::v4(1), Addr::v4(2), Addr::v6(1), v6])
+        };
+        let port = || prop::sample::select(vec![0, 22, 443, 5000, 5001, 5002, 5003, 5004]);
+        let count = || {
+            let large = [u64::from(u32::MAX), u64::MAX, 1 << 31];
+            prop_oneof![8 => 0_u64..100, 1 => prop::sample::select(large.to_vec())]
+        };
+        let ends = prop_oneof![9 => 0_i64..180, 1 => Just(i64::from(i32::MAX) * 60)];
+        let starts = prop_oneof![9 => 0_i64..200, 1 => prop::sample::select(vec![i64::MIN, 1 << 40])];
+        let names: [&[u8]; 4] = [b"eni-1", b"eni-2", b"eni-3", &[b'x'; 60]];
+        let vantages = vec![Vantage::Unknown, Vantage::Ingress, Vantage::Egress];
+        let kind = (prop::sample::select(vantages), prop::option::of(0_u8..32), 0_usize..5, any::<bool>());
+        ((addr(), addr(), port(), port()), (count(), count(), starts, ends), kind).prop_map(
+            move |((src, dst, src_port, dst_port), (packets, bytes, start, end), kind)| {
+                let (vantage, tcp_flags, name, rejected) = kind;
+                ContactRow {
+                    src,
+                    dst,
+                    src_port,
+                    dst_port,
+                    packets,
+                    bytes,
+                    start: UnixSeconds(start),
+                    end: UnixSeconds(end),
+                    vantage,
+                    tcp_flags,
+                    action: if rejected { Action::Reject } else { Action::Accept },
+                    interface_id: names.get(name).copied(),
+                    ..request()
+                }
+            },
+        )
+    }
+
+    #[test]
+    fn more_records_than_a_slot_counts_are_counted() {
+        let rows = vec![request(); 70_000];
+        let panes = table_of(&rows).close_all();
+        assert_eq!(contacts_of(&panes[0])[0].1.forward.tally().flows, 70_000);
+    }
+
+    #[test]
+    fn panes_are_divided_exactly() {
+        for pane_seconds in [1, 2, 3, 7, 60, 86_399, 1 << 31, i64::MAX] {
+            let divider = PaneDivider::new(pane_seconds);
+            let near = |moment: i64| (-2..=2).map(move |offset| moment.saturating_add(offset));
+            let moments = [0, 1_767_225_600, i64::from(u32::MAX), i64::MIN, i64::MAX];
+            let multiples = (0..10).map(|i| i * (i64::from(u32::MAX) / 9 / pane_seconds) * pane_seconds);
+            for moment in moments.into_iter().chain(multiples).flat_map(near).map(UnixSeconds) {
+                assert_eq!(divider.pane(moment), moment.pane(pane_seconds), "{moment:?}");
+            }
         }
     }
 }

@@ -37,7 +37,8 @@ use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
 use host_sweep::HostSweep;
-use pane::{MergedPane, PaneView, Tried};
+use outcome::Verdicts;
+use pane::{MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
 
@@ -52,8 +53,7 @@ pub struct DetectorSet {
     rdp_bruteforce: Bruteforce,
     remote_access: RemoteAccess,
     waiting: Option<MergedPane>,
-    /// Of the pane that is judged; kept for its memory.
-    tried: Vec<Tried>,
+    verdicts: Verdicts,
     newest_end: UnixSeconds,
     /// Up to this pane, windows may hold panes whose contact tables were full.
     inexact_until: PaneIndex,
@@ -78,7 +78,7 @@ impl DetectorSet {
             rdp_bruteforce: Bruteforce::new(Login::Rdp, rdp),
             remote_access: RemoteAccess::new(settings.remote_access_attempt.clone()),
             waiting: None,
-            tried: Vec::new(),
+            verdicts: Verdicts::default(),
             newest_end: UnixSeconds::MIN,
             inexact_until: PaneIndex(i64::MIN),
         }
@@ -126,10 +126,10 @@ impl DetectorSet {
             let longest = settings::WINDOW_SECONDS_MAX / self.pane_seconds;
             self.inexact_until = PaneIndex(pane.pane.0.saturating_add(longest));
         }
-        outcome::judge(pane, next, &mut self.tried);
+        self.verdicts.judge(pane, next);
         let view = PaneView {
             pane,
-            tried: &self.tried,
+            tried: &self.verdicts.tried,
             pane_seconds: self.pane_seconds,
             detected_at: self.newest_end,
             network: &self.network,

@@ -1,50 +1,73 @@
 //! Sorting of contacts: by one integer each where both ends are IPv4, the few others by comparison.
 
-use super::pane::Tried;
-
-/// Sorts by client, server, protocol and port.
-pub(super) fn by_key(tried: &mut Vec<Tried>) {
-    let key = |tried: &Tried| (tried.client, tried.server, tried.protocol, tried.port);
-    let packed = |tried: &Tried| {
-        let (client, server) = (tried.client.as_v4()?, tried.server.as_v4()?);
-        let service = u64::from(tried.protocol) << 16 | u64::from(tried.port);
-        Some(u128::from(client) << 88 | u128::from(server) << 56 | u128::from(service << 32))
-    };
-    let order = sorted(tried, packed, key);
-    *tried = order.into_iter().map(|position| tried[position]).collect();
+/// Sorts; keeps its memory from pane to pane.
+#[derive(Debug, Default)]
+pub(super) struct Sorter {
+    narrow: Vec<u128>,
+    wide: Vec<u32>,
+    order: Vec<u32>,
 }
 
-/// Positions of `items` in the order of `key`. `packed` says the same in the upper 96 bits of a number, for
-/// items that come one after the other without those that have no such number.
-pub(super) fn sorted<T, K: Ord>(
-    items: &[T],
-    packed: impl Fn(&T) -> Option<u128>,
-    key: impl Fn(&T) -> K,
-) -> Vec<usize> {
-    let mut narrow: Vec<u128> = Vec::with_capacity(items.len());
-    let mut wide: Vec<usize> = Vec::new();
-    for (position, item) in items.iter().enumerate() {
-        match packed(item) {
-            Some(packed) => narrow.push(packed | position as u128),
-            None => wide.push(position),
+impl Sorter {
+    /// Moves `items` to `sorted` in the order of `key`. `packed` says the same in the upper 96 bits of a
+    /// number, for items that have such a number.
+    pub(super) fn sort<T: Copy, K: Ord>(
+        &mut self,
+        items: &mut Vec<T>,
+        sorted: &mut Vec<T>,
+        packed: impl Fn(&T) -> Option<u128>,
+        key: impl Fn(&T) -> K,
+    ) {
+        let Self { narrow, wide, order } = self;
+        narrow.clear();
+        wide.clear();
+        order.clear();
+        for (position, item) in (0_u32..).zip(items.iter()) {
+            match packed(item) {
+                Some(packed) => narrow.push(packed | u128::from(position)),
+                None => wide.push(position),
+            }
         }
-    }
-    narrow.sort_unstable();
-    wide.sort_unstable_by_key(|position| key(&items[*position]));
+        let key = |position: u32| key(&items[position as usize]);
+        narrow.sort_unstable();
+        wide.sort_unstable_by_key(|position| key(*position));
 
-    let mut order = Vec::with_capacity(items.len());
-    let mut wide = wide.into_iter().peekable();
-    for position in narrow.into_iter().map(position_of) {
-        while let Some(before) = wide.next_if(|wide| key(&items[*wide]) < key(&items[position])) {
-            order.push(before);
+        let mut wide = wide.iter().copied().peekable();
+        for position in narrow.iter().copied().map(position_of) {
+            while let Some(before) = wide.next_if(|wide| key(*wide) < key(position)) {
+                order.push(before);
+            }
+            order.push(position);
         }
-        order.push(position);
+        order.extend(wide);
+        sorted.clear();
+        sorted.extend(order.iter().map(|position| items[*position as usize]));
+        items.clear();
     }
-    order.extend(wide);
-    order
 }
 
-/// The lower 32 bits.
-fn position_of(packed: u128) -> usize {
-    (packed & 0xffff_ffff) as usize
+#[expect(clippy::cast_possible_truncation, reason = "the lower 32 bits are the position")]
+const fn position_of(packed: u128) -> u32 {
+    packed as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn comparing_says_the_same(items in prop::collection::vec(0_u32..500, 0..300)) {
+            let mut expected = items.clone();
+            expected.sort_unstable();
+            let mut items = items;
+            let mut sorted = Vec::new();
+            // Some items have no number, wherever they belong.
+            let packed = |item: &u32| (item % 7 > 2).then_some(u128::from(*item) << 32);
+            Sorter::default().sort(&mut items, &mut sorted, packed, |item| *item);
+            prop_assert_eq!(sorted, expected);
+        }
+    }
 }

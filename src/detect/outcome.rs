@@ -7,7 +7,7 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::order;
+use super::order::Sorter;
 use super::pane::{MergedPane, Tried};
 use crate::aggregate::{ContactKey, ContactView, Half, TCP_RST, TCP_SYN, Tally};
 use crate::net::Addr;
@@ -45,22 +45,38 @@ impl Outcome {
     }
 }
 
-/// The contacts of `pane` that were tried, in the order of keys; `next` is the pane right after it, where
-/// answers may be.
-pub(super) fn judge(pane: &MergedPane, next: Option<&MergedPane>, tried: &mut Vec<Tried>) {
-    let mut judge = Judge { next, open: Vec::new(), doubtful: Vec::new(), tried };
-    judge.tried.clear();
-    let mut other_traffic = OtherTraffic::beside_icmp(pane);
-    for (first_number, shard) in pane.shards() {
-        for (number, key, contact) in shard.contacts.iter() {
-            other_traffic.note(&key);
-            judge.take(first_number + number, &key, contact);
+/// The contacts of a pane that were tried; kept from pane to pane for the memory.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    /// In the order of keys.
+    pub(super) tried: Vec<Tried>,
+    unsorted: Vec<Tried>,
+    sorter: Sorter,
+}
+
+impl Verdicts {
+    /// Judges the contacts of `pane`; `next` is the pane right after it, where answers may be.
+    pub(super) fn judge(&mut self, pane: &MergedPane, next: Option<&MergedPane>) {
+        let Self { tried, unsorted, sorter } = self;
+        let mut judge = Judge { next, open: Vec::new(), doubtful: Vec::new(), tried: unsorted };
+        let mut other_traffic = OtherTraffic::beside_icmp(pane);
+        for (first_number, shard) in pane.shards() {
+            for (number, key, contact) in shard.contacts.iter() {
+                other_traffic.note(&key);
+                judge.take(first_number + number, &key, contact);
+            }
+            judge.look_up_answers();
         }
-        judge.look_up_answers();
+        let doubtful = judge.doubtful;
+        unsorted.extend(doubtful.into_iter().filter(|ping| !other_traffic.has_pair(ping)));
+        let key = |tried: &Tried| (tried.client, tried.server, tried.protocol, tried.port);
+        let packed = |tried: &Tried| {
+            let (client, server) = (tried.client.as_v4()?, tried.server.as_v4()?);
+            let service = u64::from(tried.protocol) << 16 | u64::from(tried.port);
+            Some(u128::from(client) << 88 | u128::from(server) << 56 | u128::from(service) << 32)
+        };
+        sorter.sort(unsorted, tried, packed, key);
     }
-    let Judge { doubtful, tried, .. } = judge;
-    tried.extend(doubtful.into_iter().filter(|ping| !other_traffic.has_pair(ping)));
-    order::by_key(tried);
 }
 
 /// How many look-ups of answers wait for memory at once.
