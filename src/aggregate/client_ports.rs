@@ -9,6 +9,8 @@ pub const CLIENT_PORTS_MAX: usize = 64;
 
 /// A small ordered set of ports.
 #[derive(Clone, Copy, PartialEq, Eq)]
+// In this order, so that a set of few ports is in one cache line.
+#[repr(C)]
 pub struct ClientPorts {
     count: u8,
     ports: [u16; CLIENT_PORTS_MAX],

@@ -134,6 +134,14 @@ impl ContactSet {
         }
     }
 
+    /// Third step before records are added: asks for what stands beside the contact.
+    #[inline]
+    pub(super) fn prefetch_beside(&self, hash: u64) {
+        if let Some(number) = self.index.likely(hash) {
+            self.slot(number).prefetch_ports(&self.beside);
+        }
+    }
+
     /// The number of the contact with this key and hash.
     #[must_use]
     #[inline]

@@ -11,6 +11,7 @@ use super::contact::{Contact, ContactKey, Side, Tally};
 use super::contact_row::Vantage;
 use super::place::PlaceIds;
 use crate::net::Addr;
+use crate::simd;
 use crate::units::UnixSeconds;
 
 /// A key between two IPv4 addresses.
@@ -285,6 +286,14 @@ impl ContactSlot {
     fn other_number(&self) -> usize {
         let [a, b, c] = self.other;
         usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16
+    }
+
+    /// Asks for the client's ports if they stand elsewhere.
+    #[inline]
+    pub(super) fn prefetch_ports(&self, beside: &Beside) {
+        if self.client_port_count == PORTS_ARE_WIDE {
+            simd::prefetch(&beside.ports, self.ports_number());
+        }
     }
 
     #[inline]

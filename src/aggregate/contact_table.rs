@@ -204,8 +204,13 @@ impl ContactTable {
             if prepared.is_empty() {
                 break;
             }
+            for Prepared { hash, open_position, place, .. } in &prepared {
+                let open = &self.open[*open_position as usize];
+                open.contacts.contacts.prefetch_contact(*hash);
+                self.place_lists[open.place_list].prefetch_name(place);
+            }
             for Prepared { hash, open_position, .. } in &prepared {
-                self.open[*open_position as usize].contacts.contacts.prefetch_contact(*hash);
+                self.open[*open_position as usize].contacts.contacts.prefetch_beside(*hash);
             }
             for row in &prepared {
                 let again = || columns.row(row.row as usize).expect("it was read before");
@@ -257,7 +262,7 @@ impl ContactTable {
         &mut self,
         row: &Prepared,
         wide_key: impl FnOnce() -> ContactKey,
-        place: impl FnOnce() -> PlaceRef<'a>,
+        place: impl Fn() -> PlaceRef<'a>,
     ) {
         let OpenPane { contacts: open, place_list } = &mut self.open[row.open_position as usize];
         open.newest_end = open.newest_end.max(row.sent.end);
@@ -572,7 +577,7 @@ mod tests {
             });
             prop_assert_eq!(one, other);
         }
-    
+
         #[test]
         fn plain_maps_say_the_same(
             rows in prop::collection::vec(wild_row(), 0..400), contacts_max in 1_usize..200,
@@ -636,10 +641,12 @@ mod tests {
             prop_oneof![8 => 0_u64..100, 1 => prop::sample::select(large.to_vec())]
         };
         let ends = prop_oneof![9 => 0_i64..180, 1 => Just(i64::from(i32::MAX) * 60)];
-        let starts = prop_oneof![9 => 0_i64..200, 1 => prop::sample::select(vec![i64::MIN, 1 << 40])];
+        let starts =
+            prop_oneof![9 => 0_i64..200, 1 => prop::sample::select(vec![i64::MIN, 1 << 40])];
         let names: [&[u8]; 4] = [b"eni-1", b"eni-2", b"eni-3", &[b'x'; 60]];
         let vantages = vec![Vantage::Unknown, Vantage::Ingress, Vantage::Egress];
-        let kind = (prop::sample::select(vantages), prop::option::of(0_u8..32), 0_usize..5, any::<bool>());
+        let kind =
+            (prop::sample::select(vantages), prop::option::of(0_u8..32), 0_usize..5, any::<bool>());
         ((addr(), addr(), port(), port()), (count(), count(), starts, ends), kind).prop_map(
             move |((src, dst, src_port, dst_port), (packets, bytes, start, end), kind)| {
                 let (vantage, tcp_flags, name, rejected) = kind;
@@ -675,7 +682,8 @@ mod tests {
             let divider = PaneDivider::new(pane_seconds);
             let near = |moment: i64| (-2..=2).map(move |offset| moment.saturating_add(offset));
             let moments = [0, 1_767_225_600, i64::from(u32::MAX), i64::MIN, i64::MAX];
-            let multiples = (0..10).map(|i| i * (i64::from(u32::MAX) / 9 / pane_seconds) * pane_seconds);
+            let multiples =
+                (0..10).map(|i| i * (i64::from(u32::MAX) / 9 / pane_seconds) * pane_seconds);
             for moment in moments.into_iter().chain(multiples).flat_map(near).map(UnixSeconds) {
                 assert_eq!(divider.pane(moment), moment.pane(pane_seconds), "{moment:?}");
             }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::contact_hash::{folded, spread};
+use super::contact_index::ContactIndex;
 use crate::simd;
 
 /// How many places a list keeps; contacts seen at further ones have no place.
@@ -191,26 +192,12 @@ struct Texts {
 
 const ABSENT: u32 = u32::MAX;
 
-/// An entry of the table, free if its hash is 0: a [`PlaceKey`] and the number, in one cache line.
+/// The [`PlaceKey`] of a number, in one cache line.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Entry {
-    text: [u64; KEY_TEXT_MAX / 8],
-    hash: u64,
-    lengths: u32,
-    id: u32,
-}
+#[repr(align(64))]
+struct KnownKey(PlaceKey);
 
-const _: () = assert!(size_of::<Entry>() == 64);
-
-const FREE: Entry = Entry { text: NO_KEY.text, hash: NO_KEY.hash, lengths: NO_KEY.lengths, id: 0 };
-
-impl Entry {
-    #[inline]
-    fn has_key(&self, key: &PlaceKey) -> bool {
-        self.hash == key.hash && self.lengths == key.lengths && self.text == key.text
-    }
-}
+const _: () = assert!(size_of::<KnownKey>() == 64);
 
 /// Places by number.
 #[derive(Clone, Debug, Default)]
@@ -276,13 +263,18 @@ pub(super) struct Places {
     seed: u64,
     /// Shared with closed panes; copied if a place comes while there are some.
     names: Arc<PlaceNames>,
-    /// A power of two, at most three quarters in use.
-    entries: Vec<Entry>,
+    keys: Vec<KnownKey>,
+    numbers: ContactIndex,
 }
 
 impl Places {
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed: spread(seed), names: Arc::default(), entries: vec![FREE; 64] }
+        Self {
+            seed: spread(seed),
+            names: Arc::default(),
+            keys: Vec::new(),
+            numbers: ContactIndex::default(),
+        }
     }
 
     /// Whether a new pane should begin with an empty list.
@@ -300,10 +292,18 @@ impl Places {
         PlaceKey::of(place, self.seed)
     }
 
-    /// Asks for the entry that [`Self::id_of`] will look at.
+    /// First step before many look-ups: asks for where [`Self::id_of`] will look.
     #[inline]
     pub(super) fn prefetch(&self, key: &PlaceKey) {
-        simd::prefetch(&self.entries, self.first_position(key.hash));
+        self.numbers.prefetch(key.hash);
+    }
+
+    /// Second step: asks for what [`Self::id_of`] will compare.
+    #[inline]
+    pub(super) fn prefetch_name(&self, key: &PlaceKey) {
+        if let Some(id) = self.numbers.likely(key.hash) {
+            simd::prefetch(&self.keys, id as usize);
+        }
     }
 
     /// The number of a place, if the record has one and the list has room.
@@ -311,64 +311,26 @@ impl Places {
     pub(super) fn id_of<'a>(
         &mut self,
         key: &PlaceKey,
-        place: impl FnOnce() -> PlaceRef<'a>,
+        place: impl Fn() -> PlaceRef<'a>,
     ) -> Option<u32> {
         if key.is_none() {
             return None;
         }
-        let mask = self.entries.len() - 1;
-        let mut position = self.first_position(key.hash);
-        loop {
-            let entry = &self.entries[position & mask];
-            if entry.has_key(key) && !key.is_cut() {
-                return Some(entry.id);
-            }
-            if entry.has_key(key) || entry.hash == 0 {
-                break;
-            }
-            position += 1;
-        }
-        let place = place();
-        loop {
-            let entry = &self.entries[position & mask];
-            if entry.has_key(key) && self.names.name(entry.id) == place {
-                return Some(entry.id);
-            }
-            if entry.hash == 0 {
-                return self.insert(key, place);
-            }
-            position += 1;
-        }
+        let is_it = |id: u32| {
+            self.keys[id as usize].0 == *key && (!key.is_cut() || self.names.name(id) == place())
+        };
+        self.numbers.find(key.hash, is_it).or_else(|| self.insert(key, place()))
     }
 
     #[cold]
     fn insert(&mut self, key: &PlaceKey, place: PlaceRef<'_>) -> Option<u32> {
         let id = Arc::make_mut(&mut self.names).push(place)?;
-        if self.names.list.len() > self.entries.len() / 4 * 3 {
-            let grown = vec![FREE; self.entries.len() * 2];
-            for entry in std::mem::replace(&mut self.entries, grown) {
-                if entry.hash != 0 {
-                    self.place_entry(entry);
-                }
-            }
+        if self.numbers.is_full() {
+            self.numbers.grow(self.keys.iter().map(|known| known.0.hash));
         }
-        let PlaceKey { text, hash, lengths } = *key;
-        self.place_entry(Entry { text, hash, lengths, id });
+        self.numbers.insert(key.hash, id);
+        self.keys.push(KnownKey(*key));
         Some(id)
-    }
-
-    fn place_entry(&mut self, entry: Entry) {
-        let mask = self.entries.len() - 1;
-        let mut position = self.first_position(entry.hash);
-        while self.entries[position].hash != 0 {
-            position = (position + 1) & mask;
-        }
-        self.entries[position] = entry;
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "masked to the table's length")]
-    fn first_position(&self, hash: u64) -> usize {
-        hash as usize & (self.entries.len() - 1)
     }
 }
 
@@ -388,7 +350,8 @@ mod tests {
     #[test]
     fn a_place_keeps_its_number() {
         let mut places = Places::new(1);
-        let ids: Vec<_> = ["a", "b", "a", "a", "b"].map(|name| id_of(&mut places, named(name))).into();
+        let ids: Vec<_> =
+            ["a", "b", "a", "a", "b"].map(|name| id_of(&mut places, named(name))).into();
         assert_eq!(ids, [0, 1, 0, 0, 1].map(Some));
         assert_eq!(id_of(&mut places, PlaceRef::default()), None);
         assert_eq!(places.names.place(1).interface_id.as_deref(), Some("b"));

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::episode::{Episodes, Sighting};
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, confidence, spelled};
+use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use crate::aggregate::{CLIENT_PORTS_MAX, ContactView};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
@@ -298,11 +298,9 @@ impl Bruteforce {
             None => format!("{} hosts", trip.servers.len()),
         };
         let flows: u64 = of_trip().map(|login| u64::from(login.flows)).sum();
-        let packets: u64 =
-            of_trip().map(|login| view.contact(login).forward().0.packets).sum();
+        let packets: u64 = of_trip().map(|login| view.contact(login).forward().0.packets).sum();
         let ports: BTreeSet<u16> = of_trip().map(|login| login.port).collect();
-        let draft = Draft {
-            kind: self.login.kind(),
+        let draft = || Draft {
             severity: Severity::High,
             confidence: confidence(trip.sessions, trip.threshold.into()),
             title: format!(
@@ -326,7 +324,7 @@ impl Bruteforce {
             context: view.context(of_trip()),
             exact: !is_lower_bound && view.index() > self.inexact_until,
         };
-        Some(draft.finding(report, view))
+        Some(finding(self.login.kind(), report, view, draft))
     }
 
     /// Forgets clients that were quiet for the long window, and the quietest ones if there are too many
@@ -428,7 +426,8 @@ fn is_short(contact: ContactView<'_>) -> bool {
     let (forward, _) = contact.forward();
     // Traffic that both ends logged may count twice, which the limits leave room for.
     let sessions = (contact.client_ports().len() as u64).max(forward.flows.into());
-    forward.packets <= SESSION_PACKETS_MAX * sessions && forward.bytes <= SESSION_BYTES_MAX * sessions
+    forward.packets <= SESSION_PACKETS_MAX * sessions
+        && forward.bytes <= SESSION_BYTES_MAX * sessions
 }
 
 fn first_start(sessions: &Sessions, before: PaneIndex) -> UnixSeconds {

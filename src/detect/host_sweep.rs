@@ -12,10 +12,10 @@ use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
-use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::order::Sorter;
+use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, confidence, spelled};
+use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::tracker::Tracker;
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
@@ -330,8 +330,7 @@ impl HostSweep {
         let sighting = Sighting { first_seen, last_seen, size };
         let report = self.episodes.note((client, protocol), sighting)?;
         let count = |count: u64| Evidence::Count(count);
-        let draft = Draft {
-            kind: FindingKind::HostSweep,
+        let draft = || Draft {
             severity: severity(view, client, trips),
             confidence: confidence(
                 (widest.counts.failed + widest.counts.bare).max(u64::from(self.settings.hosts_min)),
@@ -357,7 +356,7 @@ impl HostSweep {
             context: view.context(trips.iter().flat_map(|trip| trip.contacts.iter().copied())),
             exact: view.index() > self.inexact_until,
         };
-        Some(draft.finding(report, view))
+        Some(finding(FindingKind::HostSweep, report, view, draft))
     }
 }
 

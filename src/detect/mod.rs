@@ -38,7 +38,7 @@ use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
 use host_sweep::HostSweep;
 use outcome::Verdicts;
-use pane::{MergedPane, PaneView};
+use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
 
@@ -54,6 +54,7 @@ pub struct DetectorSet {
     remote_access: RemoteAccess,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
+    detail: Detail,
     newest_end: UnixSeconds,
     /// Up to this pane, windows may hold panes whose contact tables were full.
     inexact_until: PaneIndex,
@@ -79,9 +80,17 @@ impl DetectorSet {
             remote_access: RemoteAccess::new(settings.remote_access_attempt.clone()),
             waiting: None,
             verdicts: Verdicts::default(),
+            detail: Detail::Full,
             newest_end: UnixSeconds::MIN,
             inexact_until: PaneIndex(i64::MIN),
         }
+    }
+
+    /// The same detectors, whose findings will only be counted: they say their kind and revision, no more.
+    #[must_use]
+    pub const fn for_counts(mut self) -> Self {
+        self.detail = Detail::Counts;
+        self
     }
 
     /// Takes what all shards have of a pane (none is fine) and judges the pane before it.
@@ -134,6 +143,7 @@ impl DetectorSet {
             detected_at: self.newest_end,
             network: &self.network,
             exact: pane.pane > self.inexact_until,
+            detail: self.detail,
         };
         self.port_scan.on_pane(&view, out);
         self.host_sweep.on_pane(&view, out);

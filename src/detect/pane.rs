@@ -126,6 +126,16 @@ pub(super) struct Tried {
 
 const _: () = assert!(size_of::<Tried>() == 64);
 
+/// What will be read of findings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Everything.
+    #[default]
+    Full,
+    /// How many there are of each kind.
+    Counts,
+}
+
 /// What a detector sees of a judged pane.
 #[derive(Debug)]
 pub(super) struct PaneView<'a> {
@@ -138,6 +148,7 @@ pub(super) struct PaneView<'a> {
     pub(super) network: &'a Network,
     /// Whether no contact of the longest window was refused room.
     pub(super) exact: bool,
+    pub(super) detail: Detail,
 }
 
 impl<'a> PaneView<'a> {

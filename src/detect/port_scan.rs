@@ -13,7 +13,7 @@ use super::distinct::{Attempt, Counts, Distinct};
 use super::episode::{Episodes, Sighting};
 use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, confidence, spelled};
+use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::tracker::Tracker;
 use crate::aggregate::TCP_SYN;
@@ -234,8 +234,7 @@ impl PortScan {
         };
         let Some(report) = self.block_episodes.note(client, sighting) else { return };
         let widest = trips.iter().max_by_key(|trip| trip.counts.failed).expect("not empty");
-        let draft = Draft {
-            kind: FindingKind::PortScan,
+        let draft = || Draft {
             severity: severity(view, client, trips),
             confidence: confidence(widest.counts.failed, widest.window.ports_min),
             title: format!(
@@ -263,7 +262,7 @@ impl PortScan {
             context: view.context(contacts_of(trips)),
             exact: view.index() > self.inexact_until,
         };
-        out.push(draft.finding(report, view));
+        out.push(finding(FindingKind::PortScan, report, view, draft));
     }
 
     fn pair_finding(&mut self, trip: &Trip<'_>, view: &PaneView<'_>) -> Option<Finding> {
@@ -275,8 +274,7 @@ impl PortScan {
         };
         let report = self.episodes.note(*pair, sighting)?;
         let tried = counts.failed + counts.bare;
-        let draft = Draft {
-            kind: FindingKind::PortScan,
+        let draft = || Draft {
             severity: severity(view, pair.client, std::slice::from_ref(trip)),
             confidence: confidence(counts.failed, window.ports_min),
             title: format!(
@@ -306,7 +304,7 @@ impl PortScan {
             context: view.context(contacts_of(std::slice::from_ref(trip))),
             exact: view.index() > self.inexact_until,
         };
-        Some(draft.finding(report, view))
+        Some(finding(FindingKind::PortScan, report, view, draft))
     }
 
     fn ports_of(&self, trip: &Trip<'_>) -> impl Iterator<Item = u16> {

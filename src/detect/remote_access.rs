@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::episode::Report;
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
-use super::report::Draft;
+use super::report::{Draft, finding};
 use super::settings::{SettingsError, check_range};
 use crate::finding::{Evidence, Finding, FindingKind, Severity, Status};
 use crate::net::Addr;
@@ -140,31 +140,32 @@ impl RemoteAccess {
         let first_seen = attempts.iter().map(|tried| tried.first_start).min()?;
         let last_seen = attempts.iter().map(|tried| tried.last_end).max()?;
         let report = self.note((client, server), reach, first_seen, last_seen)?;
-        let ports: Vec<u16> = attempts.iter().map(|tried| tried.port).collect();
         let sum = |part: fn(&Tried) -> u32| -> Evidence {
             Evidence::Count(attempts.iter().map(|tried| u64::from(part(tried))).sum())
         };
-        let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        let draft = Draft {
-            kind: FindingKind::RemoteAccessAttempt,
-            severity: reach.severity(),
-            confidence: 0.9,
-            title: format!("{client} from outside tried admin port {listed} of {server}"),
-            actor: client,
-            identity: (vec![server], Vec::new()),
-            targets: vec![server],
-            ports,
-            last_seen,
-            window_seconds: REPEAT_SECONDS,
-            evidence: BTreeMap::from([
-                ("outcome", Evidence::Word(reach.name())),
-                ("flows", sum(|tried| tried.flows)),
-                ("rejected", sum(|tried| tried.rejected)),
-            ]),
-            context: view.context(attempts.iter().copied()),
-            exact: true,
+        let draft = || {
+            let ports: Vec<u16> = attempts.iter().map(|tried| tried.port).collect();
+            let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+            Draft {
+                severity: reach.severity(),
+                confidence: 0.9,
+                title: format!("{client} from outside tried admin port {listed} of {server}"),
+                actor: client,
+                identity: (vec![server], Vec::new()),
+                targets: vec![server],
+                ports,
+                last_seen,
+                window_seconds: REPEAT_SECONDS,
+                evidence: BTreeMap::from([
+                    ("outcome", Evidence::Word(reach.name())),
+                    ("flows", sum(|tried| tried.flows)),
+                    ("rejected", sum(|tried| tried.rejected)),
+                ]),
+                context: view.context(attempts.iter().copied()),
+                exact: true,
+            }
         };
-        Some(draft.finding(report, view))
+        Some(finding(FindingKind::RemoteAccessAttempt, report, view, draft))
     }
 
     /// Whether the pair is to be reported: for the first time in an hour, or because it came further.
