@@ -62,6 +62,7 @@ const NO_KEY: PlaceKey = PlaceKey { text: [0; KEY_TEXT_MAX / 8], hash: 0, length
 
 impl PlaceKey {
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "masked to eight bits")]
     fn of(place: PlaceRef<'_>, seed: u64) -> Self {
         let mut key = NO_KEY;
         let mut is_cut = false;
@@ -78,7 +79,7 @@ impl PlaceKey {
                 Some(_) => is_cut = true,
                 None => {}
             }
-            let code = if part.is_none() { 255 } else { length as u32 & 0xff };
+            let code = part.map_or(255, |part| (part.len() & 0xff) as u32);
             key.lengths = key.lengths << 8 | code;
             used += if fits { length } else { 0 };
         }
