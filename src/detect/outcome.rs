@@ -305,3 +305,87 @@ fn is_reset((back, flags): Half, headers: Headers, forward: Tally) -> bool {
         None => back.bytes <= back.packets.saturating_mul(headers.shortest),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::scenarios::any_row;
+    use super::*;
+    use crate::aggregate::{ContactRow, ContactTable, pair_hash};
+    use crate::units::PaneIndex;
+
+    fn panes_of(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<MergedPane> {
+        let mut tables: Vec<_> = (0..shard_count).map(|seed| ContactTable::new(60, seed)).collect();
+        for row in rows {
+            let shard = pair_hash(row.src, row.dst, 3) % shard_count;
+            tables[usize::try_from(shard).unwrap()].add_row(row);
+        }
+        let mut panes: BTreeMap<PaneIndex, Vec<_>> = BTreeMap::new();
+        for shard in tables.iter_mut().flat_map(ContactTable::close_all) {
+            panes.entry(shard.pane).or_default().push(shard);
+        }
+        panes.into_iter().map(|(pane, shards)| MergedPane::merge(pane, shards)).collect()
+    }
+
+    fn listed(pane: &MergedPane) -> Vec<(ContactKey, ContactView<'_>)> {
+        let contacts = pane.shards().flat_map(|(_, shard)| shard.contacts.iter());
+        let mut listed: Vec<_> = contacts.map(|(_, key, contact)| (key, contact)).collect();
+        listed.sort_by_key(|(key, _)| *key);
+        listed
+    }
+
+    /// What the judge does, by walking through lists.
+    fn plainly_judged(pane: &MergedPane, next: Option<&MergedPane>) -> Vec<(ContactKey, Outcome)> {
+        let (contacts, later) = (listed(pane), next.map(listed).unwrap_or_default());
+        let later = |wanted: ContactKey| {
+            later.iter().find(|(key, _)| *key == wanted).map(|(_, contact)| *contact)
+        };
+        let judged = contacts.iter().map(|(key, contact)| {
+            let (forward, mut back) = (contact.forward(), contact.back());
+            if back.0.flows == 0 && forward.0.flows > 0 {
+                let answer = later(*key).map(|later| later.back()).filter(|back| back.0.flows > 0);
+                let turned = later(key.turned())
+                    .filter(|_| key.ends_are_alike(contact.client_ports()))
+                    .filter(|later| later.back().0.flows == 0 && later.forward().0.rejected == 0)
+                    .map(|later| later.forward());
+                back = answer.or(turned).unwrap_or(back);
+            }
+            let outcome = outcome(key, forward, back);
+            let pair = unordered(key.client, key.server);
+            let is_reply = is_icmp(key.protocol)
+                && contacts.iter().any(|(other, _)| {
+                    unordered(other.client, other.server) == pair && !is_icmp(other.protocol)
+                });
+            let is_no_ping = outcome == Outcome::Unanswered && is_reply;
+            (*key, if is_no_ping { Outcome::NotTried } else { outcome })
+        });
+        judged.filter(|(_, outcome)| *outcome != Outcome::NotTried).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn lists_say_the_same(
+            rows in prop::collection::vec(any_row(), 0..500), shard_count in 1_u64..4,
+        ) {
+            let panes = panes_of(&rows, shard_count);
+            let mut verdicts = Verdicts::default();
+            for (position, pane) in panes.iter().enumerate() {
+                let next = panes.get(position + 1).filter(|next| next.pane.0 == pane.pane.0 + 1);
+                verdicts.judge(pane, next);
+                let judged: Vec<_> = verdicts
+                    .tried
+                    .iter()
+                    .map(|tried| {
+                        let Tried { client, server, protocol, port, outcome, .. } = *tried;
+                        (ContactKey { client, server, protocol, port }, outcome)
+                    })
+                    .collect();
+                prop_assert_eq!(judged, plainly_judged(pane, next));
+            }
+        }
+    }
+}
