@@ -19,7 +19,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use flowgauge::aggregate::{
-    CONTACT_COLUMNS, ContactTable, Metric, PaneContacts, TOTALS_COLUMNS, TopSpec, TopTable,
+    CONTACT_COLUMNS, ContactTable, Metric, PaneContacts, RoutedBatch, Router, RowLists,
+    TOTALS_COLUMNS, TopSet, TopSpec,
 };
 use flowgauge::framing::{BLOCK_BYTES, Limits, Payload, SourceRecord, deframe};
 use flowgauge::generate::envelope::{DocumentCompression, Envelopes, Form};
@@ -234,11 +235,15 @@ fn top(by: &[FieldId], metric: Metric) -> Stage {
     let spec = TopSpec { by, metric, rows_max: 10, metric_min: 0, window_seconds: None };
     let mut columns = ColumnSet::new();
     spec.slots().for_each(|slot| columns.insert_slot(&slot));
-    let batches = generated_batches(columns);
+    let mut router = Router::new(std::slice::from_ref(&spec), false, 1, SEED);
+    let batches: Vec<RoutedBatch> = generated_batches(columns)
+        .into_iter()
+        .map(|batch| router.route(batch, None, RowLists::default()))
+        .collect();
     Stage::new(RECORDS, move || {
-        let mut table = TopTable::new(spec.clone(), SEED);
-        batches.iter().for_each(|batch| table.add(batch, 0..batch.rows()));
-        let answer = table.answer();
+        let mut set = TopSet::new(std::slice::from_ref(&spec), SEED);
+        batches.iter().for_each(|routed| set.add(routed, 0));
+        let answer = TopSet::answers(std::slice::from_ref(&set)).remove(0);
         assert_eq!(answer.rows.len(), 10);
         answer.rows.iter().fold(answer.key_count, |checksum, row| {
             mix(mix(checksum, row.sums.flows), row.distinct.unwrap_or(0))

@@ -7,65 +7,58 @@
 /// How many ports a set keeps; a set of this length stands for "this many or more".
 pub const CLIENT_PORTS_MAX: usize = 64;
 
-const INLINE: usize = 3;
-
-/// A small ordered set of ports; up to three need no allocation, as most contacts have one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A small ordered set of ports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+// In this order, so that a set of few ports is in one cache line.
+#[repr(C)]
 pub struct ClientPorts {
-    inline: [u16; INLINE],
-    /// Stays at the full count after spilling.
-    inline_count: u8,
-    /// All ports, once they are more than fit inline.
-    spilled: Vec<u16>,
+    count: u8,
+    ports: [u16; CLIENT_PORTS_MAX],
+}
+
+impl Default for ClientPorts {
+    fn default() -> Self {
+        Self { count: 0, ports: [0; CLIENT_PORTS_MAX] }
+    }
+}
+
+impl std::fmt::Debug for ClientPorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_slice().fmt(f)
+    }
 }
 
 impl ClientPorts {
     /// The ports, in order.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[u16] {
-        if self.spilled.is_empty() {
-            &self.inline[..usize::from(self.inline_count)]
-        } else {
-            &self.spilled
-        }
+        &self.ports[..usize::from(self.count)]
     }
 
     /// Number of ports kept.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.as_slice().len()
+    pub const fn len(&self) -> usize {
+        self.count as usize
     }
 
     /// Whether there is none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.inline_count == 0
-    }
-
-    /// Whether ports may be missing.
-    #[must_use]
-    pub fn is_saturated(&self) -> bool {
-        self.len() >= CLIENT_PORTS_MAX
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Adds a port; at the limit the highest one leaves.
+    #[inline]
     pub fn insert(&mut self, port: u16) {
         let Err(position) = self.as_slice().binary_search(&port) else { return };
-        let count = self.len();
-        if count < INLINE {
-            self.inline.copy_within(position..count, position + 1);
-            self.inline[position] = port;
-            self.inline_count += 1;
-        } else if position < CLIENT_PORTS_MAX {
-            if self.spilled.is_empty() {
-                self.spilled.extend_from_slice(&self.inline);
-                self.inline = [0; INLINE];
-            }
-            if count == CLIENT_PORTS_MAX {
-                self.spilled.pop();
-            }
-            self.spilled.insert(position, port);
+        if position == CLIENT_PORTS_MAX {
+            return;
         }
+        let kept = self.len().min(CLIENT_PORTS_MAX - 1);
+        self.ports.copy_within(position..kept, position + 1);
+        self.ports[position] = port;
+        self.count = u8::try_from(kept + 1).expect("bounded by CLIENT_PORTS_MAX");
         debug_assert!(self.as_slice().is_sorted());
     }
 

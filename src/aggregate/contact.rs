@@ -5,10 +5,10 @@
 //! Made by [`ContactTable`](super::ContactTable), judged by `detect`.
 
 use super::client_ports::ClientPorts;
-use super::contact_row::{ContactRow, Vantage};
-use super::place::{Place, PlaceIds};
+use super::contact_row::Vantage;
+use super::contact_slot::Sent;
+use super::place::{PlaceIds, PlaceNames};
 use crate::net::Addr;
-use crate::record::Action;
 use crate::units::UnixSeconds;
 
 /// Who talked to which service.
@@ -25,6 +25,20 @@ pub struct ContactKey {
     pub protocol: u8,
     /// The server's port; 0 for protocols without ports.
     pub port: u16,
+}
+
+impl ContactKey {
+    /// The key with client and server exchanged.
+    #[must_use]
+    pub const fn turned(self) -> Self {
+        Self { client: self.server, server: self.client, ..self }
+    }
+
+    /// Whether the ports don't tell which end is the client of a contact with these client ports.
+    #[must_use]
+    pub fn ends_are_alike(&self, client_ports: &[u16]) -> bool {
+        self.port == 0 || client_ports == [self.port]
+    }
 }
 
 /// Counts of one direction as one vantage point saw them.
@@ -48,7 +62,7 @@ impl Tally {
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 
-    fn larger(self, other: Self) -> Self {
+    pub(super) fn larger(self, other: Self) -> Self {
         Self {
             flows: self.flows.max(other.flows),
             rejected: self.rejected.max(other.rejected),
@@ -80,6 +94,10 @@ impl Side {
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         self.at_ingress.flows == 0 && self.at_egress.flows == 0
+    }
+
+    pub(super) const fn of(at_ingress: Tally, at_egress: Tally, tcp_flags: Option<u8>) -> Self {
+        Self { at_ingress, at_egress, tcp_flags }
     }
 
     fn merge(&mut self, other: &Self) {
@@ -123,33 +141,29 @@ impl Default for Contact {
 }
 
 impl Contact {
-    /// Adds a record that the source of `row` sent as the client, or else as the server.
-    pub(super) fn add(&mut self, row: &ContactRow<'_>, from_client: bool) {
-        let (side, client_port) = if from_client {
-            (&mut self.forward, row.src_port)
-        } else {
-            (&mut self.back, row.dst_port)
-        };
-        let tally = match row.vantage {
+    /// Adds a record.
+    pub(super) fn add(&mut self, sent: &Sent) {
+        let side = if sent.from_client { &mut self.forward } else { &mut self.back };
+        let tally = match sent.vantage {
             Vantage::Egress => &mut side.at_egress,
             Vantage::Ingress | Vantage::Unknown => &mut side.at_ingress,
         };
         tally.merge(Tally {
             flows: 1,
-            rejected: u32::from(row.action == Action::Reject),
-            packets: row.packets,
-            bytes: row.bytes,
+            rejected: sent.rejected.into(),
+            packets: sent.packets,
+            bytes: sent.bytes,
         });
-        if let Some(flags) = row.tcp_flags {
+        if let Some(flags) = sent.tcp_flags {
             side.tcp_flags = Some(side.tcp_flags.unwrap_or(0) | flags);
         }
-        self.client_ports.insert(client_port);
-        self.first_start = self.first_start.min(row.start.min(row.end));
-        self.last_end = self.last_end.max(row.end);
+        self.client_ports.insert(sent.client_port);
+        self.first_start = self.first_start.min(sent.start);
+        self.last_end = self.last_end.max(sent.end);
     }
 
     /// Adds all of `other`; the places of both refer to `places`.
-    pub fn merge(&mut self, other: &Self, places: &[Place]) {
+    pub(super) fn merge(&mut self, other: &Self, places: &PlaceNames) {
         self.forward.merge(&other.forward);
         self.back.merge(&other.back);
         self.first_start = self.first_start.min(other.first_start);
@@ -159,14 +173,7 @@ impl Contact {
     }
 
     /// Takes the other end for the client. For contacts whose ports don't tell the ends apart.
-    pub fn flip(&mut self, key: &mut ContactKey) {
-        std::mem::swap(&mut key.client, &mut key.server);
+    pub(super) const fn flip(&mut self) {
         std::mem::swap(&mut self.forward, &mut self.back);
-    }
-
-    /// Whether the ports don't tell which end is the client.
-    #[must_use]
-    pub fn ends_are_alike(&self, key: &ContactKey) -> bool {
-        key.port == 0 || self.client_ports.as_slice() == [key.port]
     }
 }

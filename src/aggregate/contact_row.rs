@@ -1,9 +1,11 @@
 //! The part of a record that the contact table reads.
 
+use super::contact::ContactKey;
+use super::contact_slot::Sent;
 use super::initiator::{self, Ends};
 use super::place::PlaceRef;
 use crate::net::Addr;
-use crate::record::{Action, FieldId, FlowBatch, LogStatus, Slot};
+use crate::record::{Action, ColumnView, FieldId, FlowBatch, LogStatus, Slot, TextView};
 use crate::units::UnixSeconds;
 
 /// The columns that contacts are made of. Only the addresses and `end` are indispensable.
@@ -79,17 +81,37 @@ pub struct ContactRow<'a> {
 }
 
 impl<'a> ContactRow<'a> {
-    pub(super) fn source_is_client(&self) -> bool {
-        initiator::source_is_client(&Ends {
+    /// Which contact the record belongs to, and what it says of it.
+    #[inline]
+    pub(super) fn sent(&self) -> (ContactKey, Sent) {
+        let from_client = initiator::source_is_client(&Ends {
             src: self.src,
             dst: self.dst,
             src_port: self.src_port,
             dst_port: self.dst_port,
             action: self.action,
             tcp_flags: self.tcp_flags,
-        })
+        });
+        let (client, server, client_port, port) = if from_client {
+            (self.src, self.dst, self.src_port, self.dst_port)
+        } else {
+            (self.dst, self.src, self.dst_port, self.src_port)
+        };
+        let sent = Sent {
+            from_client,
+            rejected: self.action == Action::Reject,
+            vantage: self.vantage,
+            tcp_flags: self.tcp_flags,
+            client_port,
+            packets: self.packets,
+            bytes: self.bytes,
+            start: self.start.min(self.end),
+            end: self.end,
+        };
+        (ContactKey { client, server, protocol: self.protocol, port }, sent)
     }
 
+    #[inline]
     pub(super) const fn place(&self) -> PlaceRef<'a> {
         PlaceRef([self.interface_id, self.account_id, self.vpc_id, self.subnet_id])
     }
@@ -97,70 +119,101 @@ impl<'a> ContactRow<'a> {
 
 const TCP: u8 = 6;
 
-/// Calls `take` for each of `rows` that stands for traffic between two addresses at a known time.
-pub(super) fn for_each_row<'a>(
-    batch: &'a FlowBatch,
-    rows: impl IntoIterator<Item = usize>,
-    mut take: impl FnMut(&ContactRow<'a>),
-) {
-    let (Some(srcs), Some(dsts), Some(ends)) =
-        (batch.addrs(FieldId::SrcAddr), batch.addrs(FieldId::DstAddr), batch.seconds(FieldId::End))
-    else {
-        return;
-    };
-    let statuses = batch.log_statuses();
-    let pkt_srcs = batch.addrs(FieldId::PktSrcAddr);
-    let pkt_dsts = batch.addrs(FieldId::PktDstAddr);
-    let src_ports = batch.ports(FieldId::SrcPort);
-    let dst_ports = batch.ports(FieldId::DstPort);
-    let protocols = batch.protocols();
-    let packets = batch.counters(FieldId::Packets);
-    let bytes = batch.counters(FieldId::Bytes);
-    let starts = batch.seconds(FieldId::Start);
-    let actions = batch.actions();
-    let flags = batch.small_ints(FieldId::TcpFlags);
-    let text = |field| batch.texts(&Slot::Known(field));
-    let directions = text(FieldId::FlowDirection);
-    let interfaces = text(FieldId::InterfaceId);
-    let accounts = text(FieldId::AccountId);
-    let vpcs = text(FieldId::VpcId);
-    let subnets = text(FieldId::SubnetId);
+/// The columns of a batch that contacts are made of.
+pub(super) struct Columns<'a> {
+    srcs: ColumnView<'a, Addr>,
+    dsts: ColumnView<'a, Addr>,
+    ends: ColumnView<'a, i64>,
+    statuses: Option<ColumnView<'a, LogStatus>>,
+    pkt_srcs: Option<ColumnView<'a, Addr>>,
+    pkt_dsts: Option<ColumnView<'a, Addr>>,
+    src_ports: Option<ColumnView<'a, u16>>,
+    dst_ports: Option<ColumnView<'a, u16>>,
+    protocols: Option<ColumnView<'a, u8>>,
+    packets: Option<ColumnView<'a, u64>>,
+    bytes: Option<ColumnView<'a, u64>>,
+    starts: Option<ColumnView<'a, i64>>,
+    actions: Option<ColumnView<'a, Action>>,
+    flags: Option<ColumnView<'a, u32>>,
+    directions: Option<TextView<'a>>,
+    interfaces: Option<TextView<'a>>,
+    accounts: Option<TextView<'a>>,
+    vpcs: Option<TextView<'a>>,
+    subnets: Option<TextView<'a>>,
+}
 
-    for row in rows {
-        if statuses.and_then(|column| column.get(row)).is_some_and(|s| s != LogStatus::Ok) {
-            continue;
+impl<'a> Columns<'a> {
+    /// The columns, unless the batch lacks an indispensable one.
+    pub(super) fn of(batch: &'a FlowBatch) -> Option<Self> {
+        let text = |field| batch.texts(&Slot::Known(field));
+        Some(Self {
+            srcs: batch.addrs(FieldId::SrcAddr)?,
+            dsts: batch.addrs(FieldId::DstAddr)?,
+            ends: batch.seconds(FieldId::End)?,
+            statuses: batch.log_statuses(),
+            pkt_srcs: batch.addrs(FieldId::PktSrcAddr),
+            pkt_dsts: batch.addrs(FieldId::PktDstAddr),
+            src_ports: batch.ports(FieldId::SrcPort),
+            dst_ports: batch.ports(FieldId::DstPort),
+            protocols: batch.protocols(),
+            packets: batch.counters(FieldId::Packets),
+            bytes: batch.counters(FieldId::Bytes),
+            starts: batch.seconds(FieldId::Start),
+            actions: batch.actions(),
+            flags: batch.small_ints(FieldId::TcpFlags),
+            directions: text(FieldId::FlowDirection),
+            interfaces: text(FieldId::InterfaceId),
+            accounts: text(FieldId::AccountId),
+            vpcs: text(FieldId::VpcId),
+            subnets: text(FieldId::SubnetId),
+        })
+    }
+
+    /// Whether the router, which goes by the packet's last addresses, took another pair for the record's.
+    #[inline]
+    pub(super) fn is_stray(&self, contact_row: &ContactRow<'_>, row: usize) -> bool {
+        (self.pkt_srcs.is_some() && self.srcs.get(row) != Some(contact_row.src))
+            || (self.pkt_dsts.is_some() && self.dsts.get(row) != Some(contact_row.dst))
+    }
+
+    /// The record of `row`, if it stands for traffic between two addresses at a known time.
+    #[inline]
+    pub(super) fn row(&self, row: usize) -> Option<ContactRow<'a>> {
+        if value(self.statuses, row).is_some_and(|status| status != LogStatus::Ok) {
+            return None;
         }
-        let (Some(src), Some(dst), Some(end)) = (srcs.get(row), dsts.get(row), ends.get(row))
-        else {
-            continue;
-        };
-        let protocol = protocols.and_then(|column| column.get(row)).unwrap_or(0);
+        let (src, dst, end) = (self.srcs.get(row)?, self.dsts.get(row)?, self.ends.get(row)?);
+        let protocol = value(self.protocols, row).unwrap_or(0);
         // Transit Gateway records carry more flags than fit the meaning used here; they are masked.
-        let tcp_flags = flags
-            .filter(|_| protocol == TCP)
-            .and_then(|column| column.get(row))
+        let tcp_flags = value(self.flags.filter(|_| protocol == TCP), row)
             .map(|bits| u8::try_from(bits & 0x17).expect("masked to five bits"));
-        take(&ContactRow {
-            src: pkt_srcs.and_then(|column| column.get(row)).unwrap_or(src),
-            dst: pkt_dsts.and_then(|column| column.get(row)).unwrap_or(dst),
-            src_port: src_ports.and_then(|column| column.get(row)).unwrap_or(0),
-            dst_port: dst_ports.and_then(|column| column.get(row)).unwrap_or(0),
+        let text = |column: Option<TextView<'a>>| column.and_then(|column| column.get(row));
+        Some(ContactRow {
+            src: value(self.pkt_srcs, row).unwrap_or(src),
+            dst: value(self.pkt_dsts, row).unwrap_or(dst),
+            src_port: value(self.src_ports, row).unwrap_or(0),
+            dst_port: value(self.dst_ports, row).unwrap_or(0),
             protocol,
-            packets: packets.and_then(|column| column.get(row)).unwrap_or(0),
-            bytes: bytes.and_then(|column| column.get(row)).unwrap_or(0),
-            start: UnixSeconds(starts.and_then(|column| column.get(row)).unwrap_or(end)),
+            packets: value(self.packets, row).unwrap_or(0),
+            bytes: value(self.bytes, row).unwrap_or(0),
+            start: UnixSeconds(value(self.starts, row).unwrap_or(end)),
             end: UnixSeconds(end),
-            action: actions.and_then(|column| column.get(row)).unwrap_or_default(),
+            action: value(self.actions, row).unwrap_or_default(),
             tcp_flags,
-            vantage: match directions.and_then(|column| column.get(row)) {
+            vantage: match text(self.directions) {
                 Some(b"ingress") => Vantage::Ingress,
                 Some(b"egress") => Vantage::Egress,
                 _ => Vantage::Unknown,
             },
-            interface_id: interfaces.and_then(|column| column.get(row)),
-            account_id: accounts.and_then(|column| column.get(row)),
-            vpc_id: vpcs.and_then(|column| column.get(row)),
-            subnet_id: subnets.and_then(|column| column.get(row)),
-        });
+            interface_id: text(self.interfaces),
+            account_id: text(self.accounts),
+            vpc_id: text(self.vpcs),
+            subnet_id: text(self.subnets),
+        })
     }
+}
+
+#[inline]
+fn value<T: Copy>(column: Option<ColumnView<'_, T>>, row: usize) -> Option<T> {
+    column.and_then(|column| column.get(row))
 }

@@ -16,7 +16,7 @@ pub(crate) const TCP_RST: u8 = 4;
 /// ACK, as flow logs write it: only beside SYN.
 pub(super) const TCP_ACK: u8 = 16;
 
-/// Ports above the well-known range that belong to services often enough to decide a tie.
+/// Ports above the well-known range and below the ephemeral one that belong to services often enough to decide a tie.
 const REGISTERED_SERVICES: [u16; 38] = [
     1080, 1194, 1433, 1521, 1723, 1883, 2049, 2181, 2375, 2376, 3128, 3268, 3306, 3389, 4222, 4789,
     5060, 5432, 5601, 5671, 5672, 5900, 5985, 5986, 6379, 6443, 6881, 7946, 8080, 8443, 9000, 9090,
@@ -52,18 +52,33 @@ pub(super) fn source_is_client(ends: &Ends) -> bool {
         // A stateless network ACL refuses replies: those go from a service to an ephemeral port.
         return !(src_rank <= RANK_REGISTERED && dst_rank == RANK_EPHEMERAL);
     }
-    (dst_rank, ends.dst_port, ends.src) <= (src_rank, ends.src_port, ends.dst)
+    let order = |rank: u8, port: u16| u32::from(rank) << 16 | u32::from(port);
+    let (src_order, dst_order) = (order(src_rank, ends.src_port), order(dst_rank, ends.dst_port));
+    dst_order < src_order || (dst_order == src_order && ends.src <= ends.dst)
 }
 
 const RANK_REGISTERED: u8 = 1;
 const RANK_EPHEMERAL: u8 = 3;
 
+/// One bit for each port of [`REGISTERED_SERVICES`].
+static IS_REGISTERED: [u64; 1024] = {
+    let mut bits = [0; 1024];
+    let mut i = 0;
+    while i < REGISTERED_SERVICES.len() {
+        let port = REGISTERED_SERVICES[i] as usize;
+        bits[port / 64] |= 1 << (port % 64);
+        i += 1;
+    }
+    bits
+};
+
 /// How unlikely it is that a service listens on `port`: 0 for the well-known range.
+#[inline]
 fn port_rank(port: u16) -> u8 {
+    let is_registered = IS_REGISTERED[usize::from(port / 64)] >> (port % 64) & 1 == 1;
     match port {
         0..=1023 => 0,
-        _ if REGISTERED_SERVICES.binary_search(&port).is_ok() => RANK_REGISTERED,
-        1024..=32767 => 2,
+        1024..=32767 => 2 - u8::from(is_registered),
         _ => RANK_EPHEMERAL,
     }
 }
@@ -83,8 +98,16 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_sorted() {
-        assert!(REGISTERED_SERVICES.is_sorted());
+    fn registered_services_rank_behind_the_well_known() {
+        for port in 0..=u16::MAX {
+            let expected = match port {
+                0..=1023 => 0,
+                _ if REGISTERED_SERVICES.contains(&port) => RANK_REGISTERED,
+                1024..=32767 => 2,
+                _ => RANK_EPHEMERAL,
+            };
+            assert_eq!(port_rank(port), expected, "{port}");
+        }
     }
 
     #[test]

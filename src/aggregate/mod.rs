@@ -1,8 +1,14 @@
 //! Totals, talkers and contacts: state that shards own by key.
 
+mod blocks;
 mod client_ports;
 mod contact;
+mod contact_hash;
+mod contact_index;
 mod contact_row;
+mod contact_set;
+mod contact_slot;
+mod contact_spares;
 mod contact_table;
 mod initiator;
 mod key;
@@ -14,13 +20,15 @@ mod top;
 mod totals;
 mod watermark;
 
+pub(crate) use blocks::Blocks;
 pub use client_ports::{CLIENT_PORTS_MAX, ClientPorts};
 pub use contact::{Contact, ContactKey, Side, Tally};
 pub use contact_row::{CONTACT_COLUMNS, ContactRow, Vantage};
+pub use contact_set::{ContactSet, ContactView, Half};
 pub use contact_table::{CONTACTS_MAX_DEFAULT, ContactTable, PaneContacts, pair_hash};
 pub(crate) use initiator::{TCP_RST, TCP_SYN};
 pub use key::AnyColumn;
-pub use place::{Place, PlaceIds};
+pub use place::{Place, PlaceIds, PlaceNames};
 pub use route::{RoutedBatch, Router, RowLists, Rows};
 pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, WideKey};
 pub use top::{Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};

@@ -11,10 +11,10 @@ use serde::Deserialize;
 
 use super::episode::{Episodes, Sighting};
 use super::outcome::{Outcome, TCP};
-use super::pane::{PaneView, Seen};
-use super::report::{Draft, confidence, spelled};
+use super::pane::{PaneView, Tried};
+use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
-use crate::aggregate::Contact;
+use crate::aggregate::{CLIENT_PORTS_MAX, ContactView};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -165,18 +165,18 @@ struct Sessions {
 }
 
 impl Sessions {
-    fn add(&mut self, pane: PaneIndex, expired: PaneIndex, contact: &Contact) {
-        for port in contact.client_ports.as_slice() {
+    fn add(&mut self, pane: PaneIndex, expired: PaneIndex, contact: ContactView<'_>) {
+        for port in contact.client_ports() {
             match self.list.binary_search_by_key(port, |session| session.port) {
                 Ok(position) => self.list[position].last_pane = pane,
                 Err(position) => {
-                    let (first_pane, start) = (pane, contact.first_start);
+                    let (first_pane, start) = (pane, contact.first_start());
                     let session = Session { port: *port, first_pane, last_pane: pane, start };
                     self.list.insert(position, session);
                 }
             }
         }
-        self.is_lower_bound |= contact.client_ports.is_saturated();
+        self.is_lower_bound |= contact.client_ports().len() >= CLIENT_PORTS_MAX;
         self.list.retain(|session| session.last_pane > expired);
     }
 
@@ -238,38 +238,34 @@ impl Bruteforce {
         if !self.settings.enabled {
             return;
         }
-        let logins: Vec<Seen<'_>> =
-            view.contacts().filter(|seen| self.is_login(view, seen)).collect();
-        for of_client in logins.chunk_by(|one, other| one.key.client == other.key.client) {
+        let logins: Vec<&Tried> =
+            view.tried.iter().filter(|tried| self.is_login(view, tried)).collect();
+        for of_client in logins.chunk_by(|one, other| one.client == other.client) {
             self.on_client(of_client, view, out);
         }
         self.forget(view);
         self.episodes.end_pane(view.index().end(view.pane_seconds));
     }
 
-    fn is_login(&self, view: &PaneView<'_>, seen: &Seen<'_>) -> bool {
-        let forward = seen.contact.forward.tally();
-        let sessions = seen.contact.client_ports.len() as u64;
-        seen.key.protocol == TCP
-            && self.ports.contains(&seen.key.port)
-            && seen.outcome == Outcome::Answered
-            && !view.network.is_exempt_actor(seen.key.client)
-            // Traffic that both ends logged may count twice, which the limits leave room for.
-            && forward.packets <= SESSION_PACKETS_MAX * sessions.max(forward.flows.into())
-            && forward.bytes <= SESSION_BYTES_MAX * sessions.max(forward.flows.into())
+    fn is_login(&self, view: &PaneView<'_>, tried: &Tried) -> bool {
+        tried.protocol == TCP
+            && self.ports.contains(&tried.port)
+            && tried.outcome == Outcome::Answered
+            && !view.network.is_exempt_actor(tried.client)
+            && is_short(view.contact(tried))
     }
 
-    fn on_client(&mut self, logins: &[Seen<'_>], view: &PaneView<'_>, out: &mut Vec<Finding>) {
-        let client = logins[0].key.client;
+    fn on_client(&mut self, logins: &[&Tried], view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let client = logins[0].client;
         let expired = view.before_window(self.settings.slow_window_seconds);
         let state = self
             .clients
             .entry(client)
             .or_insert_with(|| Client { servers: BTreeMap::new(), last_pane: view.index() });
         state.last_pane = view.index();
-        for seen in logins {
-            let sessions = state.servers.entry(seen.key.server).or_default();
-            sessions.add(view.index(), expired, seen.contact);
+        for login in logins {
+            let sessions = state.servers.entry(login.server).or_default();
+            sessions.add(view.index(), expired, view.contact(login));
         }
         let inside = view.network.is_inside(client);
         let trips = trips(&self.settings, state, inside, view, logins);
@@ -285,15 +281,15 @@ impl Bruteforce {
         trip: &Trip,
         is_lower_bound: bool,
         view: &PaneView<'_>,
-        logins: &[Seen<'_>],
+        logins: &[&Tried],
     ) -> Option<Finding> {
-        let of_trip = |seen: &&Seen<'_>| trip.servers.binary_search(&seen.key.server).is_ok();
-        let contacts = || logins.iter().filter(of_trip).map(|seen| seen.contact);
+        let of_trip = |login: &&Tried| trip.servers.binary_search(&login.server).is_ok();
+        let of_trip = || logins.iter().copied().filter(of_trip);
         let server = match trip.servers[..] {
             [server] => Some(server),
             _ => None,
         };
-        let last_seen = contacts().map(|contact| contact.last_end).max()?;
+        let last_seen = of_trip().map(|login| login.last_end).max()?;
         let sighting = Sighting { first_seen: trip.first_seen, last_seen, size: trip.sessions };
         let report = self.episodes.note((client, server), sighting)?;
         let service = self.login.name();
@@ -301,12 +297,10 @@ impl Bruteforce {
             Some(server) => server.to_string(),
             None => format!("{} hosts", trip.servers.len()),
         };
-        let flows: u64 = contacts().map(|contact| u64::from(contact.forward.tally().flows)).sum();
-        let packets: u64 = contacts().map(|contact| contact.forward.tally().packets).sum();
-        let ports: BTreeSet<u16> =
-            logins.iter().filter(of_trip).map(|seen| seen.key.port).collect();
-        let draft = Draft {
-            kind: self.login.kind(),
+        let flows: u64 = of_trip().map(|login| u64::from(login.flows)).sum();
+        let packets: u64 = of_trip().map(|login| view.contact(login).forward().0.packets).sum();
+        let ports: BTreeSet<u16> = of_trip().map(|login| login.port).collect();
+        let draft = || Draft {
             severity: Severity::High,
             confidence: confidence(trip.sessions, trip.threshold.into()),
             title: format!(
@@ -327,10 +321,10 @@ impl Bruteforce {
                 ("flows", Evidence::Count(flows)),
                 ("packets_per_flow", Evidence::Count(packets / flows.max(1))),
             ]),
-            context: view.context(contacts()),
+            context: view.context(of_trip()),
             exact: !is_lower_bound && view.index() > self.inexact_until,
         };
-        Some(draft.finding(report, view))
+        Some(finding(self.login.kind(), report, view, draft))
     }
 
     /// Forgets clients that were quiet for the long window, and the quietest ones if there are too many
@@ -367,7 +361,7 @@ fn trips(
     client: &Client,
     inside: bool,
     view: &PaneView<'_>,
-    logins: &[Seen<'_>],
+    logins: &[&Tried],
 ) -> Vec<Trip> {
     let before = view.before_window(settings.window_seconds);
     let before_slow = view.before_window(settings.slow_window_seconds);
@@ -375,7 +369,7 @@ fn trips(
     let servers_reached = client.servers.values().filter(|s| reached(s, before_slow)).count();
     let is_management = inside && servers_reached > settings.management_hosts_min as usize;
 
-    let touched: BTreeSet<Addr> = logins.iter().map(|seen| seen.key.server).collect();
+    let touched: BTreeSet<Addr> = logins.iter().map(|login| login.server).collect();
     let mut pairs: Vec<Trip> = Vec::new();
     for server in &touched {
         let sessions = &client.servers[server];
@@ -425,6 +419,15 @@ fn trips(
             .min()
             .expect("several servers were reached"),
     }]
+}
+
+/// Whether all of a contact's sessions may be failed logins.
+fn is_short(contact: ContactView<'_>) -> bool {
+    let (forward, _) = contact.forward();
+    // Traffic that both ends logged may count twice, which the limits leave room for.
+    let sessions = (contact.client_ports().len() as u64).max(forward.flows.into());
+    forward.packets <= SESSION_PACKETS_MAX * sessions
+        && forward.bytes <= SESSION_BYTES_MAX * sessions
 }
 
 fn first_start(sessions: &Sessions, before: PaneIndex) -> UnixSeconds {

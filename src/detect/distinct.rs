@@ -2,13 +2,14 @@
 //!
 //! For each value the set remembers in which pane it last failed and was last answered. A window that
 //! ends with the current pane holds a value if its last pane lies in the window, so one set answers for
-//! every window length; nothing is kept per pane.
+//! every window length; nothing is kept per pane. Most sets never see more than one attempt and keep just
+//! that.
 
 use super::outcome::Outcome;
 use crate::units::{PaneIndex, UnixSeconds};
 
 /// What happened with one value in one pane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt<T> {
     pub(super) value: T,
     pub(super) outcome: Outcome,
@@ -20,7 +21,7 @@ pub(super) struct Attempt<T> {
 const NEVER: PaneIndex = PaneIndex(i64::MIN);
 
 #[derive(Clone, Copy, Debug)]
-struct Entry<T> {
+pub(super) struct Entry<T> {
     value: T,
     failed_in: PaneIndex,
     bare_in: PaneIndex,
@@ -112,14 +113,16 @@ pub(super) struct Counts {
 
 /// Distinct values over sliding windows.
 #[derive(Clone, Debug)]
-pub(super) struct Distinct<T> {
+pub(super) enum Distinct<T> {
+    /// One attempt in one pane.
+    Once(PaneIndex, Attempt<T>),
     /// In the order of values.
-    entries: Vec<Entry<T>>,
+    Many(Vec<Entry<T>>),
 }
 
 impl<T> Default for Distinct<T> {
     fn default() -> Self {
-        Self { entries: Vec::new() }
+        Self::Many(Vec::new())
     }
 }
 
@@ -128,8 +131,16 @@ impl<T: Copy + Ord> Distinct<T> {
     /// after `expired` leave.
     pub(super) fn add(&mut self, pane: PaneIndex, expired: PaneIndex, attempts: &[Attempt<T>]) {
         debug_assert!(attempts.is_sorted_by_key(|attempt| attempt.value));
-        let mut merged = Vec::with_capacity(self.entries.len() + attempts.len());
-        let mut known = self.entries.iter().copied().peekable();
+        if self.len() == 0
+            && pane > expired
+            && let [attempt] = attempts
+            && attempt.outcome != Outcome::NotTried
+        {
+            *self = Self::Once(pane, *attempt);
+            return;
+        }
+        let mut merged = Vec::with_capacity(self.len() + attempts.len());
+        let mut known = self.entries().peekable();
         for attempt in attempts {
             while let Some(entry) = known.next_if(|entry| entry.value < attempt.value) {
                 merged.push(entry);
@@ -144,12 +155,35 @@ impl<T: Copy + Ord> Distinct<T> {
         merged.extend(known);
         merged.retain(|entry| entry.last_pane() > expired);
         merged.shrink_to(merged.len() * 2);
-        self.entries = merged;
+        *self = Self::Many(merged);
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry<T>> {
+        let (once, many) = match self {
+            Self::Once(pane, attempt) => {
+                let mut entry = Entry::of(attempt.value);
+                entry.add(*pane, attempt);
+                (Some(entry), &[][..])
+            }
+            Self::Many(entries) => (None, entries.as_slice()),
+        };
+        once.into_iter().chain(many.iter().copied())
+    }
+
+    /// The last pane in which any value was seen.
+    pub(super) fn last_pane(&self) -> PaneIndex {
+        match self {
+            Self::Once(pane, _) => *pane,
+            Self::Many(entries) => entries.iter().map(Entry::last_pane).max().unwrap_or(NEVER),
+        }
     }
 
     /// Number of values kept.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        match self {
+            Self::Once(..) => 1,
+            Self::Many(entries) => entries.len(),
+        }
     }
 
     /// Counts over the window after the pane `before`.
@@ -164,7 +198,7 @@ impl<T: Copy + Ord> Distinct<T> {
             refused: 0,
             first_seen: UnixSeconds::MAX,
         };
-        for entry in &self.entries {
+        for entry in self.entries() {
             match entry.standing(before) {
                 Standing::Absent => continue,
                 Standing::Answered => {
@@ -185,10 +219,10 @@ impl<T: Copy + Ord> Distinct<T> {
 
     /// The failed and bare values of the window after the pane `before`, in order.
     pub(super) fn tried(&self, before: PaneIndex) -> impl Iterator<Item = T> {
-        let is_tried = move |entry: &&Entry<T>| {
+        let is_tried = move |entry: &Entry<T>| {
             matches!(entry.standing(before), Standing::Failed | Standing::Bare)
         };
-        self.entries.iter().filter(is_tried).map(|entry| entry.value)
+        self.entries().filter(is_tried).map(|entry| entry.value)
     }
 }
 

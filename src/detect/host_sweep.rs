@@ -8,14 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::HashSet;
 use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
+use super::order::Sorter;
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
-use super::pane::{PaneView, Seen};
-use super::report::{Draft, confidence, spelled};
+use super::pane::{PaneView, Tried};
+use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::tracker::Tracker;
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
@@ -109,15 +109,25 @@ struct Trip<'a> {
     counts: Counts,
     variant: &'static str,
     last_seen: UnixSeconds,
-    contacts: Vec<Seen<'a>>,
+    /// The pane's contacts that tell of it.
+    contacts: Vec<&'a Tried>,
 }
 
 /// One target of one sweep in a pane.
-#[derive(Clone, Copy)]
-struct Target<'a> {
+#[derive(Clone, Copy, Debug)]
+struct Target {
     sweep: Sweep,
     server: Addr,
-    seen: Seen<'a>,
+    /// Which of the pane's tried contacts tells of it.
+    position: u32,
+    /// Whether it is the contact's client, seen from its server.
+    is_turned: bool,
+}
+
+impl Target {
+    fn tried<'a>(&self, view: &PaneView<'a>) -> &'a Tried {
+        &view.tried[self.position as usize]
+    }
 }
 
 /// The detector's memory.
@@ -129,6 +139,10 @@ pub(super) struct HostSweep {
     /// Inside clients by the high port on which they failed, with the last pane.
     failing_inside: BTreeMap<(u8, u16), BTreeMap<Addr, PaneIndex>>,
     inexact_until: PaneIndex,
+    /// The pane's targets in the order of sweeps, and the same in any order; kept for their memory.
+    targets: Vec<Target>,
+    unsorted: Vec<Target>,
+    sorter: Sorter,
 }
 
 impl HostSweep {
@@ -139,6 +153,9 @@ impl HostSweep {
             episodes: Episodes::new(settings.slow_window_seconds, tracked_max),
             failing_inside: BTreeMap::new(),
             inexact_until: PaneIndex(i64::MIN),
+            targets: Vec::new(),
+            unsorted: Vec::new(),
+            sorter: Sorter::default(),
             settings,
         }
     }
@@ -171,15 +188,22 @@ impl HostSweep {
     /// Adds the pane's attempts and returns the sweeps over a threshold, in order.
     fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
         let expired = view.before_window(self.settings.slow_window_seconds);
-        let mut trips = Vec::new();
         let mut attempts = Vec::new();
-        let targets = self.targets(view);
+        let mut large = Vec::new();
+        self.find_targets(view);
+        let targets = std::mem::take(&mut self.targets);
         for group in targets.chunk_by(|one, other| one.sweep == other.sweep) {
             let sweep = group[0].sweep;
+            if !(is_suspect(view, group) || self.tracker.contains(&sweep)) {
+                continue;
+            }
             attempts.clear();
-            attempts.extend(group.iter().map(attempt_of));
-            self.tracker.add(sweep, view.index(), expired, &attempts);
-            let failed_now = group.iter().any(|target| target.seen.outcome.is_failed());
+            attempts.extend(group.iter().map(|target| attempt_of(target, view)));
+            let distinct = self.tracker.add(sweep, view.index(), expired, &attempts);
+            if distinct.len() >= self.settings.hosts_min as usize {
+                large.push(group);
+            }
+            let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
             if failed_now && sweep.port >= PREVALENCE_PORT_MIN && is_inside(view, sweep.client) {
                 let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
                 // More than the limit say no more than the limit does.
@@ -191,56 +215,47 @@ impl HostSweep {
             }
         }
         // Only now is the prevalence of this pane known.
-        for group in targets.chunk_by(|one, other| one.sweep == other.sweep) {
-            trips.extend(self.trip(view, group));
-        }
+        let trips = large.into_iter().filter_map(|group| self.trip(view, group)).collect();
+        self.targets = targets;
         trips
     }
 
-    /// The targets of clients that tried something in vain or barely, now or before, in the order of
-    /// sweeps.
-    fn targets<'a>(&self, view: &PaneView<'a>) -> Vec<Target<'a>> {
-        let is_suspect = |seen: &Seen<'_>| match seen.outcome {
-            Outcome::Bare => !is_inside(view, seen.key.client),
-            outcome => outcome.is_failed(),
-        };
-        let mut suspects: HashSet<Sweep> = HashSet::new();
-        for seen in view.contacts().filter(|seen| is_of_sweeps(seen) && is_suspect(seen)) {
-            suspects.insert(sweep_of(seen.key.client, &seen));
-        }
-        suspects.retain(|sweep| !view.network.is_exempt_actor(sweep.client));
-
-        let mut targets = Vec::new();
-        for seen in view.contacts().filter(is_of_sweeps) {
-            let mut add = |client: Addr, server: Addr| {
-                let sweep = sweep_of(client, &seen);
-                if suspects.contains(&sweep) || self.tracker.contains(&sweep) {
-                    targets.push(Target { sweep, server, seen });
-                }
+    /// The targets of all clients, in the order of sweeps.
+    fn find_targets(&mut self, view: &PaneView<'_>) {
+        for (position, tried) in (0..).zip(view.tried).filter(|(_, tried)| is_of_sweeps(tried)) {
+            let mut add = |client: Addr, server: Addr, is_turned: bool| {
+                let sweep = Sweep { client, protocol: tried.protocol, port: tried.port };
+                self.unsorted.push(Target { sweep, server, position, is_turned });
             };
-            add(seen.key.client, seen.key.server);
-            if seen.key.port == 0 && !seen.contact.back.is_silent() {
+            add(tried.client, tried.server, false);
+            if tried.port == 0 && view.contact(tried).back().0.flows > 0 {
                 // Who of the two asked is unknown, so the answer counts for both.
-                add(seen.key.server, seen.key.client);
+                add(tried.server, tried.client, true);
             }
         }
-        targets.sort_unstable_by_key(|target| (target.sweep, target.server));
-        targets
+        let packed = |target: &Target| {
+            let (client, server) = (target.sweep.client.as_v4()?, target.server.as_v4()?);
+            let service = u64::from(target.sweep.protocol) << 16 | u64::from(target.sweep.port);
+            Some(u128::from(client) << 88 | u128::from(service) << 64 | u128::from(server) << 32)
+        };
+        let key = |target: &Target| (target.sweep, target.server);
+        self.sorter.sort(&mut self.unsorted, &mut self.targets, packed, key);
     }
 
     /// The shortest window over its threshold.
-    fn trip<'a>(&self, view: &PaneView<'a>, group: &[Target<'a>]) -> Option<Trip<'a>> {
+    fn trip<'a>(&self, view: &PaneView<'a>, group: &[Target]) -> Option<Trip<'a>> {
         let sweep = group[0].sweep;
         let inside = is_inside(view, sweep.client);
-        let concerns = |target: &&Target<'_>| {
-            target.seen.outcome.is_failed() || (!inside && target.seen.outcome == Outcome::Bare)
+        let concerns = |tried: &&Tried| {
+            tried.outcome.is_failed() || (!inside && tried.outcome == Outcome::Bare)
         };
-        let contacts: Vec<_> = group.iter().filter(concerns).map(|target| target.seen).collect();
-        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
+        let distinct = self.tracker.get(&sweep)?;
         if inside && self.is_prevalent(sweep) {
             return None;
         }
-        let distinct = self.tracker.get(&sweep)?;
+        let contacts: Vec<_> =
+            group.iter().map(|target| target.tried(view)).filter(concerns).collect();
+        let last_seen = contacts.iter().map(|tried| tried.last_end).max()?;
         let windows = [
             self.settings.window_seconds,
             self.settings.medium_window_seconds,
@@ -315,8 +330,7 @@ impl HostSweep {
         let sighting = Sighting { first_seen, last_seen, size };
         let report = self.episodes.note((client, protocol), sighting)?;
         let count = |count: u64| Evidence::Count(count);
-        let draft = Draft {
-            kind: FindingKind::HostSweep,
+        let draft = || Draft {
             severity: severity(view, client, trips),
             confidence: confidence(
                 (widest.counts.failed + widest.counts.bare).max(u64::from(self.settings.hosts_min)),
@@ -339,12 +353,10 @@ impl HostSweep {
                 ("answered_hosts", count(sum(|counts| counts.answered + counts.bare))),
             ]),
             ports,
-            context: view.context(
-                trips.iter().flat_map(|trip| trip.contacts.iter().map(|seen| seen.contact)),
-            ),
+            context: view.context(trips.iter().flat_map(|trip| trip.contacts.iter().copied())),
             exact: view.index() > self.inexact_until,
         };
-        Some(draft.finding(report, view))
+        Some(finding(FindingKind::HostSweep, report, view, draft))
     }
 }
 
@@ -352,22 +364,31 @@ fn is_inside(view: &PaneView<'_>, addr: Addr) -> bool {
     view.network.is_inside(addr)
 }
 
-fn is_of_sweeps(seen: &Seen<'_>) -> bool {
-    matches!(seen.key.protocol, TCP | UDP | ICMP | ICMP_V6) && seen.outcome != Outcome::NotTried
+fn is_of_sweeps(tried: &Tried) -> bool {
+    matches!(tried.protocol, TCP | UDP | ICMP | ICMP_V6)
 }
 
-fn sweep_of(client: Addr, seen: &Seen<'_>) -> Sweep {
-    Sweep { client, protocol: seen.key.protocol, port: seen.key.port }
+/// Whether the client tried something in vain or barely.
+fn is_suspect(view: &PaneView<'_>, group: &[Target]) -> bool {
+    let client = group[0].sweep.client;
+    let tells = |target: &Target| {
+        !target.is_turned
+            && match target.tried(view).outcome {
+                Outcome::Bare => !is_inside(view, client),
+                outcome => outcome.is_failed(),
+            }
+    };
+    group.iter().any(tells) && !view.network.is_exempt_actor(client)
 }
 
-fn attempt_of(target: &Target<'_>) -> Attempt<Addr> {
-    let forward = target.seen.contact.forward.tally();
+fn attempt_of(target: &Target, view: &PaneView<'_>) -> Attempt<Addr> {
+    let tried = target.tried(view);
     Attempt {
         value: target.server,
-        outcome: target.seen.outcome,
-        flows: forward.flows,
-        rejected: forward.rejected,
-        first_start: target.seen.contact.first_start,
+        outcome: tried.outcome,
+        flows: tried.flows,
+        rejected: tried.rejected,
+        first_start: tried.first_start,
     }
 }
 

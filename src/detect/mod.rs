@@ -14,6 +14,7 @@ mod distinct;
 mod episode;
 mod host_sweep;
 mod network;
+mod order;
 mod outcome;
 mod pane;
 mod port_scan;
@@ -36,7 +37,8 @@ use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
 use host_sweep::HostSweep;
-use pane::{MergedPane, PaneView};
+use outcome::Verdicts;
+use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
 
@@ -51,6 +53,8 @@ pub struct DetectorSet {
     rdp_bruteforce: Bruteforce,
     remote_access: RemoteAccess,
     waiting: Option<MergedPane>,
+    verdicts: Verdicts,
+    detail: Detail,
     newest_end: UnixSeconds,
     /// Up to this pane, windows may hold panes whose contact tables were full.
     inexact_until: PaneIndex,
@@ -75,9 +79,18 @@ impl DetectorSet {
             rdp_bruteforce: Bruteforce::new(Login::Rdp, rdp),
             remote_access: RemoteAccess::new(settings.remote_access_attempt.clone()),
             waiting: None,
+            verdicts: Verdicts::default(),
+            detail: Detail::Full,
             newest_end: UnixSeconds::MIN,
             inexact_until: PaneIndex(i64::MIN),
         }
+    }
+
+    /// The same detectors, whose findings will only be counted: they say their kind and revision, no more.
+    #[must_use]
+    pub const fn for_counts(mut self) -> Self {
+        self.detail = Detail::Counts;
+        self
     }
 
     /// Takes what all shards have of a pane (none is fine) and judges the pane before it.
@@ -122,14 +135,15 @@ impl DetectorSet {
             let longest = settings::WINDOW_SECONDS_MAX / self.pane_seconds;
             self.inexact_until = PaneIndex(pane.pane.0.saturating_add(longest));
         }
-        let outcomes = outcome::judge(pane, next);
+        self.verdicts.judge(pane, next);
         let view = PaneView {
             pane,
-            outcomes: &outcomes,
+            tried: &self.verdicts.tried,
             pane_seconds: self.pane_seconds,
             detected_at: self.newest_end,
             network: &self.network,
             exact: pane.pane > self.inexact_until,
+            detail: self.detail,
         };
         self.port_scan.on_pane(&view, out);
         self.host_sweep.on_pane(&view, out);

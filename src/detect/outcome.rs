@@ -4,8 +4,12 @@
 //! whether it was rejected, the OR of some TCP flags, and sizes. A packet without payload is at most
 //! 60 bytes long over IPv4 (20 for IP, 40 for TCP with all usual options) and 80 over IPv6.
 
-use super::pane::MergedPane;
-use crate::aggregate::{Contact, ContactKey, Side, TCP_RST, TCP_SYN, Tally};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::order::Sorter;
+use super::pane::{MergedPane, Tried};
+use crate::aggregate::{ContactKey, ContactView, Half, TCP_RST, TCP_SYN, Tally};
 use crate::net::Addr;
 
 /// IANA number of TCP.
@@ -41,67 +45,206 @@ impl Outcome {
     }
 }
 
-/// The outcome of each contact of `pane`; `next` is the pane right after it, where answers may be.
-pub(super) fn judge(pane: &MergedPane, next: Option<&MergedPane>) -> Vec<Outcome> {
-    let outcome_of = |(key, contact): &(ContactKey, Contact)| {
-        let answer = if contact.back.is_silent() && !contact.forward.is_silent() {
-            next.and_then(|next| answer_in(next, key, contact)).unwrap_or(&contact.back)
-        } else {
-            &contact.back
-        };
-        let outcome = outcome(key, contact, answer);
-        if outcome == Outcome::Unanswered && is_icmp(key) && has_other_traffic(pane, key) {
-            // Port unreachable and the like: a reply to traffic of another protocol.
-            return Outcome::NotTried;
-        }
-        outcome
-    };
-    pane.contacts.iter().map(outcome_of).collect()
+/// The contacts of a pane that were tried; kept from pane to pane for the memory.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    /// In the order of keys.
+    pub(super) tried: Vec<Tried>,
+    unsorted: Vec<Tried>,
+    sorter: Sorter,
 }
 
-const fn is_icmp(key: &ContactKey) -> bool {
-    matches!(key.protocol, ICMP | ICMP_V6)
+impl Verdicts {
+    /// Judges the contacts of `pane`; `next` is the pane right after it, where answers may be.
+    pub(super) fn judge(&mut self, pane: &MergedPane, next: Option<&MergedPane>) {
+        let Self { tried, unsorted, sorter } = self;
+        let mut judge = Judge { next, open: Vec::new(), doubtful: Vec::new(), tried: unsorted };
+        let mut other_traffic = OtherTraffic::beside_icmp(pane);
+        for (first_number, shard) in pane.shards() {
+            for (number, key, contact) in shard.contacts.iter() {
+                other_traffic.note(&key);
+                judge.take(first_number + number, &key, contact);
+            }
+            judge.look_up_answers();
+        }
+        let doubtful = judge.doubtful;
+        unsorted.extend(doubtful.into_iter().filter(|ping| !other_traffic.has_pair(ping)));
+        let key = |tried: &Tried| (tried.client, tried.server, tried.protocol, tried.port);
+        let packed = |tried: &Tried| {
+            let (client, server) = (tried.client.as_v4()?, tried.server.as_v4()?);
+            let service = u64::from(tried.protocol) << 16 | u64::from(tried.port);
+            Some(u128::from(client) << 88 | u128::from(server) << 56 | u128::from(service) << 32)
+        };
+        sorter.sort(unsorted, tried, packed, key);
+    }
+}
+
+/// How many look-ups of answers wait for memory at once.
+const LOOK_UPS_AHEAD: usize = 64;
+
+/// Contacts on their way to a verdict.
+struct Judge<'a, 'b> {
+    next: Option<&'a MergedPane>,
+    /// Contacts without an answer in their own pane.
+    open: Vec<Open<'a>>,
+    /// Unanswered ICMP, which may be a reply to other traffic.
+    doubtful: Vec<Tried>,
+    tried: &'b mut Vec<Tried>,
+}
+
+struct Open<'a> {
+    number: u32,
+    key: ContactKey,
+    contact: ContactView<'a>,
+}
+
+impl<'a> Judge<'a, '_> {
+    fn take(&mut self, number: u32, key: &ContactKey, contact: ContactView<'a>) {
+        let (forward, back) = (contact.forward(), contact.back());
+        if let Some(next) = self.next
+            && back.0.flows == 0
+            && forward.0.flows > 0
+        {
+            for (_, shard) in next.shards() {
+                shard.contacts.prefetch(shard.contacts.hash(key));
+            }
+            self.open.push(Open { number, key: *key, contact });
+            if self.open.len() == LOOK_UPS_AHEAD {
+                self.look_up_answers();
+            }
+            return;
+        }
+        self.decide(number, key, contact, forward, back);
+    }
+
+    fn look_up_answers(&mut self) {
+        let mut open = std::mem::take(&mut self.open);
+        for Open { number, key, contact } in open.drain(..) {
+            let answer = self.next.and_then(|next| answer_in(next, &key, contact));
+            let back = answer.unwrap_or_else(|| contact.back());
+            self.decide(number, &key, contact, contact.forward(), back);
+        }
+        self.open = open;
+    }
+
+    fn decide(
+        &mut self,
+        number: u32,
+        key: &ContactKey,
+        contact: ContactView<'_>,
+        forward: Half,
+        back: Half,
+    ) {
+        let outcome = outcome(key, forward, back);
+        if outcome == Outcome::NotTried {
+            return;
+        }
+        let tried = Tried {
+            client: key.client,
+            server: key.server,
+            first_start: contact.first_start(),
+            last_end: contact.last_end(),
+            flows: forward.0.flows,
+            rejected: forward.0.rejected,
+            number,
+            port: key.port,
+            protocol: key.protocol,
+            outcome,
+        };
+        if outcome == Outcome::Unanswered && is_icmp(key.protocol) {
+            self.doubtful.push(tried);
+        } else {
+            self.tried.push(tried);
+        }
+    }
+}
+
+const fn is_icmp(protocol: u8) -> bool {
+    matches!(protocol, ICMP | ICMP_V6)
 }
 
 /// What the server sent in the pane after the client had sent.
-fn answer_in<'a>(next: &'a MergedPane, key: &ContactKey, contact: &Contact) -> Option<&'a Side> {
-    if let Some(later) = next.get(key)
-        && !later.back.is_silent()
+fn answer_in(next: &MergedPane, key: &ContactKey, contact: ContactView<'_>) -> Option<Half> {
+    if let Some(later) = next.find(key)
+        && later.back().0.flows > 0
     {
-        return Some(&later.back);
+        return Some(later.back());
     }
-    if !contact.ends_are_alike(key) {
+    if !key.ends_are_alike(contact.client_ports()) {
         return None;
     }
     // An answer alone, between ends that are alike, looks like an attempt of the server.
-    let turned = ContactKey { client: key.server, server: key.client, ..*key };
-    let later = next.get(&turned)?;
-    let is_answer = later.back.is_silent() && later.forward.tally().rejected == 0;
-    is_answer.then_some(&later.forward)
+    let later = next.find(&key.turned())?;
+    let is_answer = later.back().0.flows == 0 && later.forward().0.rejected == 0;
+    is_answer.then(|| later.forward())
 }
 
-/// Whether the two ends of an ICMP contact exchanged anything else in the pane.
-fn has_other_traffic(pane: &MergedPane, key: &ContactKey) -> bool {
-    let talked = |client: Addr, server: Addr| {
-        let from = pane.contacts.partition_point(|(k, _)| (k.client, k.server) < (client, server));
-        pane.contacts[from..]
-            .iter()
-            .take_while(|(other, _)| (other.client, other.server) == (client, server))
-            .any(|(other, _)| !is_icmp(other))
-    };
-    talked(key.server, key.client) || talked(key.client, key.server)
+/// The pairs of a pane that exchanged ICMP, and which of them exchanged anything else: then an unanswered
+/// ICMP message is port unreachable or the like, a reply.
+struct OtherTraffic {
+    /// By pair; whether there was other traffic.
+    pairs: HashMap<(Addr, Addr), bool, FixedState>,
+    /// A bit for each of the pairs by a cheap hash: nearly all other pairs end here.
+    may_be: Vec<u64>,
 }
 
-fn outcome(key: &ContactKey, contact: &Contact, answer: &Side) -> Outcome {
-    let forward = contact.forward.tally();
-    let back = answer.tally();
+/// Bits of [`OtherTraffic::may_be`]: an eighth of a second level cache.
+const PAIR_BITS: u32 = 20;
+
+impl OtherTraffic {
+    fn beside_icmp(pane: &MergedPane) -> Self {
+        let mut this = Self { pairs: HashMap::default(), may_be: Vec::new() };
+        for (_, shard) in pane.shards() {
+            for number in shard.contacts.odd() {
+                let key = shard.contacts.key(number);
+                if is_icmp(key.protocol) {
+                    this.may_be.resize(1 << (PAIR_BITS - 6), 0);
+                    let (word, bit) = pair_bit(key.client, key.server);
+                    this.may_be[word] |= bit;
+                    this.pairs.insert(unordered(key.client, key.server), false);
+                }
+            }
+        }
+        this
+    }
+
+    #[inline]
+    fn note(&mut self, key: &ContactKey) {
+        let (word, bit) = pair_bit(key.client, key.server);
+        if self.may_be.get(word).is_some_and(|bits| bits & bit != 0)
+            && !is_icmp(key.protocol)
+            && let Some(has_other) = self.pairs.get_mut(&unordered(key.client, key.server))
+        {
+            *has_other = true;
+        }
+    }
+
+    fn has_pair(&self, tried: &Tried) -> bool {
+        self.pairs[&unordered(tried.client, tried.server)]
+    }
+}
+
+fn unordered(one: Addr, other: Addr) -> (Addr, Addr) {
+    if one <= other { (one, other) } else { (other, one) }
+}
+
+/// Word and bit of a pair, the same in both directions.
+#[expect(clippy::cast_possible_truncation, reason = "a hash of the lower bits")]
+fn pair_bit(one: Addr, other: Addr) -> (usize, u64) {
+    let sum = (one.bits() as u64).wrapping_add(other.bits() as u64);
+    let position = sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PAIR_BITS);
+    ((position >> 6) as usize, 1 << (position & 63))
+}
+
+fn outcome(key: &ContactKey, (forward, forward_flags): Half, answer: Half) -> Outcome {
+    let back = answer.0;
     if forward.flows == 0 {
         return Outcome::NotTried;
     }
     let headers = Headers::of(key);
     if back.flows > back.rejected {
         return match key.protocol {
-            TCP if is_reset(answer, headers, forward, back) => Outcome::Refused,
+            TCP if is_reset(answer, headers, forward) => Outcome::Refused,
             TCP if headers.are_all_of(forward)
                 && headers.are_all_of(back)
                 && forward.packets.max(back.packets) <= 4 * u64::from(forward.flows) =>
@@ -115,7 +258,7 @@ fn outcome(key: &ContactKey, contact: &Contact, answer: &Side) -> Outcome {
         // The replies were rejected: a network ACL without the way back, not the client's failure.
         return Outcome::NotTried;
     }
-    if contact.forward.tcp_flags.is_some_and(|flags| flags & (TCP_RST | TCP_SYN) == TCP_RST) {
+    if forward_flags.is_some_and(|flags| flags & (TCP_RST | TCP_SYN) == TCP_RST) {
         return Outcome::NotTried;
     }
     if forward.rejected > 0 {
@@ -153,12 +296,96 @@ impl Headers {
 }
 
 /// Whether all that the server sent were resets.
-fn is_reset(answer: &Side, headers: Headers, forward: Tally, back: Tally) -> bool {
+fn is_reset((back, flags): Half, headers: Headers, forward: Tally) -> bool {
     if !headers.are_all_of(forward) || back.packets > forward.packets {
         return false;
     }
-    match answer.tcp_flags {
+    match flags {
         Some(flags) => flags & (TCP_RST | TCP_SYN) == TCP_RST && headers.are_all_of(back),
         None => back.bytes <= back.packets.saturating_mul(headers.shortest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::scenarios::any_row;
+    use super::*;
+    use crate::aggregate::{ContactRow, ContactTable, pair_hash};
+    use crate::units::PaneIndex;
+
+    fn panes_of(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<MergedPane> {
+        let mut tables: Vec<_> = (0..shard_count).map(|seed| ContactTable::new(60, seed)).collect();
+        for row in rows {
+            let shard = pair_hash(row.src, row.dst, 3) % shard_count;
+            tables[usize::try_from(shard).unwrap()].add_row(row);
+        }
+        let mut panes: BTreeMap<PaneIndex, Vec<_>> = BTreeMap::new();
+        for shard in tables.iter_mut().flat_map(ContactTable::close_all) {
+            panes.entry(shard.pane).or_default().push(shard);
+        }
+        panes.into_iter().map(|(pane, shards)| MergedPane::merge(pane, shards)).collect()
+    }
+
+    fn listed(pane: &MergedPane) -> Vec<(ContactKey, ContactView<'_>)> {
+        let contacts = pane.shards().flat_map(|(_, shard)| shard.contacts.iter());
+        let mut listed: Vec<_> = contacts.map(|(_, key, contact)| (key, contact)).collect();
+        listed.sort_by_key(|(key, _)| *key);
+        listed
+    }
+
+    /// What the judge does, by walking through lists.
+    fn plainly_judged(pane: &MergedPane, next: Option<&MergedPane>) -> Vec<(ContactKey, Outcome)> {
+        let (contacts, later) = (listed(pane), next.map(listed).unwrap_or_default());
+        let later = |wanted: ContactKey| {
+            later.iter().find(|(key, _)| *key == wanted).map(|(_, contact)| *contact)
+        };
+        let judged = contacts.iter().map(|(key, contact)| {
+            let (forward, mut back) = (contact.forward(), contact.back());
+            if back.0.flows == 0 && forward.0.flows > 0 {
+                let answer = later(*key).map(|later| later.back()).filter(|back| back.0.flows > 0);
+                let turned = later(key.turned())
+                    .filter(|_| key.ends_are_alike(contact.client_ports()))
+                    .filter(|later| later.back().0.flows == 0 && later.forward().0.rejected == 0)
+                    .map(|later| later.forward());
+                back = answer.or(turned).unwrap_or(back);
+            }
+            let outcome = outcome(key, forward, back);
+            let pair = unordered(key.client, key.server);
+            let is_reply = is_icmp(key.protocol)
+                && contacts.iter().any(|(other, _)| {
+                    unordered(other.client, other.server) == pair && !is_icmp(other.protocol)
+                });
+            let is_no_ping = outcome == Outcome::Unanswered && is_reply;
+            (*key, if is_no_ping { Outcome::NotTried } else { outcome })
+        });
+        judged.filter(|(_, outcome)| *outcome != Outcome::NotTried).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn lists_say_the_same(
+            rows in prop::collection::vec(any_row(), 0..500), shard_count in 1_u64..4,
+        ) {
+            let panes = panes_of(&rows, shard_count);
+            let mut verdicts = Verdicts::default();
+            for (position, pane) in panes.iter().enumerate() {
+                let next = panes.get(position + 1).filter(|next| next.pane.0 == pane.pane.0 + 1);
+                verdicts.judge(pane, next);
+                let judged: Vec<_> = verdicts
+                    .tried
+                    .iter()
+                    .map(|tried| {
+                        let Tried { client, server, protocol, port, outcome, .. } = *tried;
+                        (ContactKey { client, server, protocol, port }, outcome)
+                    })
+                    .collect();
+                prop_assert_eq!(judged, plainly_judged(pane, next));
+            }
+        }
     }
 }

@@ -1,105 +1,154 @@
 //! One pane of all shards, and what detectors see of it.
 
-use rayon::slice::ParallelSliceMut as _;
-
 use super::network::Network;
 use super::outcome::Outcome;
-use crate::aggregate::{Contact, ContactKey, PaneContacts, Place};
+use crate::aggregate::{ContactKey, ContactView, PaneContacts, Place};
 use crate::finding::Context;
+use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
 
 /// How many interfaces a finding names.
 const INTERFACES_MAX: usize = 20;
 
-/// The contacts of all shards in one pane.
+/// The contacts of all shards in one pane, each key once.
 #[derive(Debug)]
 pub(super) struct MergedPane {
     pub(super) pane: PaneIndex,
-    /// In the order of keys, each key once.
-    pub(super) contacts: Vec<(ContactKey, Contact)>,
-    /// In order, so that numbers compare like names.
-    places: Vec<Place>,
+    shards: Vec<PaneContacts>,
+    /// Number of each shard's first contact among those of all.
+    first_numbers: Vec<u32>,
     pub(super) newest_end: Option<UnixSeconds>,
     pub(super) refused_rows: u64,
 }
 
 impl MergedPane {
-    /// Merges the shards' tables; the result doesn't depend on how contacts were spread over them.
-    pub(super) fn merge(pane: PaneIndex, shards: Vec<PaneContacts>) -> Self {
-        let mut places: Vec<Place> =
-            shards.iter().flat_map(|shard| shard.places.iter().cloned()).collect();
-        places.sort_unstable();
-        places.dedup();
+    /// Merges the shards' sets; the result doesn't depend on how contacts were spread over them.
+    pub(super) fn merge(pane: PaneIndex, mut shards: Vec<PaneContacts>) -> Self {
+        unite_strays(&mut shards);
+        shards.iter_mut().for_each(orient);
+        // A contact that was turned has another key, which another shard may have too.
+        unite_strays(&mut shards);
+        let mut first_numbers = Vec::with_capacity(shards.len());
+        let mut count = 0;
+        for shard in &shards {
+            first_numbers.push(u32::try_from(count).expect("contacts are bounded far below"));
+            count += shard.contacts.len();
+        }
+        Self {
+            pane,
+            first_numbers,
+            newest_end: shards.iter().map(|shard| shard.newest_end).max(),
+            refused_rows: shards.iter().map(|shard| shard.refused_rows).sum(),
+            shards,
+        }
+    }
 
-        let mut contacts = Vec::with_capacity(shards.iter().map(|s| s.contacts.len()).sum());
-        let newest_end = shards.iter().map(|shard| shard.newest_end).max();
-        let refused_rows = shards.iter().map(|shard| shard.refused_rows).sum();
-        for shard in shards {
-            let new_ids: Vec<u32> = shard
-                .places
-                .iter()
-                .map(|place| places.binary_search(place).expect("collected from all shards"))
-                .map(|id| u32::try_from(id).expect("tables number their places in 32 bits"))
-                .collect();
-            for (key, mut contact) in shard.contacts {
-                contact.places = contact.places.renumbered(&new_ids);
-                contacts.push((key, contact));
-            }
-        }
-        coalesce(&mut contacts, &places);
-        if orient(&mut contacts) {
-            coalesce(&mut contacts, &places);
-        }
-        debug_assert!(contacts.is_sorted_by(|(one, _), (other, _)| one < other));
-        Self { pane, contacts, places, newest_end, refused_rows }
+    /// The shards, each with the number of its first contact.
+    pub(super) fn shards(&self) -> impl Iterator<Item = (u32, &PaneContacts)> {
+        self.first_numbers.iter().copied().zip(&self.shards)
     }
 
     /// The contact with this key.
-    pub(super) fn get(&self, key: &ContactKey) -> Option<&Contact> {
-        let position = self.contacts.binary_search_by_key(key, |(key, _)| *key).ok()?;
-        Some(&self.contacts[position].1)
+    pub(super) fn find(&self, key: &ContactKey) -> Option<ContactView<'_>> {
+        self.shards.iter().find_map(|shard| {
+            let contacts = &shard.contacts;
+            let number = contacts.find(contacts.hash(key), key)?;
+            Some(contacts.contact(number))
+        })
+    }
+
+    fn shard_of(&self, number: u32) -> (&PaneContacts, u32) {
+        let shard = self.first_numbers.partition_point(|first| *first <= number) - 1;
+        (&self.shards[shard], number - self.first_numbers[shard])
+    }
+
+    /// Where a contact was seen.
+    fn places(&self, number: u32) -> impl Iterator<Item = (&PaneContacts, u32)> {
+        let (shard, number) = self.shard_of(number);
+        shard.contacts.contact(number).places().iter().map(move |id| (shard, id))
     }
 }
 
-/// Puts contacts in the order of their keys and merges those of one key.
-fn coalesce(contacts: &mut Vec<(ContactKey, Contact)>, places: &[Place]) {
-    // Stable sorting finds the shards' tables as sorted runs and only merges them, large ones on the
-    // threads of the pool that the caller is in.
-    contacts.par_sort_by_key(|(key, _)| *key);
-    contacts.dedup_by(|(later_key, later), (key, contact)| {
-        let same = later_key == key;
-        if same {
-            contact.merge(later, places);
-        }
-        same
-    });
-}
-
-/// Where the ports don't tell the client and only one end sent, that end is the client. Says whether
-/// any contact was turned.
-fn orient(contacts: &mut [(ContactKey, Contact)]) -> bool {
-    let mut turned = false;
-    for (key, contact) in contacts {
-        if contact.forward.is_silent() && contact.ends_are_alike(key) {
-            contact.flip(key);
-            turned = true;
+/// Puts together the contacts of which several shards have a part: those of records that say other
+/// addresses than the ones that they were routed by.
+fn unite_strays(shards: &mut [PaneContacts]) {
+    if shards.len() < 2 {
+        return;
+    }
+    for owner in 0..shards.len() {
+        let strays: Vec<u32> = shards[owner].contacts.strays().collect();
+        for stray in strays {
+            let key = shards[owner].contacts.key(stray);
+            for other in (0..shards.len()).filter(|other| *other != owner) {
+                let contacts = &shards[other].contacts;
+                let Some(number) = contacts.find(contacts.hash(&key), &key) else { continue };
+                let [to, from] = shards
+                    .get_disjoint_mut([owner, other])
+                    .expect("two different shards were asked for");
+                from.move_contact(number, to);
+            }
         }
     }
-    turned
+}
+
+/// Where the ports don't tell the client and only one end sent, that end is the client.
+fn orient(shard: &mut PaneContacts) {
+    let contacts = &shard.contacts;
+    let is_to_turn = |number: &u32| {
+        let contact = contacts.contact(*number);
+        contact.forward().0.flows == 0
+            && contacts.key(*number).ends_are_alike(contact.client_ports())
+    };
+    let to_turn: Vec<u32> = contacts.odd().filter(is_to_turn).collect();
+    shard.turn_contacts(&to_turn);
+}
+
+/// A contact that was more than a one-way stream or a reply, with what most detectors ask of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tried {
+    pub(super) client: Addr,
+    pub(super) server: Addr,
+    /// Earliest `start`.
+    pub(super) first_start: UnixSeconds,
+    /// Latest `end`.
+    pub(super) last_end: UnixSeconds,
+    /// Records that the client sent.
+    pub(super) flows: u32,
+    /// Those of them that were rejected.
+    pub(super) rejected: u32,
+    /// Which contact it is of the pane's.
+    pub(super) number: u32,
+    pub(super) port: u16,
+    pub(super) protocol: u8,
+    /// Never [`Outcome::NotTried`].
+    pub(super) outcome: Outcome,
+}
+
+const _: () = assert!(size_of::<Tried>() == 64);
+
+/// What will be read of findings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Everything.
+    #[default]
+    Full,
+    /// How many there are of each kind.
+    Counts,
 }
 
 /// What a detector sees of a judged pane.
 #[derive(Debug)]
 pub(super) struct PaneView<'a> {
     pub(super) pane: &'a MergedPane,
-    /// One per contact.
-    pub(super) outcomes: &'a [Outcome],
+    /// In the order of keys.
+    pub(super) tried: &'a [Tried],
     pub(super) pane_seconds: i64,
     /// Newest `end` that the detect stage has read.
     pub(super) detected_at: UnixSeconds,
     pub(super) network: &'a Network,
     /// Whether no contact of the longest window was refused room.
     pub(super) exact: bool,
+    pub(super) detail: Detail,
 }
 
 impl<'a> PaneView<'a> {
@@ -108,10 +157,10 @@ impl<'a> PaneView<'a> {
         self.pane.pane
     }
 
-    /// The contacts with their outcomes, in the order of keys.
-    pub(super) fn contacts(&self) -> impl Iterator<Item = Seen<'a>> + use<'a> {
-        let contacts = self.pane.contacts.iter().zip(self.outcomes);
-        contacts.map(|((key, contact), outcome)| Seen { key, contact, outcome: *outcome })
+    /// The contact behind `tried`.
+    pub(super) fn contact(&self, tried: &Tried) -> ContactView<'a> {
+        let (shard, number) = self.pane.shard_of(tried.number);
+        shard.contacts.contact(number)
     }
 
     /// The pane before the window of `window_seconds` that ends with this pane.
@@ -122,14 +171,16 @@ impl<'a> PaneView<'a> {
     }
 
     /// Where these contacts were seen, as far as all agree; interfaces are listed.
-    pub(super) fn context(&self, contacts: impl Iterator<Item = &'a Contact>) -> Context {
-        let mut ids: Vec<u32> = contacts.flat_map(|contact| contact.places.iter()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let places: Vec<&Place> = ids.iter().map(|id| &self.pane.places[*id as usize]).collect();
+    pub(super) fn context<'t>(&self, contacts: impl Iterator<Item = &'t Tried>) -> Context {
+        let mut places: Vec<Place> = contacts
+            .flat_map(|tried| self.pane.places(tried.number))
+            .map(|(shard, id)| shard.places.place(id))
+            .collect();
+        places.sort_unstable();
+        places.dedup();
         let mut context = Context::default();
         let mut note = |name: &'static str, part: fn(&Place) -> Option<&str>| {
-            let mut values = places.iter().map(|place| part(place));
+            let mut values = places.iter().map(part);
             if let Some(Some(first)) = values.next()
                 && values.all(|value| value == Some(first))
             {
@@ -140,18 +191,10 @@ impl<'a> PaneView<'a> {
         note("subnet-id", |place| place.subnet_id.as_deref());
         note("vpc-id", |place| place.vpc_id.as_deref());
         let mut interfaces: Vec<String> =
-            places.iter().filter_map(|place| place.interface_id.clone()).collect();
+            places.into_iter().filter_map(|place| place.interface_id).collect();
         interfaces.dedup();
         interfaces.truncate(INTERFACES_MAX);
         context.interface_ids = interfaces;
         context
     }
-}
-
-/// A judged contact.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen<'a> {
-    pub(super) key: &'a ContactKey,
-    pub(super) contact: &'a Contact,
-    pub(super) outcome: Outcome,
 }

@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts, Distinct};
 use super::episode::{Episodes, Sighting};
-use super::outcome::{Outcome, TCP, UDP};
-use super::pane::{PaneView, Seen};
-use super::report::{Draft, confidence, spelled};
+use super::outcome::{TCP, UDP};
+use super::pane::{PaneView, Tried};
+use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::tracker::Tracker;
 use crate::aggregate::TCP_SYN;
@@ -128,7 +128,8 @@ struct Trip<'a> {
     counts: Counts,
     variant: &'static str,
     last_seen: UnixSeconds,
-    contacts: Vec<Seen<'a>>,
+    /// The pane's failed contacts of the pair.
+    contacts: Vec<&'a Tried>,
 }
 
 /// The detector's memory.
@@ -183,19 +184,19 @@ impl PortScan {
     /// Adds the pane's attempts and returns the pairs over a threshold, in order.
     fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
         let expired = view.before_window(self.settings.slow_window_seconds);
-        let tried: Vec<Seen<'a>> = view.contacts().filter(is_of_port_scans).collect();
         let mut trips = Vec::new();
         let mut attempts = Vec::new();
-        for group in tried.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
+        for group in view.tried.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
             let pair = pair_of(&group[0]);
-            let failed_now = group.iter().any(|seen| seen.outcome.is_failed());
-            if !(failed_now || self.tracker.contains(&pair))
+            attempts.clear();
+            attempts.extend(group.iter().filter(|tried| is_of_port_scans(tried)).map(attempt_of));
+            let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
+            if attempts.is_empty()
+                || !(failed_now || self.tracker.contains(&pair))
                 || view.network.is_exempt_actor(pair.client)
             {
                 continue;
             }
-            attempts.clear();
-            attempts.extend(group.iter().map(attempt_of));
             let distinct = self.tracker.add(pair, view.index(), expired, &attempts);
             if failed_now {
                 trips.extend(trip(&self.settings, view, pair, group, distinct));
@@ -233,8 +234,7 @@ impl PortScan {
         };
         let Some(report) = self.block_episodes.note(client, sighting) else { return };
         let widest = trips.iter().max_by_key(|trip| trip.counts.failed).expect("not empty");
-        let draft = Draft {
-            kind: FindingKind::PortScan,
+        let draft = || Draft {
             severity: severity(view, client, trips),
             confidence: confidence(widest.counts.failed, widest.window.ports_min),
             title: format!(
@@ -262,7 +262,7 @@ impl PortScan {
             context: view.context(contacts_of(trips)),
             exact: view.index() > self.inexact_until,
         };
-        out.push(draft.finding(report, view));
+        out.push(finding(FindingKind::PortScan, report, view, draft));
     }
 
     fn pair_finding(&mut self, trip: &Trip<'_>, view: &PaneView<'_>) -> Option<Finding> {
@@ -274,8 +274,7 @@ impl PortScan {
         };
         let report = self.episodes.note(*pair, sighting)?;
         let tried = counts.failed + counts.bare;
-        let draft = Draft {
-            kind: FindingKind::PortScan,
+        let draft = || Draft {
             severity: severity(view, pair.client, std::slice::from_ref(trip)),
             confidence: confidence(counts.failed, window.ports_min),
             title: format!(
@@ -305,7 +304,7 @@ impl PortScan {
             context: view.context(contacts_of(std::slice::from_ref(trip))),
             exact: view.index() > self.inexact_until,
         };
-        Some(draft.finding(report, view))
+        Some(finding(FindingKind::PortScan, report, view, draft))
     }
 
     fn ports_of(&self, trip: &Trip<'_>) -> impl Iterator<Item = u16> {
@@ -314,53 +313,54 @@ impl PortScan {
     }
 }
 
-fn is_of_port_scans(seen: &Seen<'_>) -> bool {
-    let countable = match seen.key.protocol {
+fn is_of_port_scans(tried: &Tried) -> bool {
+    match tried.protocol {
         TCP => true,
-        UDP => !TRACEROUTE_PORTS.contains(&seen.key.port),
+        UDP => !TRACEROUTE_PORTS.contains(&tried.port),
         _ => false,
-    };
-    countable && seen.outcome != Outcome::NotTried
+    }
 }
 
-fn pair_of(seen: &Seen<'_>) -> Pair {
-    let key = seen.key;
-    Pair { client: key.client, server: key.server, protocol: key.protocol }
+fn pair_of(tried: &Tried) -> Pair {
+    Pair { client: tried.client, server: tried.server, protocol: tried.protocol }
 }
 
-fn attempt_of(seen: &Seen<'_>) -> Attempt<u16> {
-    let forward = seen.contact.forward.tally();
+fn attempt_of(tried: &Tried) -> Attempt<u16> {
     Attempt {
-        value: seen.key.port,
-        outcome: seen.outcome,
-        flows: forward.flows,
-        rejected: forward.rejected,
-        first_start: seen.contact.first_start,
+        value: tried.port,
+        outcome: tried.outcome,
+        flows: tried.flows,
+        rejected: tried.rejected,
+        first_start: tried.first_start,
     }
 }
 
 /// The shortest window over its threshold.
 fn trip<'a>(
     settings: &PortScanSettings,
-    view: &PaneView<'_>,
+    view: &PaneView<'a>,
     pair: Pair,
-    group: &[Seen<'a>],
+    group: &'a [Tried],
     distinct: &Distinct<u16>,
 ) -> Option<Trip<'a>> {
-    settings.windows().into_iter().find_map(|window| {
+    let windows = settings.windows();
+    if windows.iter().all(|window| (distinct.len() as u64) < window.ports_min) {
+        return None;
+    }
+    windows.into_iter().find_map(|window| {
         let before = view.before_window(window.seconds);
         let counts = distinct.counts(before);
         let answered_max = counts.answered * u64::from(settings.failed_per_answered_min);
         if counts.failed < window.ports_min || counts.failed <= answered_max {
             return None;
         }
-        let contacts: Vec<_> =
-            group.iter().copied().filter(|seen| seen.outcome.is_failed()).collect();
-        let last_seen = contacts.iter().map(|seen| seen.contact.last_end).max()?;
+        let is_failed = |tried: &&Tried| is_of_port_scans(tried) && tried.outcome.is_failed();
+        let contacts: Vec<_> = group.iter().filter(is_failed).collect();
+        let last_seen = contacts.iter().map(|tried| tried.last_end).max()?;
         let span_seconds = last_seen.0 - counts.first_seen.0;
         let variant = match pair.protocol {
             UDP => "udp",
-            _ if is_stealthy(&contacts) => "stealth",
+            _ if is_stealthy(view, &contacts) => "stealth",
             _ if span_seconds <= settings.window_seconds.into() => "fast",
             _ => "slow",
         };
@@ -369,11 +369,12 @@ fn trip<'a>(
 }
 
 /// Whether most attempts came without SYN: FIN, NULL and Xmas scans.
-fn is_stealthy(contacts: &[Seen<'_>]) -> bool {
-    let without_syn = contacts
-        .iter()
-        .filter(|seen| seen.contact.forward.tcp_flags.is_some_and(|flags| flags & TCP_SYN == 0));
-    without_syn.count() * 2 > contacts.len()
+fn is_stealthy(view: &PaneView<'_>, contacts: &[&Tried]) -> bool {
+    let is_without_syn = |tried: &&&Tried| {
+        let (_, flags) = view.contact(tried).forward();
+        flags.is_some_and(|flags| flags & TCP_SYN == 0)
+    };
+    contacts.iter().filter(is_without_syn).count() * 2 > contacts.len()
 }
 
 /// Own hosts should never scan; a scan that no rule stopped shows more than one that all rules did.
@@ -395,8 +396,8 @@ fn latest(trips: &[Trip<'_>]) -> UnixSeconds {
     trips.iter().map(|trip| trip.last_seen).max().expect("reported trips are not empty")
 }
 
-fn contacts_of<'a>(trips: &[Trip<'a>]) -> impl Iterator<Item = &'a crate::aggregate::Contact> {
-    trips.iter().flat_map(|trip| trip.contacts.iter().map(|seen| seen.contact))
+fn contacts_of<'a>(trips: &[Trip<'a>]) -> impl Iterator<Item = &'a Tried> {
+    trips.iter().flat_map(|trip| trip.contacts.iter().copied())
 }
 
 struct EvidenceParts {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::episode::Report;
 use super::outcome::{Outcome, TCP};
-use super::pane::{PaneView, Seen};
-use super::report::Draft;
+use super::pane::{PaneView, Tried};
+use super::report::{Draft, finding};
 use super::settings::{SettingsError, check_range};
 use crate::finding::{Evidence, Finding, FindingKind, Severity, Status};
 use crate::net::Addr;
@@ -117,55 +117,55 @@ impl RemoteAccess {
         if !self.settings.enabled {
             return;
         }
-        let attempts: Vec<Seen<'_>> =
-            view.contacts().filter(|seen| self.is_attempt(view, seen)).collect();
-        let pair_of = |seen: &Seen<'_>| (seen.key.client, seen.key.server);
+        let attempts: Vec<&Tried> =
+            view.tried.iter().filter(|tried| self.is_attempt(view, tried)).collect();
+        let pair_of = |tried: &Tried| (tried.client, tried.server);
         for of_pair in attempts.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
             out.extend(self.on_pair(of_pair, view));
         }
         self.forget(view);
     }
 
-    fn is_attempt(&self, view: &PaneView<'_>, seen: &Seen<'_>) -> bool {
-        seen.key.protocol == TCP
-            && self.settings.ports.contains(&seen.key.port)
-            && seen.outcome != Outcome::NotTried
-            && view.network.is_inside(seen.key.server)
-            && !view.network.is_inside(seen.key.client)
-            && !view.network.is_exempt_actor(seen.key.client)
+    fn is_attempt(&self, view: &PaneView<'_>, tried: &Tried) -> bool {
+        tried.protocol == TCP
+            && self.settings.ports.contains(&tried.port)
+            && view.network.is_inside(tried.server)
+            && !view.network.is_inside(tried.client)
+            && !view.network.is_exempt_actor(tried.client)
     }
 
-    fn on_pair(&mut self, attempts: &[Seen<'_>], view: &PaneView<'_>) -> Option<Finding> {
-        let (client, server) = (attempts[0].key.client, attempts[0].key.server);
-        let reach = attempts.iter().filter_map(|seen| Reach::of(seen.outcome)).max()?;
-        let first_seen = attempts.iter().map(|seen| seen.contact.first_start).min()?;
-        let last_seen = attempts.iter().map(|seen| seen.contact.last_end).max()?;
+    fn on_pair(&mut self, attempts: &[&Tried], view: &PaneView<'_>) -> Option<Finding> {
+        let (client, server) = (attempts[0].client, attempts[0].server);
+        let reach = attempts.iter().filter_map(|tried| Reach::of(tried.outcome)).max()?;
+        let first_seen = attempts.iter().map(|tried| tried.first_start).min()?;
+        let last_seen = attempts.iter().map(|tried| tried.last_end).max()?;
         let report = self.note((client, server), reach, first_seen, last_seen)?;
-        let ports: Vec<u16> = attempts.iter().map(|seen| seen.key.port).collect();
-        let sum = |part: fn(&Seen<'_>) -> u32| -> Evidence {
-            Evidence::Count(attempts.iter().map(|seen| u64::from(part(seen))).sum())
+        let sum = |part: fn(&Tried) -> u32| -> Evidence {
+            Evidence::Count(attempts.iter().map(|tried| u64::from(part(tried))).sum())
         };
-        let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        let draft = Draft {
-            kind: FindingKind::RemoteAccessAttempt,
-            severity: reach.severity(),
-            confidence: 0.9,
-            title: format!("{client} from outside tried admin port {listed} of {server}"),
-            actor: client,
-            identity: (vec![server], Vec::new()),
-            targets: vec![server],
-            ports,
-            last_seen,
-            window_seconds: REPEAT_SECONDS,
-            evidence: BTreeMap::from([
-                ("outcome", Evidence::Word(reach.name())),
-                ("flows", sum(|seen| seen.contact.forward.tally().flows)),
-                ("rejected", sum(|seen| seen.contact.forward.tally().rejected)),
-            ]),
-            context: view.context(attempts.iter().map(|seen| seen.contact)),
-            exact: true,
+        let draft = || {
+            let ports: Vec<u16> = attempts.iter().map(|tried| tried.port).collect();
+            let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+            Draft {
+                severity: reach.severity(),
+                confidence: 0.9,
+                title: format!("{client} from outside tried admin port {listed} of {server}"),
+                actor: client,
+                identity: (vec![server], Vec::new()),
+                targets: vec![server],
+                ports,
+                last_seen,
+                window_seconds: REPEAT_SECONDS,
+                evidence: BTreeMap::from([
+                    ("outcome", Evidence::Word(reach.name())),
+                    ("flows", sum(|tried| tried.flows)),
+                    ("rejected", sum(|tried| tried.rejected)),
+                ]),
+                context: view.context(attempts.iter().copied()),
+                exact: true,
+            }
         };
-        Some(draft.finding(report, view))
+        Some(finding(FindingKind::RemoteAccessAttempt, report, view, draft))
     }
 
     /// Whether the pair is to be reported: for the first time in an hour, or because it came further.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::episode::Report;
-use super::pane::PaneView;
+use super::pane::{Detail, PaneView};
 use crate::finding::{Context, Evidence, Finding, FindingId, FindingKind, Party, Severity};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
@@ -14,7 +14,6 @@ const LISTED_MAX: usize = 50;
 /// What a detector knows beyond the episode and the pane.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) kind: FindingKind,
     pub(super) severity: Severity,
     pub(super) confidence: f64,
     pub(super) title: String,
@@ -32,17 +31,29 @@ pub(super) struct Draft {
     pub(super) exact: bool,
 }
 
+/// The finding of `kind`, as `report` of its episode says; where only counts are read, nothing is drafted.
+pub(super) fn finding(
+    kind: FindingKind,
+    report: Report,
+    view: &PaneView<'_>,
+    draft: impl FnOnce() -> Draft,
+) -> Finding {
+    match view.detail {
+        Detail::Full => draft().finding(kind, report, view),
+        Detail::Counts => Finding::counted(kind, report.status, report.revision),
+    }
+}
+
 impl Draft {
-    /// The finding, as `report` of its episode says.
-    pub(super) fn finding(mut self, report: Report, view: &PaneView<'_>) -> Finding {
+    fn finding(mut self, kind: FindingKind, report: Report, view: &PaneView<'_>) -> Finding {
         self.targets.truncate(LISTED_MAX);
         self.ports.truncate(LISTED_MAX);
         let (id_targets, id_ports) = self.identity;
         Finding {
-            id: FindingId::new(self.kind, &[self.actor], &id_targets, &id_ports, report.start),
+            id: FindingId::new(kind, &[self.actor], &id_targets, &id_ports, report.start),
             revision: report.revision,
             status: report.status,
-            kind: self.kind,
+            kind,
             severity: self.severity,
             confidence: self.confidence,
             title: self.title,

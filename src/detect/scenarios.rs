@@ -337,7 +337,7 @@ fn remote_access_is_reported_once_an_hour_and_when_it_gets_further() {
     );
 }
 
-fn any_row() -> impl Strategy<Value = ContactRow<'static>> {
+pub(super) fn any_row() -> impl Strategy<Value = ContactRow<'static>> {
     let sources = ["203.0.113.9", "203.0.113.10", "10.20.7.7", "10.20.1.5"];
     let flags = prop::sample::select(vec![None, Some(0), Some(2), Some(18), Some(4), Some(3)]);
     (0_usize..4, 0_u16..20, 0_u16..30, 0_u16..3, 0_i64..400, 0_u8..8, flags).prop_map(

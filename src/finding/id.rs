@@ -12,7 +12,7 @@ use crate::units::UnixSeconds;
 ///
 /// The first half of SHA-256 over kind, actors, targets, ports and the start of the episode, each with
 /// its length before it, so that no two lists of parts collide by concatenation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FindingId([u8; 16]);
 
 impl FindingId {

@@ -138,3 +138,28 @@ pub struct Finding {
     /// Whether the figures are exact counts rather than bounded estimates.
     pub exact: bool,
 }
+
+impl Finding {
+    /// A finding that will only be counted: everything but its kind, status and revision is empty.
+    #[must_use]
+    pub fn counted(kind: FindingKind, status: Status, revision: u32) -> Self {
+        Self {
+            id: FindingId::default(),
+            revision,
+            status,
+            kind,
+            severity: Severity::Low,
+            confidence: 0.0,
+            title: String::new(),
+            actor: Party::default(),
+            target: Party::default(),
+            first_seen: UnixSeconds::MIN,
+            last_seen: UnixSeconds::MIN,
+            detected_at: UnixSeconds::MIN,
+            window_seconds: 0,
+            evidence: BTreeMap::new(),
+            context: Context::default(),
+            exact: true,
+        }
+    }
+}

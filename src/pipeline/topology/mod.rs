@@ -88,7 +88,11 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
         let contacts = with_contacts.then(|| ContactTable::new(job.pane_seconds, job.seed));
         StateShard::new(index, &tops, contacts, job.seed)
     });
-    let judge = |detectors: DetectorSet| Judge::new(detectors, job.pane_seconds, shard_count);
+    let without_sinks = job.sinks.is_empty();
+    let judge = |detectors: DetectorSet| {
+        let detectors = if without_sinks { detectors.for_counts() } else { detectors };
+        Judge::new(detectors, job.pane_seconds, shard_count)
+    };
     let stages = Stages {
         thread_count: job.thread_count,
         is_bounded: job.time.idle_after.is_none(),

@@ -1,0 +1,411 @@
+//! A contact in one cache line.
+//!
+//! What not every contact has stands beside the slots and is named by number ([`Beside`]): IPv6 addresses,
+//! client ports if there are more than three, counts of the other point of view where both ends'
+//! interfaces logged. A record whose counts or times do not fit half the bits leaves the slot as it was and
+//! says so; the contact then goes on in the wide form ([`Contact`]), which a slot becomes by
+//! [`ContactSlot::to_contact`].
+
+use super::client_ports::ClientPorts;
+use super::contact::{Contact, ContactKey, Side, Tally};
+use super::contact_row::Vantage;
+use super::place::PlaceIds;
+use crate::net::Addr;
+use crate::simd;
+use crate::units::UnixSeconds;
+
+/// A key between two IPv4 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NarrowKey {
+    pub(super) client: u32,
+    pub(super) server: u32,
+    pub(super) port: u16,
+    pub(super) protocol: u8,
+}
+
+impl NarrowKey {
+    /// The key in this form, if it fits.
+    pub(super) fn of(key: &ContactKey) -> Option<Self> {
+        let (client, server) = (key.client.as_v4()?, key.server.as_v4()?);
+        Some(Self { client, server, port: key.port, protocol: key.protocol })
+    }
+
+    pub(super) const fn to_key(self) -> ContactKey {
+        let (client, server) = (Addr::v4(self.client), Addr::v4(self.server));
+        ContactKey { client, server, protocol: self.protocol, port: self.port }
+    }
+}
+
+/// What a record says of a contact, ends told apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Whether the client sent it.
+    pub(super) from_client: bool,
+    pub(super) rejected: bool,
+    pub(super) vantage: Vantage,
+    pub(super) tcp_flags: Option<u8>,
+    pub(super) client_port: u16,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    /// Not after `end`.
+    pub(super) start: UnixSeconds,
+    pub(super) end: UnixSeconds,
+}
+
+/// What doesn't fit the slots of a pane.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Client and server.
+    pub(super) addrs: Vec<[Addr; 2]>,
+    pub(super) contacts: Vec<Contact>,
+    ports: Vec<ClientPorts>,
+    others: Vec<[SlimTally; 2]>,
+}
+
+impl Beside {
+    /// Empties the lists and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        self.addrs.clear();
+        self.contacts.clear();
+        self.ports.clear();
+        self.others.clear();
+    }
+}
+
+/// One side's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SlimTally {
+    bytes: u32,
+    packets: u32,
+    flows: u16,
+    rejected: u16,
+}
+
+impl SlimTally {
+    /// The counts with one more record, if they fit.
+    #[inline]
+    fn with(self, sent: &Sent) -> Option<Self> {
+        Some(Self {
+            bytes: u32::try_from(sent.bytes.checked_add(self.bytes.into())?).ok()?,
+            packets: u32::try_from(sent.packets.checked_add(self.packets.into())?).ok()?,
+            flows: self.flows.checked_add(1)?,
+            rejected: self.rejected + u16::from(sent.rejected),
+        })
+    }
+
+    #[inline]
+    fn widened(self) -> Tally {
+        Tally {
+            flows: self.flows.into(),
+            rejected: self.rejected.into(),
+            packets: self.packets.into(),
+            bytes: self.bytes.into(),
+        }
+    }
+}
+
+/// How many client ports a slot holds.
+const PORTS_MAX: usize = 3;
+
+/// Instead of a number of ports: they stand elsewhere.
+const PORTS_ARE_WIDE: u8 = 0xff;
+
+/// Beside TCP flags: that a record had the field.
+const HAS_FLAGS: u8 = 0x80;
+
+/// The slot's addresses stand elsewhere.
+const KEY_IS_WIDE: u8 = 1;
+/// The slot's counts are in the wide form.
+const IS_WIDE: u8 = 2;
+/// The contact has moved elsewhere.
+const IS_GONE: u8 = 4;
+/// A record came for it that the router could not know to be of this pair.
+const IS_STRAY: u8 = 32;
+/// One bit for each side: its records were made at egress.
+const AT_EGRESS: [u8; 2] = [8, 16];
+
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+
+/// A contact in one cache line; its times count from the start of its pane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(super) struct ContactSlot {
+    client: u32,
+    server: u32,
+    port: u16,
+    protocol: u8,
+    state: u8,
+    /// What the client and the server sent; in the wide form, [`Self::wide_number`].
+    sides: [SlimTally; 2],
+    first_start: i32,
+    last_end: i32,
+    places: PlaceIds,
+    client_ports: [u16; PORTS_MAX],
+    client_port_count: u8,
+    tcp_flags: [u8; 2],
+    /// Number of the counts of the other point of view, lowest byte first; [`NO_OTHER`].
+    other: [u8; 3],
+}
+
+const NO_OTHER: [u8; 3] = [0xff; 3];
+
+const _: () = assert!(size_of::<ContactSlot>() == 64);
+
+impl ContactSlot {
+    /// A slot without any record.
+    pub(super) fn new(key: NarrowKey) -> Self {
+        let NarrowKey { client, server, port, protocol } = key;
+        Self {
+            client,
+            server,
+            port,
+            protocol,
+            state: 0,
+            sides: [SlimTally::default(); 2],
+            first_start: i32::MAX,
+            last_end: i32::MIN,
+            places: PlaceIds::default(),
+            client_ports: [0; PORTS_MAX],
+            client_port_count: 0,
+            tcp_flags: [0; 2],
+            other: NO_OTHER,
+        }
+    }
+
+    /// A slot whose addresses stand elsewhere, under `addrs_number`.
+    pub(super) fn of_wide_key(addrs_number: u32, protocol: u8, port: u16) -> Self {
+        let mut slot = Self::new(NarrowKey { client: addrs_number, server: 0, port, protocol });
+        slot.state = KEY_IS_WIDE;
+        slot
+    }
+
+    pub(super) const fn become_wide(&mut self, wide_number: u32) {
+        self.state |= IS_WIDE;
+        self.sides[CLIENT].bytes = wide_number;
+    }
+
+    pub(super) const fn become_gone(&mut self) {
+        self.state |= IS_GONE;
+    }
+
+    pub(super) const fn is_gone(&self) -> bool {
+        self.state & IS_GONE != 0
+    }
+
+    /// Marks the contact as a stray; false if it was one.
+    pub(super) const fn become_stray(&mut self) -> bool {
+        let is_first = !self.is_stray();
+        self.state |= IS_STRAY;
+        is_first
+    }
+
+    pub(super) const fn is_stray(&self) -> bool {
+        self.state & IS_STRAY != 0
+    }
+
+    /// The key, unless its addresses stand elsewhere.
+    #[inline]
+    pub(super) const fn narrow_key(&self) -> Option<NarrowKey> {
+        if self.state & KEY_IS_WIDE == 0 { Some(self.key()) } else { None }
+    }
+
+    /// The slot's own part of the key; without [`Self::narrow_key`], `client` is the number of the addresses.
+    #[inline]
+    pub(super) const fn key(&self) -> NarrowKey {
+        let Self { client, server, port, protocol, .. } = *self;
+        NarrowKey { client, server, port, protocol }
+    }
+
+    /// Whether the slot's contact has this key.
+    #[inline]
+    pub(super) fn has_key(&self, key: &NarrowKey) -> bool {
+        self.key() == *key && self.state & (KEY_IS_WIDE | IS_GONE) == 0
+    }
+
+    /// Where the contact is, if it has the wide form.
+    #[inline]
+    pub(super) const fn wide_number(&self) -> Option<u32> {
+        if self.state & IS_WIDE != 0 { Some(self.sides[CLIENT].bytes) } else { None }
+    }
+
+    /// Adds a record if it fits.
+    #[inline]
+    pub(super) fn try_add(
+        &mut self,
+        pane_start: UnixSeconds,
+        sent: &Sent,
+        beside: &mut Beside,
+    ) -> bool {
+        let side = if sent.from_client { CLIENT } else { SERVER };
+        let egress = if sent.vantage == Vantage::Egress { AT_EGRESS[side] } else { 0 };
+        let flags = sent.tcp_flags.unwrap_or(0);
+        let (Some(start), Some(end)) =
+            (offset(pane_start, sent.start), offset(pane_start, sent.end))
+        else {
+            return false;
+        };
+        if flags & HAS_FLAGS != 0 {
+            return false;
+        }
+        if self.sides[side].flows > 0 && self.state & AT_EGRESS[side] != egress {
+            if !self.try_add_other(side, sent, beside) {
+                return false;
+            }
+        } else {
+            let Some(tally) = self.sides[side].with(sent) else { return false };
+            self.sides[side] = tally;
+            self.state |= egress;
+        }
+        self.insert_port(sent.client_port, &mut beside.ports);
+        self.tcp_flags[side] |= sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
+        self.first_start = self.first_start.min(start);
+        self.last_end = self.last_end.max(end);
+        true
+    }
+
+    /// Adds to the counts of the point of view that is not the slot's.
+    fn try_add_other(&mut self, side: usize, sent: &Sent, beside: &mut Beside) -> bool {
+        if self.other == NO_OTHER {
+            let [a, b, c, 0] = u32::try_from(beside.others.len()).unwrap_or(u32::MAX).to_le_bytes()
+            else {
+                return false;
+            };
+            if [a, b, c] == NO_OTHER {
+                return false;
+            }
+            self.other = [a, b, c];
+            beside.others.push([SlimTally::default(); 2]);
+        }
+        let other = &mut beside.others[self.other_number()][side];
+        let tally = other.with(sent);
+        *other = tally.unwrap_or(*other);
+        tally.is_some()
+    }
+
+    fn other_number(&self) -> usize {
+        let [a, b, c] = self.other;
+        usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16
+    }
+
+    /// Asks for the client's ports if they stand elsewhere.
+    #[inline]
+    pub(super) fn prefetch_ports(&self, beside: &Beside) {
+        if self.client_port_count == PORTS_ARE_WIDE {
+            simd::prefetch(&beside.ports, self.ports_number());
+        }
+    }
+
+    #[inline]
+    fn insert_port(&mut self, port: u16, wide_ports: &mut Vec<ClientPorts>) {
+        let count = usize::from(self.client_port_count);
+        if count == 0 {
+            self.client_ports[0] = port;
+            self.client_port_count = 1;
+        } else if self.client_port_count == PORTS_ARE_WIDE {
+            wide_ports[self.ports_number()].insert(port);
+        } else if let Err(position) = self.client_ports[..count].binary_search(&port) {
+            if count == PORTS_MAX {
+                self.move_ports(wide_ports);
+                wide_ports[self.ports_number()].insert(port);
+                return;
+            }
+            self.client_ports.copy_within(position..count, position + 1);
+            self.client_ports[position] = port;
+            self.client_port_count += 1;
+        }
+    }
+
+    #[cold]
+    fn move_ports(&mut self, wide_ports: &mut Vec<ClientPorts>) {
+        let number = u32::try_from(wide_ports.len()).expect("tables of contacts are bounded");
+        let mut ports = ClientPorts::default();
+        self.client_ports.iter().for_each(|port| ports.insert(*port));
+        wide_ports.push(ports);
+        let [a, b, c, d] = number.to_le_bytes();
+        self.client_ports = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]), 0];
+        self.client_port_count = PORTS_ARE_WIDE;
+    }
+
+    fn ports_number(&self) -> usize {
+        usize::from(self.client_ports[0]) | usize::from(self.client_ports[1]) << 16
+    }
+
+    pub(super) const fn places_mut(&mut self) -> &mut PlaceIds {
+        &mut self.places
+    }
+
+    pub(super) const fn places(&self) -> PlaceIds {
+        self.places
+    }
+
+    /// The client's ports, in order.
+    pub(super) fn ports<'a>(&'a self, beside: &'a Beside) -> &'a [u16] {
+        match self.client_port_count {
+            PORTS_ARE_WIDE => beside.ports[self.ports_number()].as_slice(),
+            count => &self.client_ports[..usize::from(count)],
+        }
+    }
+
+    #[inline]
+    pub(super) fn forward(&self, beside: &Beside) -> (Tally, Option<u8>) {
+        (self.tally(CLIENT, beside), self.flags(CLIENT))
+    }
+
+    #[inline]
+    pub(super) fn back(&self, beside: &Beside) -> (Tally, Option<u8>) {
+        (self.tally(SERVER, beside), self.flags(SERVER))
+    }
+
+    #[inline]
+    fn tally(&self, side: usize, beside: &Beside) -> Tally {
+        let tally = self.sides[side].widened();
+        if self.other == NO_OTHER { tally } else { tally.larger(self.other_tally(side, beside)) }
+    }
+
+    fn other_tally(&self, side: usize, beside: &Beside) -> Tally {
+        if self.other == NO_OTHER {
+            return Tally::default();
+        }
+        beside.others[self.other_number()][side].widened()
+    }
+
+    #[inline]
+    const fn flags(&self, side: usize) -> Option<u8> {
+        let flags = self.tcp_flags[side];
+        if flags & HAS_FLAGS != 0 { Some(flags & !HAS_FLAGS) } else { None }
+    }
+
+    pub(super) fn first_start(&self, pane_start: UnixSeconds) -> UnixSeconds {
+        pane_start.saturating_add(self.first_start.into())
+    }
+
+    pub(super) fn last_end(&self, pane_start: UnixSeconds) -> UnixSeconds {
+        pane_start.saturating_add(self.last_end.into())
+    }
+
+    /// The contact in the wide form.
+    pub(super) fn to_contact(self, pane_start: UnixSeconds, beside: &Beside) -> Contact {
+        let side = |side: usize| {
+            let (tally, other) = (self.sides[side].widened(), self.other_tally(side, beside));
+            let at_egress = self.state & AT_EGRESS[side] != 0;
+            let (ingress, egress) = if at_egress { (other, tally) } else { (tally, other) };
+            Side::of(ingress, egress, self.flags(side))
+        };
+        let mut client_ports = ClientPorts::default();
+        self.ports(beside).iter().for_each(|port| client_ports.insert(*port));
+        Contact {
+            forward: side(CLIENT),
+            back: side(SERVER),
+            first_start: self.first_start(pane_start),
+            last_end: self.last_end(pane_start),
+            client_ports,
+            places: self.places,
+        }
+    }
+}
+
+/// Seconds since the pane's start, if they fit.
+fn offset(pane_start: UnixSeconds, moment: UnixSeconds) -> Option<i32> {
+    i32::try_from(moment.0.checked_sub(pane_start.0)?).ok()
+}
