@@ -2,8 +2,6 @@
 
 mod lines;
 
-use std::sync::Arc;
-
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use flowgauge::aggregate::{CONTACT_COLUMNS, ContactTable, PaneContacts};
@@ -69,8 +67,8 @@ fn batches() -> Vec<FlowBatch> {
     let text = lines::version_2(TEXT_BYTES);
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let line_bytes = text.len() / lines.len();
-    let blocks = lines.chunks(BLOCK_BYTES / line_bytes).map(|block| Arc::new(block.concat()));
-    blocks.flat_map(|block| parser.parse(&block, &Layout::default_v2()).batches).collect()
+    let blocks = lines.chunks(BLOCK_BYTES / line_bytes).map(|block| TextSlice::from(block.concat()));
+    blocks.flat_map(|block| parser.parse(block.text(), block.range(), &Layout::default_v2()).batches).collect()
 }
 
 fn with_traffic(batch: &FlowBatch) -> usize {
