@@ -28,6 +28,8 @@ pub struct FileRange {
     pub(super) form: RangeForm,
     pub(super) start: u64,
     pub(super) length: usize,
+    /// Whether it ends anywhere, because its end could not be looked at.
+    pub(super) ends_in_fault: bool,
     /// Bytes before `start` that count as read with this range.
     pub(super) passed_bytes: u64,
 }
@@ -85,7 +87,7 @@ impl FileRange {
             bytes_read += self.passed_bytes;
         }
         if self.form == RangeForm::Lines {
-            if error.is_some() {
+            if error.is_some() || (is_last && self.ends_in_fault) {
                 bytes.truncate(memrchr(b'\n', &bytes).map_or(0, |last| last + 1));
             } else if bytes.last().is_some_and(|last| *last != b'\n') {
                 bytes.push(b'\n');
@@ -118,4 +120,52 @@ fn read_before_error(file: &File, buffer: &mut [u8], offset: u64) -> (usize, Opt
         }
     }
     (filled, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn lines_of(text: &[u8], range: &dyn Fn(Arc<File>) -> FileRange) -> (Vec<u8>, u64, usize) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text).unwrap();
+        let range = range(Arc::new(file));
+        let (mut lines, mut bytes_read, mut pieces) = (Vec::new(), 0, 0);
+        loop {
+            let piece = range.load(lines.len(), &TextPool::default());
+            lines.extend_from_slice(&piece.bytes);
+            bytes_read += piece.bytes_read;
+            pieces += 1;
+            if piece.is_last {
+                return (lines, bytes_read, pieces);
+            }
+        }
+    }
+
+    fn check(text: &[u8], ends_in_fault: bool, expected: &[u8], pieces: usize) {
+        let length = text.len() - 2;
+        let got = lines_of(text, &|file| FileRange {
+            file,
+            form: RangeForm::Lines,
+            start: 2,
+            length,
+            ends_in_fault,
+            passed_bytes: 2,
+        });
+        assert!(got == (expected.to_vec(), text.len() as u64, pieces), "{} pieces", got.2);
+    }
+
+    #[test]
+    fn lines_are_read_in_blocks() {
+        check(b"..1\n2\n", false, b"1\n2\n", 1);
+        check(b"..1\n2", false, b"1\n2\n", 1);
+        check(b"..1\n2", true, b"1\n", 1);
+        check(b"..12", true, b"", 1);
+        let text: Vec<u8> = (0..100_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        check(&[b"..", &text[..]].concat(), false, &text, 3);
+        let long = [&text[..10], &vec![b'x'; 3 * BLOCK_BYTES], b"\n", &text[..10]].concat();
+        check(&[b"..", &long[..]].concat(), false, &long, 2);
+    }
 }

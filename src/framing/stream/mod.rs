@@ -168,6 +168,10 @@ impl InputReader {
 
     fn open_file(&self, mut file: File) -> Result<State, InputFault> {
         let start = feed::read_start(&mut file);
+        if file.metadata()?.len() < start.len() as u64 {
+            // Files that the kernel makes up when they are read have no length.
+            return self.open_stream(Box::new(Prefixed::new(start, file)), Pace::InBlocks);
+        }
         let mark_bytes = (start.len() - without_mark(&start).len()) as u64;
         match form_of(&start) {
             #[cfg(feature = "parquet")]

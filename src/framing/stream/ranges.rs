@@ -48,6 +48,7 @@ pub(super) struct RangeCutter {
     /// Bytes before `at` that no range answers for yet.
     passed_bytes: u64,
     probe: Vec<u8>,
+    fault: Option<io::Error>,
 }
 
 /// What comes next in a file.
@@ -77,6 +78,7 @@ impl RangeCutter {
             at: start,
             passed_bytes: start,
             probe: Vec::new(),
+            fault: None,
         }
     }
 
@@ -85,6 +87,9 @@ impl RangeCutter {
     }
 
     pub(super) fn next_range(&mut self) -> Result<NextRange, InputFault> {
+        if let Some(error) = self.fault.take() {
+            return Err(error.into());
+        }
         let left = self.file.metadata()?.len().saturating_sub(self.at);
         if left == 0 {
             return Ok(match std::mem::take(&mut self.passed_bytes) {
@@ -97,17 +102,26 @@ impl RangeCutter {
         {
             return Ok(self.range(left));
         }
-        if let Some(length) = self.last_border()? {
-            return Ok(self.range(length));
-        }
-        match self.form {
-            RangeForm::Lines => self.long_line(),
-            RangeForm::Documents => self.long_document(),
-        }
+        let next = match self.last_border() {
+            Ok(Some(length)) => Ok(self.range(length)),
+            Ok(None) => match self.form {
+                RangeForm::Lines => self.long_line(),
+                RangeForm::Documents => self.long_document(),
+            },
+            Err(error) => Err(error),
+        };
+        next.or_else(|error| Ok(self.range_before(error)))
+    }
+
+    /// What can be read before an error; the error comes next.
+    fn range_before(&mut self, error: io::Error) -> NextRange {
+        self.fault = Some(error);
+        self.range(self.range_bytes)
     }
 
     fn range(&mut self, length: usize) -> NextRange {
         let range = FileRange {
+            ends_in_fault: self.fault.is_some(),
             file: Arc::clone(&self.file),
             form: self.form,
             start: self.at,
@@ -137,7 +151,7 @@ impl RangeCutter {
     }
 
     /// The line at `at`, which does not end within a range.
-    fn long_line(&mut self) -> Result<NextRange, InputFault> {
+    fn long_line(&mut self) -> io::Result<NextRange> {
         let mut length = self.range_bytes as u64;
         let has_end = loop {
             let probe = self.read(self.at + length, BLOCK_BYTES)?;
@@ -163,7 +177,7 @@ impl RangeCutter {
     }
 
     /// A document that goes on for more than a range.
-    fn long_document(&mut self) -> Result<NextRange, InputFault> {
+    fn long_document(&mut self) -> io::Result<NextRange> {
         let mut length = self.range_bytes.saturating_sub(DOCUMENT_BORDER.len());
         while length < self.document_bytes_max {
             let probe = self.read(self.at + length as u64, BLOCK_BYTES)?;
@@ -175,7 +189,8 @@ impl RangeCutter {
             }
             length += BLOCK_BYTES - DOCUMENT_BORDER.len();
         }
-        Ok(NextRange::Unplannable(self.at))
+        // A mark before the first document is read with it.
+        Ok(NextRange::Unplannable(self.at - std::mem::take(&mut self.passed_bytes)))
     }
 
     fn read(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
