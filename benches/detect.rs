@@ -7,7 +7,7 @@ use divan::counter::ItemsCount;
 use flowgauge::aggregate::{CONTACT_COLUMNS, ContactTable, PaneContacts};
 use flowgauge::detect::{DetectSettings, DetectorSet, Network};
 use flowgauge::finding::Finding;
-use flowgauge::record::{ColumnSet, FlowBatch, Layout, LogStatus, Parser};
+use flowgauge::record::{ColumnSet, FlowBatch, Layout, LogStatus, Parser, TextSlice};
 use flowgauge::simd::Isa;
 
 /// About 640,000 records, nearly each of them a contact of its own.
@@ -67,8 +67,11 @@ fn batches() -> Vec<FlowBatch> {
     let text = lines::version_2(TEXT_BYTES);
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let line_bytes = text.len() / lines.len();
-    let blocks = lines.chunks(BLOCK_BYTES / line_bytes).map(|block| TextSlice::from(block.concat()));
-    blocks.flat_map(|block| parser.parse(block.text(), block.range(), &Layout::default_v2()).batches).collect()
+    let blocks =
+        lines.chunks(BLOCK_BYTES / line_bytes).map(|block| TextSlice::from(block.concat()));
+    blocks
+        .flat_map(|block| parser.parse(block.text(), block.range(), &Layout::default_v2()).batches)
+        .collect()
 }
 
 fn with_traffic(batch: &FlowBatch) -> usize {
