@@ -225,7 +225,7 @@ pub const BATCH_ROWS_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct FlowBatch {
     pub(super) layout: Arc<Layout>,
-    /// `None` only while the batch holds nothing.
+    /// `None` if no column points into it.
     pub(super) text: Option<Arc<Text>>,
     pub(super) rows: usize,
     /// One per slot of the layout; `None` where the job doesn't need it.
@@ -261,6 +261,15 @@ impl FlowBatch {
     pub fn clear(&mut self) {
         self.text = None;
         self.rows = 0;
+    }
+
+    /// Lets go of the text if no column points into it: its buffer is then read into again while it is
+    /// still in the cache.
+    pub(super) fn release_unread_text(&mut self) {
+        let is_text = |column: &Column| matches!(column.values, Values::Text(_));
+        if !self.columns.iter().flatten().any(is_text) {
+            self.text = None;
+        }
     }
 
     /// Number of records.

@@ -113,6 +113,7 @@ impl Parser {
             let declared = fill(&mut batch, rows_max, &mut splitter, block);
             bytes_left = lines.end - splitter.line_start();
             if batch.rows > 0 {
+                batch.release_unread_text();
                 block.batches.push(batch);
             } else {
                 self.recycle(batch);
