@@ -13,19 +13,19 @@ use super::rows::{Judged, Number, Rows};
 const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
 const NINES: u64 = u64::from_le_bytes([9; 8]);
 
-/// Where lanes begin that end with the field, `BYTES` long, in every `step`th row from `first` on.
+/// Where lanes begin that end with the field, `BYTES` long, in every `STEP`th row from `first` on.
 #[expect(clippy::inline_always, reason = "it must unroll with its caller's loop")]
 #[inline(always)]
-fn starts_before_end<const BYTES: usize>(
+fn starts_before_end<const BYTES: usize, const STEP: usize>(
     rows: &Rows<'_>,
     first: usize,
     column: usize,
-    step: usize,
     lanes: usize,
 ) -> Starts {
+    let index = rows.index_before(first, column) + 1;
     let mut starts = [0; WORDS_MAX];
     for (lane, start) in starts[..lanes].iter_mut().enumerate() {
-        *start = rows.field_end(first + step * lane, column) - BYTES;
+        *start = rows.separator_position(index + STEP * lane * rows.stride()) - BYTES;
     }
     starts
 }
@@ -72,7 +72,7 @@ pub(super) unsafe fn numbers<L: Lanes, N: Number>(
             // The last group begins early enough to be whole: its first rows are judged twice.
             let at = first.min(count - L::WORDS);
             let text =
-                L::words(rows.text(), &starts_before_end::<8>(rows, at, column, 1, L::WORDS));
+                L::words(rows.text(), &starts_before_end::<8, 1>(rows, at, column, L::WORDS));
             let digits = text.sub_bytes(zeros);
             // Every byte up to the last blank: what stands before the field.
             let mut foreign = digits.equal_bytes(blank);
@@ -142,7 +142,7 @@ pub(super) unsafe fn ten_digits<L: Lanes>(
             let mut fours = [zeros; 2];
             let mut faults = [zeros; 2];
             for odd in 0..2 {
-                let starts = starts_before_end::<16>(rows, at + odd, column, 2, L::QUADS);
+                let starts = starts_before_end::<16, 2>(rows, at + odd, column, L::QUADS);
                 let text = L::quads(rows.text(), &starts).sub_bytes(zeros);
                 let digits = text.and(field);
                 faults[odd] =
@@ -233,8 +233,9 @@ pub(super) unsafe fn ipv4<L: Lanes>(
         while first < count {
             let at = first.min(count - L::QUADS);
             let mut starts = [0; WORDS_MAX];
+            let index = rows.index_before(at, column);
             for (lane, start) in starts[..L::QUADS].iter_mut().enumerate() {
-                *start = rows.field_start(at + lane, column);
+                *start = rows.separator_position(index + lane * rows.stride()) + 1;
             }
             let text = L::quads(rows.text(), &starts);
             let digits = text.sub_bytes(zeros);
@@ -259,13 +260,18 @@ pub(super) unsafe fn ipv4<L: Lanes>(
             if let Some(out) = &mut out {
                 value.store_quads(&mut out[at..]);
             }
-            let fine_words = fault.zero_words_mask();
-            let all_words = (1 << L::WORDS) - 1;
-            if fine_words != all_words || leading_zero != 0 {
+            // Both words of a quad, as one bit a quad: no branch, because in mixed traffic every few
+            // addresses one is unfit, and which is unforeseeable.
+            let fine = fault.zero_words_mask();
+            let fine = fine & fine >> 1 & 0b0101_0101;
+            let fine = (fine | fine >> 1) & 0b0011_0011;
+            let fine = (fine | fine >> 2) & 0b0000_1111;
+            let all = (1 << L::QUADS) - 1;
+            judged.unfit |= (all & !fine) << at;
+            if leading_zero != 0 {
                 for lane in 0..L::QUADS {
-                    let is_fine = fine_words >> (2 * lane) & 0b11 == 0b11
-                        && (leading_zero >> (16 * lane)).trailing_zeros() >= 16;
-                    judged.unfit |= u64::from(!is_fine) << (at + lane);
+                    let has_one = (leading_zero >> (16 * lane)).trailing_zeros() < 16;
+                    judged.unfit |= u64::from(has_one) << (at + lane);
                 }
             }
             first += L::QUADS;
@@ -341,7 +347,7 @@ pub(super) unsafe fn words<L: Lanes, const COUNT: usize>(
         // the eight bytes before the end of any of its fields exist.
         unsafe {
             let text =
-                L::words(rows.text(), &starts_before_end::<8>(rows, at, column, 1, L::WORDS));
+                L::words(rows.text(), &starts_before_end::<8, 1>(rows, at, column, L::WORDS));
             for (found, (word, mask)) in found.iter_mut().zip(wanted) {
                 let differing = text.xor(L::same_word(*word)).and(L::same_word(*mask));
                 *found |= differing.zero_words_mask() << at;

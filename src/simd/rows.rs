@@ -335,6 +335,32 @@ impl Rows<'_> {
         position_of(self.separators[row * self.field_count + column]) + 1
     }
 
+    /// Where in the list the separator before a field is; the one behind it comes next, that of the next row
+    /// [`Self::stride`] later.
+    #[inline]
+    pub(super) const fn index_before(&self, row: usize, column: usize) -> usize {
+        row * self.field_count + column
+    }
+
+    /// Separators of a row.
+    #[inline]
+    pub(super) const fn stride(&self) -> usize {
+        self.field_count
+    }
+
+    /// The position of a separator, within the bounds that [`Self::field_end`] has; that before the first
+    /// row may be one less.
+    ///
+    /// Its index is checked, although it is known to be right: without that the compiler turns the loads
+    /// of some rows into gathers, which takes half as long again for everything.
+    ///
+    /// # Panics
+    /// If there is no such separator.
+    #[inline]
+    pub(super) fn separator_position(&self, index: usize) -> usize {
+        position_of(self.separators[index])
+    }
+
     /// The byte that stands before every field of a column.
     pub(super) const fn byte_before(column: usize) -> u8 {
         if column == 0 { b'\n' } else { b' ' }
