@@ -145,10 +145,18 @@ impl DetectorSet {
             exact: pane.pane > self.inexact_until,
             detail: self.detail,
         };
-        self.port_scan.on_pane(&view, out);
-        self.host_sweep.on_pane(&view, out);
-        self.ssh_bruteforce.on_pane(&view, out);
-        self.rdp_bruteforce.on_pane(&view, out);
-        self.remote_access.on_pane(&view, out);
+        // The two that cost most side by side, where the caller's pool has threads; findings stay in order.
+        let Self { port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access, .. } = self;
+        let mut rest = Vec::new();
+        rayon::join(
+            || port_scan.on_pane(&view, out),
+            || {
+                host_sweep.on_pane(&view, &mut rest);
+                ssh_bruteforce.on_pane(&view, &mut rest);
+                rdp_bruteforce.on_pane(&view, &mut rest);
+                remote_access.on_pane(&view, &mut rest);
+            },
+        );
+        out.append(&mut rest);
     }
 }
