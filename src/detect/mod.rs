@@ -146,7 +146,8 @@ impl DetectorSet {
             detail: self.detail,
         };
         // The two that cost most side by side, where the caller's pool has threads; findings stay in order.
-        let Self { port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access, .. } = self;
+        let Self { port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access, .. } =
+            self;
         let mut rest = Vec::new();
         rayon::join(
             || port_scan.on_pane(&view, out),

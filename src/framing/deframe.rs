@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rayon::ThreadPool;
 
 use super::chunk::{LongLine, Payload, SourceRecord};
 use super::file_range::{FileRange, RangeForm};
@@ -61,6 +62,8 @@ pub struct Deframer {
     pool: TextPool,
     inflater: Inflater,
     copier: QuotedCopier,
+    /// For the members of one file.
+    threads: Option<Arc<ThreadPool>>,
 }
 
 impl Deframer {
@@ -72,7 +75,14 @@ impl Deframer {
             pool: TextPool::default(),
             inflater: Inflater::default(),
             copier: QuotedCopier::new(isa),
+            threads: None,
         }
+    }
+
+    /// As [`Self::new`], for a worker that may have the members of a large file inflated by these threads.
+    #[must_use]
+    pub fn with_threads(isa: Isa, limits: &Limits, threads: &Arc<ThreadPool>) -> Self {
+        Self { threads: Some(Arc::clone(threads)), ..Self::new(isa, limits) }
     }
 
     /// Unwraps a payload into parts, of which large ones have several, so that each is handed on while
@@ -97,7 +107,7 @@ impl Deframer {
         completeness: Completeness,
         emit: &mut EmitFramed<'_>,
     ) -> ControlFlow<()> {
-        let Self { limits, pool, inflater, copier } = self;
+        let Self { limits, pool, inflater, copier, .. } = self;
         let unwrapping =
             Unwrapping::new(limits, pool, inflater, *copier, LayoutScope::Input, bytes.len());
         unwrapping.documents_in_parts(bytes, completeness, emit)
@@ -105,7 +115,7 @@ impl Deframer {
 
     fn records(&mut self, records: Vec<SourceRecord>) -> Framed {
         let payload_bytes = records.iter().map(|record| record.data.len()).sum();
-        let Self { limits, pool, inflater, copier } = self;
+        let Self { limits, pool, inflater, copier, .. } = self;
         let mut unwrapping =
             Unwrapping::new(limits, pool, inflater, *copier, LayoutScope::Record, payload_bytes);
         for record in records {
@@ -147,21 +157,38 @@ impl Deframer {
     }
 
     fn packed(&mut self, file: &PackedFile, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
-        let (unpacked, mut bytes_read) =
-            match file.open(&mut self.inflater, &self.pool, &self.limits) {
-                Ok(opened) => opened,
-                Err(fault) => {
-                    return emit(Framed { input_fault: Some(fault), ..Framed::default() });
-                }
-            };
-        let mut emit_counted = |mut part: Framed| {
+        let (unpacked, mut bytes_read) = match file.open(
+            &mut self.inflater,
+            self.threads.as_deref(),
+            &self.pool,
+            &self.limits,
+        ) {
+            Ok(opened) => opened,
+            Err(fault) => {
+                return emit(Framed { input_fault: Some(fault), ..Framed::default() });
+            }
+        };
+        let mut emit_counted = |mut part: Framed, is_last_piece: bool| {
             part.bytes_read += std::mem::take(&mut bytes_read);
+            part.more_follows |= !is_last_piece;
             emit(part)
         };
         match unpacked {
-            Unpacked::Lines(lines) => cut_lines(&lines, &self.limits, &mut emit_counted),
-            Unpacked::Documents(bytes) => {
-                self.documents(&bytes, Completeness::Whole, &mut emit_counted)
+            Unpacked::Lines(pieces) => {
+                let last = pieces.len() - 1;
+                for (index, lines) in pieces.into_iter().enumerate() {
+                    let emit = &mut |part| emit_counted(part, index == last);
+                    cut_lines(&lines, &self.limits, emit)?;
+                }
+                ControlFlow::Continue(())
+            }
+            Unpacked::Documents(pieces) => {
+                let last = pieces.len() - 1;
+                for (index, bytes) in pieces.into_iter().enumerate() {
+                    let emit = &mut |part| emit_counted(part, index == last);
+                    self.documents(&bytes, Completeness::Whole, emit)?;
+                }
+                ControlFlow::Continue(())
             }
             Unpacked::Stream(packed) => {
                 self.stream(InputReader::of_bytes(packed, &self.limits), emit)

@@ -38,7 +38,7 @@ impl Inflater {
     /// Inflates gzip of any number of members to at most `bytes_max`, into `out`, which is empty.
     pub(super) fn gzip(&mut self, packed: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Inflated {
         debug_assert!(out.is_empty());
-        match self.members(packed, out, bytes_max) {
+        match self.members(packed, packed.len(), out, bytes_max) {
             Some(()) => Inflated::Whole,
             None => {
                 out.clear();
@@ -57,40 +57,51 @@ impl Inflater {
         claimed.max(usual).max(ROOM_MIN_BYTES).min(bytes_max) + 1
     }
 
-    /// Inflates good members one after the other, with zero bytes for padding between and after them.
-    /// `None` if there is anything else, or more than `bytes_max`.
+    /// Inflates good members one after the other, with zero bytes for padding between and after them, until
+    /// exactly `length` bytes of `packed` are used. `None` if there is anything else, or more than
+    /// `bytes_max`.
     pub(super) fn members(
         &mut self,
         packed: &[u8],
+        length: usize,
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Option<()> {
-        let room = Self::room_for(packed, bytes_max);
+        let room = Self::room_for(&packed[..length], bytes_max);
         if out.capacity() < room {
             out.reserve_exact(room);
             if room >= HUGE_BYTES {
                 simd::advise_huge_pages(out.spare_capacity_mut());
             }
         }
-        let mut rest = packed;
+        let mut used = 0;
+        while used < length {
+            used += self.one_member(&packed[used..], out, bytes_max)?;
+            used += packed[used..].iter().take_while(|byte| **byte == 0).count();
+        }
+        (used == length && length > 0).then_some(())
+    }
+
+    /// Inflates the good member at the start of `packed`, and gives its length.
+    pub(super) fn one_member(
+        &mut self,
+        packed: &[u8],
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Option<usize> {
+        if packed.get(3)? & HEADER_CHECKSUM != 0 {
+            return None;
+        }
         loop {
-            match rest.get(3)? {
-                flags if flags & HEADER_CHECKSUM != 0 => return None,
-                _ => {}
-            }
             let room = bytes_max - out.len();
-            match self.decoder.member(rest, out, room) {
-                Ok(taken) => rest = &rest[taken..],
+            match self.decoder.member(packed, out, room) {
+                Ok(taken) => return Some(taken),
                 Err(InflateFault::NoRoom) if out.capacity() - out.len() < room => {
-                    out.reserve(out.capacity().min(room));
-                    continue;
+                    // As much room again as there was, and not only up to what is free already.
+                    let doubled = 2 * (out.capacity() - out.len());
+                    out.reserve(doubled.max(ROOM_MIN_BYTES).min(room));
                 }
                 Err(_) => return None,
-            }
-            let padding = rest.iter().take_while(|byte| **byte == 0).count();
-            rest = &rest[padding..];
-            if rest.is_empty() {
-                return Some(());
             }
         }
     }
@@ -150,6 +161,17 @@ mod tests {
         check(&one[..one.len() - 3], 100, Inflated::Cut, b"one\n");
         check(&one[..10], 100, Inflated::Cut, &[]);
         check(&[&one[..], b"x"].concat(), 100, Inflated::Cut, b"one\n");
+    }
+
+    #[test]
+    fn a_member_that_is_larger_than_the_last_one_says_finds_room() {
+        let large = vec![b'x'; 3 << 20];
+        let packed = [gzip_of(&large), gzip_of(b"1\n")].concat();
+        check(&packed, 4 << 20, Inflated::Whole, &[&large[..], b"1\n"].concat());
+        let mut forged = gzip_of(&large);
+        let size_at = forged.len() - 4;
+        forged[size_at..].copy_from_slice(&[1, 0, 0, 0]);
+        check(&forged, 4 << 20, Inflated::Cut, &large);
     }
 
     #[test]

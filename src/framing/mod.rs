@@ -22,6 +22,7 @@ mod json;
 mod kpl;
 mod limits;
 mod lines;
+mod members;
 mod packed;
 #[cfg(feature = "parquet")]
 pub mod parquet;

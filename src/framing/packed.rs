@@ -8,10 +8,13 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use rayon::ThreadPool;
+
 use super::fault::InputFault;
 use super::file_range::read_up_to;
 use super::inflate::Inflater;
 use super::limits::Limits;
+use super::members::side_by_side;
 use super::sniff::{Form, form_of, without_mark};
 use crate::record::{Text, TextPool, TextSlice};
 
@@ -24,10 +27,10 @@ pub struct PackedFile {
 
 /// What a compressed file holds.
 pub(super) enum Unpacked {
-    /// Text, the last line with its LF.
-    Lines(TextSlice),
-    /// JSON.
-    Documents(TextSlice),
+    /// Text, in pieces of whole lines.
+    Lines(Vec<TextSlice>),
+    /// JSON, in pieces of whole documents.
+    Documents(Vec<TextSlice>),
     /// The file as it is, for the streaming decoder.
     Stream(Text),
 }
@@ -46,13 +49,15 @@ impl PackedFile {
         }
     }
 
-    /// Reads and inflates the file; gives what it holds and how many bytes were read.
+    /// Reads and inflates the file, its members on `threads` if there are some; gives what it holds and how
+    /// many bytes were read.
     ///
     /// # Errors
     /// If the file can't be read.
     pub(super) fn open(
         &self,
         inflater: &mut Inflater,
+        threads: Option<&ThreadPool>,
         pool: &TextPool,
         limits: &Limits,
     ) -> Result<(Unpacked, u64), InputFault> {
@@ -60,24 +65,14 @@ impl PackedFile {
         packed.resize(self.length, 0);
         let read_bytes = read_up_to(&self.file, &mut packed, 0)?;
         packed.truncate(read_bytes);
-        let mut text = pool.take(Inflater::room_for(&packed, limits.unpacked_bytes_max));
-        text.clear();
-        let unpacked = match inflater.members(&packed, &mut text, limits.unpacked_bytes_max) {
-            Some(()) => match form_of(&text) {
-                Form::Text => {
-                    if text.last().is_some_and(|last| *last != b'\n') {
-                        text.push(b'\n');
-                    }
-                    Some(Unpacked::Lines(after_mark(pool.text(std::mem::take(&mut text)))))
-                }
-                Form::Json => {
-                    Some(Unpacked::Documents(after_mark(pool.text(std::mem::take(&mut text)))))
-                }
-                _ => None,
-            },
+        let bytes_max = limits.unpacked_bytes_max;
+        let pieces = threads
+            .and_then(|threads| side_by_side(&packed, pool, threads, bytes_max))
+            .or_else(|| whole(&packed, inflater, pool, bytes_max).map(|text| vec![text]));
+        let unpacked = match pieces {
+            Some(pieces) => unpacked(pieces, pool),
             None => None,
         };
-        pool.give_back(text);
         Ok((
             match unpacked {
                 Some(unpacked) => {
@@ -88,6 +83,40 @@ impl PackedFile {
             },
             read_bytes as u64,
         ))
+    }
+}
+
+fn whole(
+    packed: &[u8],
+    inflater: &mut Inflater,
+    pool: &TextPool,
+    bytes_max: usize,
+) -> Option<Vec<u8>> {
+    let mut text = pool.take(Inflater::room_for(packed, bytes_max));
+    text.clear();
+    if inflater.members(packed, packed.len(), &mut text, bytes_max).is_some() {
+        return Some(text);
+    }
+    pool.give_back(text);
+    None
+}
+
+/// What the pieces are; `None` if it is a form for the streaming decoder.
+fn unpacked(mut pieces: Vec<Vec<u8>>, pool: &TextPool) -> Option<Unpacked> {
+    let form = form_of(&pieces[0]);
+    if form == Form::Text
+        && let Some(last) = pieces.last_mut()
+        && last.last().is_some_and(|byte| *byte != b'\n')
+    {
+        last.push(b'\n');
+    }
+    let mut pieces = pieces.into_iter();
+    let first = pieces.next().map(|text| after_mark(pool.text(text)));
+    let slices = first.into_iter().chain(pieces.map(|text| pool.text(text).into())).collect();
+    match form {
+        Form::Text => Some(Unpacked::Lines(slices)),
+        Form::Json => Some(Unpacked::Documents(slices)),
+        _ => None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
+use rayon::ThreadPool;
 
 use crate::aggregate::{RoutedBatch, Router, RowLists, Totals};
 use crate::clock::Clock;
@@ -30,6 +31,8 @@ pub(super) struct ParseSettings {
     /// Batches that were read by all, whose memory serves again.
     pub(super) used_batches: Receiver<UsedBatch>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Threads for the members of one compressed file, if the run has more than one.
+    pub(super) pool: Option<Arc<ThreadPool>>,
 }
 
 /// What is left of a routed batch.
@@ -144,7 +147,7 @@ pub(super) struct LineSample {
 
 impl ParseStage {
     pub(super) fn new(settings: ParseSettings, parser: Parser) -> Self {
-        let ParseSettings { isa, limits, filter, router, used_batches, clock } = settings;
+        let ParseSettings { isa, limits, filter, router, used_batches, clock, pool } = settings;
         let lines = LineStage {
             filter,
             router,
@@ -154,7 +157,11 @@ impl ParseStage {
             block: ParsedBlock::default(),
             watch: Stopwatch::start(clock),
         };
-        Self { deframer: Deframer::new(isa, &limits), lines }
+        let deframer = match &pool {
+            Some(pool) => Deframer::with_threads(isa, &limits, pool),
+            None => Deframer::new(isa, &limits),
+        };
+        Self { deframer, lines }
     }
 
     /// Parses a chunk; `layout` holds at its first line.

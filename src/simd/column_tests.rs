@@ -3,6 +3,8 @@
 //! A kernel may leave any field as unfit. What it takes must be right, and it must take what its contract
 //! says, if it takes anything.
 
+#![expect(clippy::needless_range_loop, reason = "rows are asked for by number")]
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;

@@ -88,20 +88,21 @@ impl Outcome {
 
     fn take_packed(&mut self, file: &PackedFile) {
         let (mut inflater, pool) = (Inflater::default(), TextPool::default());
-        let (unpacked, bytes_read) = file.open(&mut inflater, &pool, &limits()).unwrap();
+        let (unpacked, bytes_read) = file.open(&mut inflater, None, &pool, &limits()).unwrap();
         match unpacked {
             Unpacked::Lines(lines) => {
                 self.bytes_read += bytes_read;
-                let end = cut_lines(&lines, &limits(), &mut |part| {
+                let [lines] = &lines[..] else { panic!("without threads there is one piece") };
+                let end = cut_lines(lines, &limits(), &mut |part| {
                     self.lines.extend_from_slice(&part.lines);
                     self.long_lines.extend(part.faults.iter().map(|_| part.bytes_decoded));
                     ControlFlow::Continue(())
                 });
                 assert!(end.is_continue());
             }
-            Unpacked::Documents(bytes) => {
+            Unpacked::Documents(pieces) => {
                 self.bytes_read += bytes_read;
-                self.document_bytes.extend_from_slice(&bytes);
+                pieces.iter().for_each(|bytes| self.document_bytes.extend_from_slice(bytes));
             }
             Unpacked::Stream(packed) => {
                 let inner = read_all(InputReader::of_bytes(packed, &limits()));

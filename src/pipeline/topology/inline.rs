@@ -85,7 +85,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
 /// The judge and the pool that it works on.
 struct End {
     judge: Option<Judge>,
-    merge_pool: ThreadPool,
+    merge_pool: Arc<ThreadPool>,
 }
 
 impl End {
@@ -95,7 +95,7 @@ impl End {
         }
     }
 
-    fn finish(self, findings: &mut Vec<Finding>) -> ThreadPool {
+    fn finish(self, findings: &mut Vec<Finding>) -> Arc<ThreadPool> {
         if let Some(judge) = self.judge {
             self.merge_pool.install(|| judge.finish(findings));
         }

@@ -68,7 +68,7 @@ struct Stages {
     tops: Arc<[TopSpec]>,
     used_out: Sender<UsedBatch>,
     progress: Box<dyn FnMut(u64) + Send>,
-    merge_pool: ThreadPool,
+    merge_pool: Arc<ThreadPool>,
 }
 
 fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
@@ -81,7 +81,14 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
     let (limits, filter) = (job.limits, job.filter.map(Arc::new));
     let (used_out, used_batches) = bounded(USED_BATCHES_PER_WORKER * job.thread_count);
     let clock = Arc::clone(&job.clock);
-    let parse = ParseSettings { isa, limits, filter, router, used_batches, clock };
+    let merge_pool = ThreadPoolBuilder::new()
+        .num_threads(job.thread_count)
+        .thread_name(|index| format!("merge-{index}"))
+        .build()
+        .expect("the system can start as many threads as there are cores");
+    let merge_pool = Arc::new(merge_pool);
+    let pool = (job.thread_count > 1).then(|| Arc::clone(&merge_pool));
+    let parse = ParseSettings { isa, limits, filter, router, used_batches, clock, pool };
     let new_parser = move || Parser::new(isa, wanted.clone());
     let reparser = ParseStage::new(parse.clone(), new_parser());
     let shards = (0..shard_count).map(|index| {
@@ -108,11 +115,7 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
         tops,
         used_out,
         progress: job.progress,
-        merge_pool: ThreadPoolBuilder::new()
-            .num_threads(job.thread_count)
-            .thread_name(|index| format!("merge-{index}"))
-            .build()
-            .expect("the system can start as many threads as there are cores"),
+        merge_pool,
     };
     (job.sources, stages)
 }

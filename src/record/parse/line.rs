@@ -88,6 +88,7 @@ pub(super) fn fill(batch: &mut FlowBatch, text: &[u8], bounds: Range<usize>) -> 
 
 /// Checks a field's text by its kind and, if the job keeps the column, stores the value. `Ok(false)` says
 /// that the field is `-`, which the caller has to note.
+#[expect(clippy::needless_pass_by_value, reason = "a borrowed column is lent on, not copied")]
 fn store(
     kind: FieldKind,
     column: Option<&mut Column>,

@@ -58,6 +58,7 @@ pub(super) fn fill(batch: &mut FlowBatch, rows: &Rows<'_>) -> u64 {
 }
 
 /// Judges one field of all rows, and keeps it if the job wants it; gives the faulty ones.
+#[expect(clippy::needless_pass_by_value, reason = "a borrowed column is lent on, not copied")]
 fn fill_column(
     kind: FieldKind,
     column: Option<&mut Column>,
