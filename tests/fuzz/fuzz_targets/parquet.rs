@@ -17,6 +17,6 @@ fuzz_target!(init: {
     let limits = Limits::default();
     let mut reader = InputReader::of_file(file, &limits);
     while let Ok(Some(piece)) = reader.next_piece() {
-        deframe(piece.payload, &limits);
+        std::hint::black_box(deframe(piece.payload, &limits));
     }
 });
