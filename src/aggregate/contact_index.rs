@@ -20,6 +20,10 @@ const NUMBER_MASK: u32 = (1 << NUMBER_BITS) - 1;
 /// Smallest number of entries of a table that is not empty.
 const ENTRIES_MIN: usize = 1 << 10;
 
+/// The free entry at which looking for a hash ended. Holds until the next insertion or growth.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FreeEntry(usize);
+
 /// Numbers by hash.
 #[derive(Debug, Default)]
 pub(super) struct ContactIndex {
@@ -59,21 +63,31 @@ impl ContactIndex {
 
     /// The number that was inserted with `hash` and for which `is_it` holds.
     #[inline]
-    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mask = self.entries.len().checked_sub(1)?;
-        let mut position = self.first_position(hash);
+    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find_or_free(hash, is_it).ok()
+    }
+
+    /// As [`Self::find`]; what looked in vain says where the number goes.
+    #[inline]
+    pub(super) fn find_or_free(
+        &self,
+        hash: u64,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Result<u32, FreeEntry> {
+        let Some(mask) = self.entries.len().checked_sub(1) else { return Err(FreeEntry(0)) };
+        let mut position = self.first_position(hash) & mask;
         loop {
-            let entry = self.entries[position & mask];
+            let entry = self.entries[position];
             if entry == 0 {
-                return None;
+                return Err(FreeEntry(position));
             }
             if entry >> NUMBER_BITS == tag_of(hash) {
                 let number = (entry & NUMBER_MASK) - 1;
                 if is_it(number) {
-                    return Some(number);
+                    return Ok(number);
                 }
             }
-            position += 1;
+            position = (position + 1) & mask;
         }
     }
 
@@ -86,12 +100,15 @@ impl ContactIndex {
     /// Adds a number that is not there yet.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
-        debug_assert!(!self.is_full() && (number as usize) < NUMBERS_MAX);
-        let mask = self.entries.len() - 1;
-        let mut position = self.first_position(hash) & mask;
-        while self.entries[position] != 0 {
-            position = (position + 1) & mask;
+        if let Err(free) = self.find_or_free(hash, |_| false) {
+            self.insert_at(free, hash, number);
         }
+    }
+
+    /// As [`Self::insert`], where looking for the number ended.
+    #[inline]
+    pub(super) fn insert_at(&mut self, FreeEntry(position): FreeEntry, hash: u64, number: u32) {
+        debug_assert!(!self.is_full() && (number as usize) < NUMBERS_MAX);
         self.entries[position] = (tag_of(hash) << NUMBER_BITS) | (number + 1);
         self.used += 1;
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey, Tally};
 use super::contact_hash::KeyHasher;
-use super::contact_index::ContactIndex;
+use super::contact_index::{ContactIndex, FreeEntry};
 use super::contact_slot::{Beside, ContactSlot, NarrowKey, Sent};
 use super::contact_spares::{Slots, Spares};
 use super::place::{PlaceIds, PlaceNames};
@@ -126,20 +126,18 @@ impl ContactSet {
         self.index.prefetch(hash);
     }
 
-    /// Second step: asks for the contact that [`Self::find`] will compare.
+    /// Second step: asks for the contact that [`Self::find`] will compare first, and says which it is.
     #[inline]
-    pub fn prefetch_contact(&self, hash: u64) {
-        if let Some(number) = self.index.likely(hash) {
-            self.slots.prefetch(number as usize);
-        }
+    pub fn prefetch_contact(&self, hash: u64) -> Option<u32> {
+        let likely = self.index.likely(hash)?;
+        self.slots.prefetch(likely as usize);
+        Some(likely)
     }
 
-    /// Third step before records are added: asks for what stands beside the contact.
+    /// Third step before records are added: asks for what stands beside the contact of the second.
     #[inline]
-    pub(super) fn prefetch_beside(&self, hash: u64) {
-        if let Some(number) = self.index.likely(hash) {
-            self.slot(number).prefetch_ports(&self.beside);
-        }
+    pub(super) fn prefetch_beside(&self, likely: u32) {
+        self.slot(likely).prefetch_ports(&self.beside);
     }
 
     /// The number of the contact with this key and hash.
@@ -165,24 +163,36 @@ impl ContactSet {
     }
 
     /// Adds a record to a contact between IPv4 addresses; `None` if there is none and `may_begin` is false.
+    /// `likely` is what [`Self::prefetch_contact`] said.
     #[inline]
     pub(super) fn add_narrow(
         &mut self,
         hash: u64,
+        likely: Option<u32>,
         key: NarrowKey,
         sent: &Sent,
         may_begin: bool,
     ) -> Option<u32> {
-        let number = match self.find_narrow(hash, &key) {
-            Some(number) => number,
-            None if may_begin => {
-                self.note_if_odd(key.protocol, key.port, sent.client_port);
-                self.push(hash, ContactSlot::new(key))
+        if let Some(number) = likely.filter(|number| self.slot(*number).has_key(&key)) {
+            self.add_to(number, sent);
+            return Some(number);
+        }
+        match self.index.find_or_free(hash, |number| self.slot(number).has_key(&key)) {
+            Ok(number) => {
+                self.add_to(number, sent);
+                Some(number)
             }
-            None => return None,
-        };
-        self.add_to(number, sent);
-        Some(number)
+            Err(free) if may_begin => {
+                self.note_if_odd(key.protocol, key.port, sent.client_port);
+                let Some(slot) = ContactSlot::of_first(key, self.pane_start, sent) else {
+                    let number = self.push(hash, Some(free), ContactSlot::new(key));
+                    self.add_to(number, sent);
+                    return Some(number);
+                };
+                Some(self.push(hash, Some(free), slot))
+            }
+            Err(_) => None,
+        }
     }
 
     /// As [`Self::add_narrow`], for any other key.
@@ -198,7 +208,7 @@ impl ContactSet {
             None if may_begin => {
                 self.note_if_odd(key.protocol, key.port, sent.client_port);
                 let slot = self.new_slot(&key);
-                self.push(hash, slot)
+                self.push(hash, None, slot)
             }
             None => return None,
         };
@@ -261,7 +271,7 @@ impl ContactSet {
                 let mut slot = self.new_slot(&key);
                 slot.become_wide(number_of(self.beside.contacts.len()));
                 self.beside.contacts.push(contact);
-                self.push(hash, slot)
+                self.push(hash, None, slot)
             }
         };
         if is_stray {
@@ -285,7 +295,20 @@ impl ContactSet {
         &mut self.beside.contacts[wide_number as usize]
     }
 
-    fn push(&mut self, hash: u64, slot: ContactSlot) -> u32 {
+    /// Adds a contact, where looking for it ended in the index, if that is known.
+    #[inline]
+    fn push(&mut self, hash: u64, free: Option<FreeEntry>, slot: ContactSlot) -> u32 {
+        let number = number_of(self.slots.len());
+        match free {
+            Some(free) if !self.index.is_full() => self.index.insert_at(free, hash, number),
+            _ => self.insert_in_index(hash, number),
+        }
+        self.slots.push(slot, || self.spares.block());
+        number
+    }
+
+    #[cold]
+    fn insert_in_index(&mut self, hash: u64, number: u32) {
         if self.index.is_full() {
             let mut index = std::mem::take(&mut self.index);
             let hashes = self.slots.iter().map(|slot| match slot.narrow_key() {
@@ -295,10 +318,7 @@ impl ContactSet {
             index.grow(hashes);
             self.index = index;
         }
-        let number = number_of(self.slots.len());
         self.index.insert(hash, number);
-        self.slots.push(slot, || self.spares.block());
-        number
     }
 
     #[inline]

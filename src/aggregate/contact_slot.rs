@@ -173,6 +173,41 @@ impl ContactSlot {
         }
     }
 
+    /// A slot with its first record and place, if they fit: what [`Self::new`] and [`Self::try_add`] make.
+    #[inline]
+    pub(super) fn of_first(key: NarrowKey, pane_start: UnixSeconds, sent: &Sent) -> Option<Self> {
+        let start = offset(pane_start, sent.start)?;
+        let end = offset(pane_start, sent.end)?;
+        let tally = SlimTally {
+            bytes: u32::try_from(sent.bytes).ok()?,
+            packets: u32::try_from(sent.packets).ok()?,
+            flows: 1,
+            rejected: sent.rejected.into(),
+        };
+        let flags = sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
+        if sent.tcp_flags.is_some_and(|flags| flags & HAS_FLAGS != 0) {
+            return None;
+        }
+        let at_egress = sent.vantage == Vantage::Egress;
+        let NarrowKey { client, server, port, protocol } = key;
+        let (none, from_client) = (SlimTally::default(), sent.from_client);
+        Some(Self {
+            client,
+            server,
+            port,
+            protocol,
+            state: if at_egress { AT_EGRESS[usize::from(!from_client)] } else { 0 },
+            sides: if from_client { [tally, none] } else { [none, tally] },
+            first_start: start,
+            last_end: end,
+            places: PlaceIds::default(),
+            client_ports: [sent.client_port, 0, 0],
+            client_port_count: 1,
+            tcp_flags: if from_client { [flags, 0] } else { [0, flags] },
+            other: NO_OTHER,
+        })
+    }
+
     /// A slot whose addresses stand elsewhere, under `addrs_number`.
     pub(super) fn of_wide_key(addrs_number: u32, protocol: u8, port: u16) -> Self {
         let mut slot = Self::new(NarrowKey { client: addrs_number, server: 0, port, protocol });

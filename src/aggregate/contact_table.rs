@@ -14,11 +14,12 @@ use std::sync::Arc;
 use super::contact::{Contact, ContactKey};
 use super::contact_hash::{KeyHasher, spread};
 use super::contact_index::NUMBERS_MAX;
+use super::contact_plain::{PlainColumns, PlainRow};
 use super::contact_row::{Columns, ContactRow};
 use super::contact_set::ContactSet;
 use super::contact_slot::{NarrowKey, Sent};
 use super::contact_spares::Spares;
-use super::place::{Place, PlaceKey, PlaceNames, PlaceRef, Places};
+use super::place::{Place, PlaceNames, PlaceRef, Places};
 use crate::net::Addr;
 use crate::record::FlowBatch;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -127,6 +128,8 @@ pub struct ContactTable {
     refused_rows: u64,
     spares: Arc<Spares>,
     prepared: Vec<Prepared>,
+    /// Which rows of the batch lack values.
+    lacking: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -136,14 +139,30 @@ struct OpenPane {
     place_list: usize,
 }
 
+/// A key in the form that is looked for.
+#[derive(Clone, Copy)]
+enum KeyOf<'a> {
+    Narrow(NarrowKey),
+    Wide(&'a ContactKey),
+}
+
+impl<'a> KeyOf<'a> {
+    #[inline]
+    fn of(key: &'a ContactKey) -> Self {
+        NarrowKey::of(key).map_or(Self::Wide(key), Self::Narrow)
+    }
+}
+
 /// A row whose memory was asked for.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     hash: u64,
-    place: PlaceKey,
+    place_hash: u64,
     sent: Sent,
     /// `None` if the key is wide.
     key: Option<NarrowKey>,
+    /// The contact that may have the key.
+    likely: Option<u32>,
     row: u32,
     open_position: u32,
     is_stray: bool,
@@ -183,6 +202,7 @@ impl ContactTable {
             refused_rows: 0,
             spares: Arc::default(),
             prepared: Vec::new(),
+            lacking: Vec::new(),
         }
     }
 
@@ -190,71 +210,101 @@ impl ContactTable {
     /// SKIPDATA and rows without them are passed over.
     pub fn add(&mut self, batch: &FlowBatch, rows: impl IntoIterator<Item = usize>) {
         let Some(columns) = Columns::of(batch) else { return };
+        let mut lacking = std::mem::take(&mut self.lacking);
         let mut prepared = std::mem::take(&mut self.prepared);
+        let plain = PlainColumns::of(batch, &mut lacking);
         let mut rows = rows.into_iter();
         loop {
-            for row in rows.by_ref() {
-                let Some(contact_row) = columns.row(row) else { continue };
-                let is_stray = columns.is_stray(&contact_row, row);
-                prepared.extend(self.prepare(&contact_row, row, is_stray));
-                if prepared.len() == ROWS_AHEAD {
-                    break;
-                }
-            }
+            self.prepare_some(&columns, plain.as_ref(), &mut rows, &mut prepared);
             if prepared.is_empty() {
                 break;
             }
-            for Prepared { hash, open_position, place, .. } in &prepared {
-                let open = &self.open[*open_position as usize];
-                open.contacts.contacts.prefetch_contact(*hash);
-                self.place_lists[open.place_list].prefetch_name(place);
-            }
-            for Prepared { hash, open_position, .. } in &prepared {
-                self.open[*open_position as usize].contacts.contacts.prefetch_beside(*hash);
-            }
+            self.prefetch(&mut prepared);
             for row in &prepared {
-                let again = || columns.row(row.row as usize).expect("it was read before");
-                self.apply(row, || again().sent().0, || again().place());
+                let number = row.row as usize;
+                let wide_key = || columns.row(number).expect("it was read before").sent().0;
+                self.apply(row, wide_key, || columns.place(number));
             }
             prepared.clear();
         }
         self.prepared = prepared;
+        self.lacking = lacking;
     }
 
     /// Adds one record, which was routed by its addresses.
     pub fn add_row(&mut self, row: &ContactRow<'_>) {
-        if let Some(prepared) = self.prepare(row, 0, false) {
-            self.apply(&prepared, || row.sent().0, || row.place());
+        let (key, sent) = row.sent();
+        if let Some(prepared) = self.prepare(KeyOf::of(&key), sent, &row.place(), 0, false) {
+            self.apply(&prepared, || key, || row.place());
         }
     }
 
-    /// Hashes the key of a row and asks for the memory that it will need; `None` if it is late.
+    /// Prepares as many of the next rows as are taken at once.
+    fn prepare_some(
+        &mut self,
+        columns: &Columns<'_>,
+        plain: Option<&PlainColumns<'_>>,
+        rows: &mut impl Iterator<Item = usize>,
+        prepared: &mut Vec<Prepared>,
+    ) {
+        for row in rows {
+            let ready = if let Some(plain) = plain.and_then(|plain| plain.row(row)) {
+                let PlainRow { key, sent, is_stray } = plain;
+                self.prepare(KeyOf::Narrow(key), sent, &columns.place(row), row, is_stray)
+            } else if let Some(contact_row) = columns.row(row) {
+                let is_stray = columns.is_stray(&contact_row, row);
+                let (key, sent) = contact_row.sent();
+                self.prepare(KeyOf::of(&key), sent, &contact_row.place(), row, is_stray)
+            } else {
+                None
+            };
+            prepared.extend(ready);
+            if prepared.len() == ROWS_AHEAD {
+                break;
+            }
+        }
+    }
+
+    /// Hashes the key of a row and asks for the memory where it will be looked for; `None` if it is late.
     #[inline]
     fn prepare(
         &mut self,
-        row: &ContactRow<'_>,
+        key: KeyOf<'_>,
+        sent: Sent,
+        place: &PlaceRef<'_>,
         row_number: usize,
         is_stray: bool,
     ) -> Option<Prepared> {
-        let pane = self.divider.pane(row.end);
+        let pane = self.divider.pane(sent.end);
         if pane < self.open_from {
             self.late_rows += 1;
             return None;
         }
         let open_position = self.open_position(pane);
-        let (wide_key, sent) = row.sent();
-        let key = NarrowKey::of(&wide_key);
-        let hash = match &key {
-            Some(key) => self.hasher.narrow(key),
-            None => self.hasher.wide(&wide_key),
+        let (hash, key) = match key {
+            KeyOf::Narrow(key) => (self.hasher.narrow(&key), Some(key)),
+            KeyOf::Wide(key) => (self.hasher.wide(key), None),
         };
         let open = &self.open[open_position as usize];
         open.contacts.contacts.prefetch(hash);
-        let places = &self.place_lists[open.place_list];
-        let place = places.key(row.place());
-        places.prefetch(&place);
+        let place_hash = self.place_lists[open.place_list].hash(place);
         let row = u32::try_from(row_number).expect("a batch has far fewer than 2^32 rows");
-        Some(Prepared { hash, place, sent, key, row, open_position, is_stray })
+        Some(Prepared { hash, place_hash, sent, key, likely: None, row, open_position, is_stray })
+    }
+
+    /// Asks for the memory that rows will be compared with and added to.
+    fn prefetch(&self, prepared: &mut [Prepared]) {
+        for row in prepared.iter_mut() {
+            let open = &self.open[row.open_position as usize];
+            row.likely = open.contacts.contacts.prefetch_contact(row.hash);
+            self.place_lists[open.place_list].prefetch_known(row.place_hash);
+        }
+        for row in prepared {
+            if let Some(likely) = row.likely {
+                let open = &self.open[row.open_position as usize];
+                open.contacts.contacts.prefetch_beside(likely);
+            }
+        }
     }
 
     #[inline]
@@ -262,14 +312,14 @@ impl ContactTable {
         &mut self,
         row: &Prepared,
         wide_key: impl FnOnce() -> ContactKey,
-        place: impl Fn() -> PlaceRef<'a>,
+        place: impl FnOnce() -> PlaceRef<'a>,
     ) {
         let OpenPane { contacts: open, place_list } = &mut self.open[row.open_position as usize];
         open.newest_end = open.newest_end.max(row.sent.end);
         let may_begin = self.contact_count < self.contacts_max;
         let count_before = open.contacts.len();
         let number = match row.key {
-            Some(key) => open.contacts.add_narrow(row.hash, key, &row.sent, may_begin),
+            Some(key) => open.contacts.add_narrow(row.hash, row.likely, key, &row.sent, may_begin),
             None => open.contacts.add_wide(row.hash, wide_key(), &row.sent, may_begin),
         };
         let Some(number) = number else {
@@ -282,7 +332,9 @@ impl ContactTable {
             open.contacts.mark_stray(number);
         }
         let places = &mut self.place_lists[*place_list];
-        if let Some(id) = places.id_of(&row.place, place) {
+        if row.place_hash != 0
+            && let Some(id) = places.id_of(row.place_hash, place())
+        {
             open.contacts.add_place(number, id, places.names());
         }
     }
