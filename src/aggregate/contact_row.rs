@@ -196,8 +196,8 @@ impl<'a> Columns<'a> {
     /// Where the record of `row` was made.
     #[inline]
     pub(super) fn place(&self, row: usize) -> PlaceRef<'a> {
-        let columns = [self.interfaces, self.accounts, self.vpcs, self.subnets];
-        PlaceRef(columns.map(|column| column.and_then(|column| column.get(row))))
+        let text = |column: Option<TextView<'a>>| column.and_then(|column| column.get(row));
+        PlaceRef([text(self.interfaces), text(self.accounts), text(self.vpcs), text(self.subnets)])
     }
 
     /// The record of `row`, if it stands for traffic between two addresses at a known time.
@@ -208,8 +208,7 @@ impl<'a> Columns<'a> {
         }
         let (src, dst, end) = (self.srcs.get(row)?, self.dsts.get(row)?, self.ends.get(row)?);
         let protocol = value(self.protocols, row).unwrap_or(0);
-        let tcp_flags =
-            value(self.flags, row).and_then(|bits| masked_flags(protocol, bits));
+        let tcp_flags = value(self.flags, row).and_then(|bits| masked_flags(protocol, bits));
         let text = |column: Option<TextView<'a>>| column.and_then(|column| column.get(row));
         Some(ContactRow {
             src: value(self.pkt_srcs, row).unwrap_or(src),

@@ -21,6 +21,9 @@ use crate::units::UnixSeconds;
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
 
+/// How many slots ahead of the last one memory is asked for: writing waits for it as reading does.
+const SLOTS_AHEAD: usize = 8;
+
 /// The contacts of one pane.
 #[derive(Debug)]
 pub struct ContactSet {
@@ -126,12 +129,18 @@ impl ContactSet {
         self.index.prefetch(hash);
     }
 
-    /// Second step: asks for the contact that [`Self::find`] will compare first, and says which it is.
+    /// Second step: asks for the contact that [`Self::find`] will compare.
     #[inline]
-    pub fn prefetch_contact(&self, hash: u64) -> Option<u32> {
+    pub fn prefetch_contact(&self, hash: u64) {
+        self.prefetch_likely(hash).ok();
+    }
+
+    /// As [`Self::prefetch_contact`]; says which contact it is, or where a new one goes.
+    #[inline]
+    pub(super) fn prefetch_likely(&self, hash: u64) -> Result<u32, FreeEntry> {
         let likely = self.index.likely(hash)?;
         self.slots.prefetch(likely as usize);
-        Some(likely)
+        Ok(likely)
     }
 
     /// Third step before records are added: asks for what stands beside the contact of the second.
@@ -163,33 +172,36 @@ impl ContactSet {
     }
 
     /// Adds a record to a contact between IPv4 addresses; `None` if there is none and `may_begin` is false.
-    /// `likely` is what [`Self::prefetch_contact`] said.
+    /// `likely` is what [`Self::prefetch_likely`] said of the hash.
     #[inline]
     pub(super) fn add_narrow(
         &mut self,
         hash: u64,
-        likely: Option<u32>,
+        likely: Result<u32, FreeEntry>,
         key: NarrowKey,
         sent: &Sent,
         may_begin: bool,
     ) -> Option<u32> {
-        if let Some(number) = likely.filter(|number| self.slot(*number).has_key(&key)) {
-            self.add_to(number, sent);
-            return Some(number);
-        }
-        match self.index.find_or_free(hash, |number| self.slot(number).has_key(&key)) {
+        let found = match likely {
+            Ok(number) if self.slot(number).has_key(&key) => Ok(number),
+            Err(free) if self.index.is_free(free) => Err(free),
+            _ => self.index.find_or_free(hash, |number| self.slot(number).has_key(&key)),
+        };
+        match found {
             Ok(number) => {
                 self.add_to(number, sent);
                 Some(number)
             }
             Err(free) if may_begin => {
                 self.note_if_odd(key.protocol, key.port, sent.client_port);
-                let Some(slot) = ContactSlot::of_first(key, self.pane_start, sent) else {
-                    let number = self.push(hash, Some(free), ContactSlot::new(key));
-                    self.add_to(number, sent);
-                    return Some(number);
-                };
-                Some(self.push(hash, Some(free), slot))
+                // Written where it stays: reading it back from the stack would wait for its parts.
+                let number = self.push(hash, Some(free), ContactSlot::EMPTY);
+                let slot = self.slots.get_mut(number as usize);
+                slot.set_key(key);
+                if !slot.try_add_first(self.pane_start, sent) {
+                    self.widen(number).add(sent);
+                }
+                Some(number)
             }
             Err(_) => None,
         }
@@ -304,6 +316,7 @@ impl ContactSet {
             _ => self.insert_in_index(hash, number),
         }
         self.slots.push(slot, || self.spares.block());
+        self.slots.prefetch_free(SLOTS_AHEAD);
         number
     }
 

@@ -11,7 +11,6 @@ use super::contact::{Contact, ContactKey, Side, Tally};
 use super::contact_row::Vantage;
 use super::place::PlaceIds;
 use crate::net::Addr;
-use crate::simd;
 use crate::units::UnixSeconds;
 
 /// A key between two IPv4 addresses.
@@ -153,59 +152,67 @@ const NO_OTHER: [u8; 3] = [0xff; 3];
 const _: () = assert!(size_of::<ContactSlot>() == 64);
 
 impl ContactSlot {
+    /// A slot without a key.
+    pub(super) const EMPTY: Self = Self {
+        client: 0,
+        server: 0,
+        port: 0,
+        protocol: 0,
+        state: 0,
+        sides: [SlimTally { bytes: 0, packets: 0, flows: 0, rejected: 0 }; 2],
+        first_start: i32::MAX,
+        last_end: i32::MIN,
+        places: PlaceIds::NONE,
+        client_ports: [0; PORTS_MAX],
+        client_port_count: 0,
+        tcp_flags: [0; 2],
+        other: NO_OTHER,
+    };
+
     /// A slot without any record.
-    pub(super) fn new(key: NarrowKey) -> Self {
-        let NarrowKey { client, server, port, protocol } = key;
-        Self {
-            client,
-            server,
-            port,
-            protocol,
-            state: 0,
-            sides: [SlimTally::default(); 2],
-            first_start: i32::MAX,
-            last_end: i32::MIN,
-            places: PlaceIds::default(),
-            client_ports: [0; PORTS_MAX],
-            client_port_count: 0,
-            tcp_flags: [0; 2],
-            other: NO_OTHER,
-        }
+    pub(super) const fn new(key: NarrowKey) -> Self {
+        let mut slot = Self::EMPTY;
+        slot.set_key(key);
+        slot
     }
 
-    /// A slot with its first record and place, if they fit: what [`Self::new`] and [`Self::try_add`] make.
+    /// Gives an empty slot its key.
     #[inline]
-    pub(super) fn of_first(key: NarrowKey, pane_start: UnixSeconds, sent: &Sent) -> Option<Self> {
-        let start = offset(pane_start, sent.start)?;
-        let end = offset(pane_start, sent.end)?;
-        let tally = SlimTally {
-            bytes: u32::try_from(sent.bytes).ok()?,
-            packets: u32::try_from(sent.packets).ok()?,
-            flows: 1,
-            rejected: sent.rejected.into(),
-        };
-        let flags = sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
-        if sent.tcp_flags.is_some_and(|flags| flags & HAS_FLAGS != 0) {
-            return None;
-        }
-        let at_egress = sent.vantage == Vantage::Egress;
+    pub(super) const fn set_key(&mut self, key: NarrowKey) {
         let NarrowKey { client, server, port, protocol } = key;
-        let (none, from_client) = (SlimTally::default(), sent.from_client);
-        Some(Self {
-            client,
-            server,
-            port,
-            protocol,
-            state: if at_egress { AT_EGRESS[usize::from(!from_client)] } else { 0 },
-            sides: if from_client { [tally, none] } else { [none, tally] },
-            first_start: start,
-            last_end: end,
-            places: PlaceIds::default(),
-            client_ports: [sent.client_port, 0, 0],
-            client_port_count: 1,
-            tcp_flags: if from_client { [flags, 0] } else { [0, flags] },
-            other: NO_OTHER,
-        })
+        self.client = client;
+        self.server = server;
+        self.port = port;
+        self.protocol = protocol;
+    }
+
+    /// Takes the first record of a new slot if it fits: what [`Self::try_add`] does, without asking what
+    /// the slot has.
+    #[inline]
+    pub(super) fn try_add_first(&mut self, pane_start: UnixSeconds, sent: &Sent) -> bool {
+        let flags = sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
+        let (Some(start), Some(end), Ok(bytes), Ok(packets)) = (
+            offset(pane_start, sent.start),
+            offset(pane_start, sent.end),
+            u32::try_from(sent.bytes),
+            u32::try_from(sent.packets),
+        ) else {
+            return false;
+        };
+        if sent.tcp_flags.is_some_and(|flags| flags & HAS_FLAGS != 0) {
+            return false;
+        }
+        let side = if sent.from_client { CLIENT } else { SERVER };
+        self.sides[side] = SlimTally { bytes, packets, flows: 1, rejected: sent.rejected.into() };
+        if sent.vantage == Vantage::Egress {
+            self.state |= AT_EGRESS[side];
+        }
+        self.first_start = start;
+        self.last_end = end;
+        self.client_ports[0] = sent.client_port;
+        self.client_port_count = 1;
+        self.tcp_flags[side] = flags;
+        true
     }
 
     /// A slot whose addresses stand elsewhere, under `addrs_number`.
@@ -327,28 +334,30 @@ impl ContactSlot {
     #[inline]
     pub(super) fn prefetch_ports(&self, beside: &Beside) {
         if self.client_port_count == PORTS_ARE_WIDE {
-            simd::prefetch(&beside.ports, self.ports_number());
+            ClientPorts::prefetch(&beside.ports, self.ports_number());
         }
     }
 
     #[inline]
     fn insert_port(&mut self, port: u16, wide_ports: &mut Vec<ClientPorts>) {
-        let count = usize::from(self.client_port_count);
-        if count == 0 {
-            self.client_ports[0] = port;
-            self.client_port_count = 1;
-        } else if self.client_port_count == PORTS_ARE_WIDE {
+        if self.client_port_count == PORTS_ARE_WIDE {
             wide_ports[self.ports_number()].insert(port);
-        } else if let Err(position) = self.client_ports[..count].binary_search(&port) {
-            if count == PORTS_MAX {
-                self.move_ports(wide_ports);
-                wide_ports[self.ports_number()].insert(port);
-                return;
-            }
-            self.client_ports.copy_within(position..count, position + 1);
-            self.client_ports[position] = port;
-            self.client_port_count += 1;
+            return;
         }
+        let count = usize::from(self.client_port_count);
+        let ports = &self.client_ports[..count];
+        if ports.contains(&port) {
+            return;
+        }
+        if count == PORTS_MAX {
+            self.move_ports(wide_ports);
+            wide_ports[self.ports_number()].insert(port);
+            return;
+        }
+        let position = ports.iter().filter(|other| **other < port).count();
+        self.client_ports.copy_within(position..count, position + 1);
+        self.client_ports[position] = port;
+        self.client_port_count += 1;
     }
 
     #[cold]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey};
 use super::contact_hash::{KeyHasher, spread};
-use super::contact_index::NUMBERS_MAX;
+use super::contact_index::{FreeEntry, NUMBERS_MAX};
 use super::contact_plain::{PlainColumns, PlainRow};
 use super::contact_row::{Columns, ContactRow};
 use super::contact_set::ContactSet;
@@ -161,8 +161,10 @@ struct Prepared {
     sent: Sent,
     /// `None` if the key is wide.
     key: Option<NarrowKey>,
-    /// The contact that may have the key.
-    likely: Option<u32>,
+    /// The contact that may have the key, or where a new one goes.
+    likely: Result<u32, FreeEntry>,
+    /// The place that may be the row's.
+    likely_place: Option<u32>,
     row: u32,
     open_position: u32,
     is_stray: bool,
@@ -234,9 +236,13 @@ impl ContactTable {
     /// Adds one record, which was routed by its addresses.
     pub fn add_row(&mut self, row: &ContactRow<'_>) {
         let (key, sent) = row.sent();
-        if let Some(prepared) = self.prepare(KeyOf::of(&key), sent, &row.place(), 0, false) {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        self.prepare(KeyOf::of(&key), &sent, &row.place(), (0, false), &mut prepared);
+        self.prefetch(&mut prepared);
+        for prepared in prepared.drain(..) {
             self.apply(&prepared, || key, || row.place());
         }
+        self.prepared = prepared;
     }
 
     /// Prepares as many of the next rows as are taken at once.
@@ -248,37 +254,34 @@ impl ContactTable {
         prepared: &mut Vec<Prepared>,
     ) {
         for row in rows {
-            let ready = if let Some(plain) = plain.and_then(|plain| plain.row(row)) {
-                let PlainRow { key, sent, is_stray } = plain;
-                self.prepare(KeyOf::Narrow(key), sent, &columns.place(row), row, is_stray)
+            if let Some(PlainRow { key, sent, is_stray }) = plain.and_then(|plain| plain.row(row)) {
+                let (key, place) = (KeyOf::Narrow(key), columns.place(row));
+                self.prepare(key, &sent, &place, (row, is_stray), prepared);
             } else if let Some(contact_row) = columns.row(row) {
                 let is_stray = columns.is_stray(&contact_row, row);
-                let (key, sent) = contact_row.sent();
-                self.prepare(KeyOf::of(&key), sent, &contact_row.place(), row, is_stray)
-            } else {
-                None
-            };
-            prepared.extend(ready);
+                let ((key, sent), place) = (contact_row.sent(), contact_row.place());
+                self.prepare(KeyOf::of(&key), &sent, &place, (row, is_stray), prepared);
+            }
             if prepared.len() == ROWS_AHEAD {
                 break;
             }
         }
     }
 
-    /// Hashes the key of a row and asks for the memory where it will be looked for; `None` if it is late.
+    /// Hashes the key of a row and asks for the memory where it will be looked for, unless it is late.
     #[inline]
     fn prepare(
         &mut self,
         key: KeyOf<'_>,
-        sent: Sent,
+        sent: &Sent,
         place: &PlaceRef<'_>,
-        row_number: usize,
-        is_stray: bool,
-    ) -> Option<Prepared> {
+        (row_number, is_stray): (usize, bool),
+        prepared: &mut Vec<Prepared>,
+    ) {
         let pane = self.divider.pane(sent.end);
         if pane < self.open_from {
             self.late_rows += 1;
-            return None;
+            return;
         }
         let open_position = self.open_position(pane);
         let (hash, key) = match key {
@@ -289,18 +292,28 @@ impl ContactTable {
         open.contacts.contacts.prefetch(hash);
         let place_hash = self.place_lists[open.place_list].hash(place);
         let row = u32::try_from(row_number).expect("a batch has far fewer than 2^32 rows");
-        Some(Prepared { hash, place_hash, sent, key, likely: None, row, open_position, is_stray })
+        prepared.push(Prepared {
+            hash,
+            place_hash,
+            sent: *sent,
+            key,
+            likely: Err(FreeEntry::default()),
+            likely_place: None,
+            row,
+            open_position,
+            is_stray,
+        });
     }
 
     /// Asks for the memory that rows will be compared with and added to.
     fn prefetch(&self, prepared: &mut [Prepared]) {
         for row in prepared.iter_mut() {
             let open = &self.open[row.open_position as usize];
-            row.likely = open.contacts.contacts.prefetch_contact(row.hash);
-            self.place_lists[open.place_list].prefetch_known(row.place_hash);
+            row.likely = open.contacts.contacts.prefetch_likely(row.hash);
+            row.likely_place = self.place_lists[open.place_list].prefetch_likely(row.place_hash);
         }
         for row in prepared {
-            if let Some(likely) = row.likely {
+            if let Ok(likely) = row.likely {
                 let open = &self.open[row.open_position as usize];
                 open.contacts.contacts.prefetch_beside(likely);
             }
@@ -333,7 +346,7 @@ impl ContactTable {
         }
         let places = &mut self.place_lists[*place_list];
         if row.place_hash != 0
-            && let Some(id) = places.id_of(row.place_hash, place())
+            && let Some(id) = places.id_of(row.place_hash, row.likely_place, &place())
         {
             open.contacts.add_place(number, id, places.names());
         }

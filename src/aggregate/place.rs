@@ -136,11 +136,14 @@ const NO_PLACE: u32 = u32::MAX;
 
 impl Default for PlaceIds {
     fn default() -> Self {
-        Self([NO_PLACE; 2])
+        Self::NONE
     }
 }
 
 impl PlaceIds {
+    /// No place.
+    pub(super) const NONE: Self = Self([NO_PLACE; 2]);
+
     /// The numbers, in no particular order.
     pub fn iter(self) -> impl Iterator<Item = u32> {
         self.0.into_iter().filter(|id| *id != NO_PLACE)
@@ -218,16 +221,16 @@ impl KnownPlace {
 
     /// Whether this is `place`; `name` is asked for if the text is long.
     #[inline]
-    fn is<'a>(&self, place: PlaceRef<'_>, name: impl FnOnce() -> PlaceRef<'a>) -> bool {
+    fn is<'a>(&self, place: &PlaceRef<'_>, name: impl FnOnce() -> PlaceRef<'a>) -> bool {
         let lengths = place.lengths();
         if lengths != self.lengths {
             return false;
         }
         if lengths == IS_LONG {
-            return name() == place;
+            return name() == *place;
         }
         let mut used = 0;
-        place.0.into_iter().flatten().all(|part| {
+        place.0.iter().flatten().all(|part| {
             let from = used;
             used += part.len();
             self.text.get(from..used).is_some_and(|known| same_text(known, part))
@@ -331,22 +334,33 @@ impl Places {
         hash
     }
 
-    /// Second step: asks for what [`Self::id_of`] will compare.
+    /// Second step: asks for what [`Self::id_of`] will compare, and says what it is.
     #[inline]
-    pub(super) fn prefetch_known(&self, hash: u64) {
-        if let Some(id) = self.numbers.likely(hash) {
-            simd::prefetch(&self.known, id as usize);
-        }
+    pub(super) fn prefetch_likely(&self, hash: u64) -> Option<u32> {
+        let likely = self.numbers.likely(hash).ok()?;
+        simd::prefetch(&self.known, likely as usize);
+        Some(likely)
     }
 
-    /// The number of a place, if the record has one and the list has room.
+    /// The number of a place, if the record has one and the list has room. `likely` is what
+    /// [`Self::prefetch_likely`] said of the hash.
     #[inline]
-    pub(super) fn id_of(&mut self, hash: u64, place: PlaceRef<'_>) -> Option<u32> {
+    pub(super) fn id_of(
+        &mut self,
+        hash: u64,
+        likely: Option<u32>,
+        place: &PlaceRef<'_>,
+    ) -> Option<u32> {
         if hash == 0 {
             return None;
         }
         let is_it = |id: u32| self.known[id as usize].is(place, || self.names.name(id));
-        self.numbers.find(hash, is_it).or_else(|| self.insert(hash, place))
+        if let Some(id) = likely
+            && is_it(id)
+        {
+            return likely;
+        }
+        self.numbers.find(hash, is_it).or_else(|| self.insert(hash, *place))
     }
 
     #[cold]
@@ -373,7 +387,7 @@ mod tests {
 
     fn id_of(places: &mut Places, place: PlaceRef<'_>) -> Option<u32> {
         let hash = places.hash(&place);
-        places.id_of(hash, place)
+        places.id_of(hash, places.prefetch_likely(hash), &place)
     }
 
     #[test]
