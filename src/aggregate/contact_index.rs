@@ -188,16 +188,19 @@ mod tests {
             let mut index = ContactIndex::for_count(0);
             for key in keys {
                 let hash = hash_of(key);
-                let found = index.find(hash, |number| known[number as usize] == key);
-                prop_assert_eq!(found, model.get(&key).copied());
-                if found.is_some() {
-                    continue;
-                }
+                let found = index.find_or_free(hash, |number| known[number as usize] == key);
+                prop_assert_eq!(found.ok(), model.get(&key).copied());
+                let Err(free) = found else { continue };
+                let number = u32::try_from(known.len()).unwrap();
                 if index.is_full() {
                     index.grow(known.iter().map(|key| hash_of(*key)));
+                    prop_assert!(!index.is_free(free), "it was another table's");
+                    index.insert(hash, number);
+                } else {
+                    prop_assert!(index.is_free(free));
+                    index.insert_at(free, hash, number);
                 }
-                let number = u32::try_from(known.len()).unwrap();
-                index.insert(hash, number);
+                prop_assert!(!index.is_free(free));
                 known.push(key);
                 model.insert(key, number);
             }

@@ -14,7 +14,7 @@ use crate::net::Addr;
 use crate::units::UnixSeconds;
 
 /// A key between two IPv4 addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NarrowKey {
     pub(super) client: u32,
     pub(super) server: u32,
@@ -36,7 +36,7 @@ impl NarrowKey {
 }
 
 /// What a record says of a contact, ends told apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
     /// Whether the client sent it.
     pub(super) from_client: bool,
@@ -452,4 +452,39 @@ impl ContactSlot {
 /// Seconds since the pane's start, if they fit.
 fn offset(pane_start: UnixSeconds, moment: UnixSeconds) -> Option<i32> {
     i32::try_from(moment.0.checked_sub(pane_start.0)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_first_record_is_added_as_any_other(
+            (from_client, rejected, egress) in any::<(bool, bool, bool)>(),
+            tcp_flags: Option<u8>,
+            client_port: u16,
+            counts in prop::array::uniform2(prop_oneof![0..9_u64, any::<u32>().prop_map(u64::from), any::<u64>()]),
+            times in prop::array::uniform2(prop_oneof![0..99_i64, any::<i64>()]),
+        ) {
+            let sent = Sent {
+                from_client,
+                rejected,
+                vantage: if egress { Vantage::Egress } else { Vantage::Unknown },
+                tcp_flags,
+                client_port,
+                packets: counts[0],
+                bytes: counts[1],
+                start: UnixSeconds(times[0].min(times[1])),
+                end: UnixSeconds(times[1]),
+            };
+            let key = NarrowKey { client: 1, server: 2, port: 3, protocol: 4 };
+            let (mut first, mut any) = (ContactSlot::new(key), ContactSlot::new(key));
+            let fits = any.try_add(UnixSeconds(60), &sent, &mut Beside::default());
+            prop_assert_eq!(first.try_add_first(UnixSeconds(60), &sent), fits);
+            prop_assert_eq!(first, any);
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey};
-use super::contact_hash::{KeyHasher, spread};
+use super::contact_hash::KeyHasher;
 use super::contact_index::{FreeEntry, NUMBERS_MAX};
 use super::contact_plain::{PlainColumns, PlainRow};
 use super::contact_row::{Columns, ContactRow};
@@ -20,6 +20,7 @@ use super::contact_set::ContactSet;
 use super::contact_slot::{NarrowKey, Sent};
 use super::contact_spares::Spares;
 use super::place::{Place, PlaceNames, PlaceRef, Places};
+use super::table::spread;
 use crate::net::Addr;
 use crate::record::FlowBatch;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -139,18 +140,12 @@ struct OpenPane {
     place_list: usize,
 }
 
-/// A key in the form that is looked for.
-#[derive(Clone, Copy)]
-enum KeyOf<'a> {
-    Narrow(NarrowKey),
-    Wide(&'a ContactKey),
-}
-
-impl<'a> KeyOf<'a> {
-    #[inline]
-    fn of(key: &'a ContactKey) -> Self {
-        NarrowKey::of(key).map_or(Self::Wide(key), Self::Narrow)
-    }
+/// A key as it is looked for.
+struct PreparedKey {
+    hash: u64,
+    /// Of no meaning if `is_wide`.
+    key: NarrowKey,
+    is_wide: bool,
 }
 
 /// A row whose memory was asked for.
@@ -159,8 +154,9 @@ struct Prepared {
     hash: u64,
     place_hash: u64,
     sent: Sent,
-    /// `None` if the key is wide.
-    key: Option<NarrowKey>,
+    /// Of no meaning if `is_wide`.
+    key: NarrowKey,
+    is_wide: bool,
     /// The contact that may have the key, or where a new one goes.
     likely: Result<u32, FreeEntry>,
     /// The place that may be the row's.
@@ -235,12 +231,11 @@ impl ContactTable {
 
     /// Adds one record, which was routed by its addresses.
     pub fn add_row(&mut self, row: &ContactRow<'_>) {
-        let (key, sent) = row.sent();
         let mut prepared = std::mem::take(&mut self.prepared);
-        self.prepare(KeyOf::of(&key), &sent, &row.place(), (0, false), &mut prepared);
+        self.prepare_row(row, 0, false, &mut prepared);
         self.prefetch(&mut prepared);
         for prepared in prepared.drain(..) {
-            self.apply(&prepared, || key, || row.place());
+            self.apply(&prepared, || row.sent().0, || row.place());
         }
         self.prepared = prepared;
     }
@@ -255,12 +250,12 @@ impl ContactTable {
     ) {
         for row in rows {
             if let Some(PlainRow { key, sent, is_stray }) = plain.and_then(|plain| plain.row(row)) {
-                let (key, place) = (KeyOf::Narrow(key), columns.place(row));
-                self.prepare(key, &sent, &place, (row, is_stray), prepared);
+                let hash = self.hasher.narrow(&key);
+                let key = PreparedKey { hash, key, is_wide: false };
+                self.prepare(key, &sent, &columns.place(row), row, is_stray, prepared);
             } else if let Some(contact_row) = columns.row(row) {
                 let is_stray = columns.is_stray(&contact_row, row);
-                let ((key, sent), place) = (contact_row.sent(), contact_row.place());
-                self.prepare(KeyOf::of(&key), &sent, &place, (row, is_stray), prepared);
+                self.prepare_row(&contact_row, row, is_stray, prepared);
             }
             if prepared.len() == ROWS_AHEAD {
                 break;
@@ -268,14 +263,37 @@ impl ContactTable {
         }
     }
 
-    /// Hashes the key of a row and asks for the memory where it will be looked for, unless it is late.
-    #[inline]
+    /// As [`Self::prepare`], for any row.
+    #[inline(never)]
+    fn prepare_row(
+        &mut self,
+        row: &ContactRow<'_>,
+        row_number: usize,
+        is_stray: bool,
+        prepared: &mut Vec<Prepared>,
+    ) {
+        let (key, sent) = row.sent();
+        let key = match NarrowKey::of(&key) {
+            Some(key) => PreparedKey { hash: self.hasher.narrow(&key), key, is_wide: false },
+            None => PreparedKey {
+                hash: self.hasher.wide(&key),
+                key: NarrowKey::default(),
+                is_wide: true,
+            },
+        };
+        self.prepare(key, &sent, &row.place(), row_number, is_stray, prepared);
+    }
+
+    /// Asks for the memory where the key and the place of a row will be looked for, unless it is late.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a row handed over in memory costs 3 ns more")]
     fn prepare(
         &mut self,
-        key: KeyOf<'_>,
+        PreparedKey { hash, key, is_wide }: PreparedKey,
         sent: &Sent,
         place: &PlaceRef<'_>,
-        (row_number, is_stray): (usize, bool),
+        row_number: usize,
+        is_stray: bool,
         prepared: &mut Vec<Prepared>,
     ) {
         let pane = self.divider.pane(sent.end);
@@ -284,10 +302,6 @@ impl ContactTable {
             return;
         }
         let open_position = self.open_position(pane);
-        let (hash, key) = match key {
-            KeyOf::Narrow(key) => (self.hasher.narrow(&key), Some(key)),
-            KeyOf::Wide(key) => (self.hasher.wide(key), None),
-        };
         let open = &self.open[open_position as usize];
         open.contacts.contacts.prefetch(hash);
         let place_hash = self.place_lists[open.place_list].hash(place);
@@ -297,6 +311,7 @@ impl ContactTable {
             place_hash,
             sent: *sent,
             key,
+            is_wide,
             likely: Err(FreeEntry::default()),
             likely_place: None,
             row,
@@ -331,9 +346,10 @@ impl ContactTable {
         open.newest_end = open.newest_end.max(row.sent.end);
         let may_begin = self.contact_count < self.contacts_max;
         let count_before = open.contacts.len();
-        let number = match row.key {
-            Some(key) => open.contacts.add_narrow(row.hash, row.likely, key, &row.sent, may_begin),
-            None => open.contacts.add_wide(row.hash, wide_key(), &row.sent, may_begin),
+        let number = if row.is_wide {
+            open.contacts.add_wide(row.hash, wide_key(), &row.sent, may_begin)
+        } else {
+            open.contacts.add_narrow(row.hash, row.likely, row.key, &row.sent, may_begin)
         };
         let Some(number) = number else {
             open.refused_rows += 1;

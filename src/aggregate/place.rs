@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use super::contact_hash::{folded, spread};
 use super::contact_index::ContactIndex;
+use super::table::{fold, spread};
 use crate::simd;
 
 /// How many places a list keeps; contacts seen at further ones have no place.
@@ -60,7 +60,7 @@ impl PlaceRef<'_> {
         for (part, seed) in self.0.iter().zip(&seeds.parts) {
             if let Some(part) = part {
                 let (start, end) = both_ends(part);
-                hash = folded(hash ^ start ^ seed, end ^ part.len() as u64 ^ seeds.ends).max(1);
+                hash = fold(hash ^ start ^ seed, end ^ part.len() as u64 ^ seeds.ends).max(1);
             }
         }
         hash
@@ -379,6 +379,8 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn named(name: &str) -> PlaceRef<'_> {
@@ -416,6 +418,44 @@ mod tests {
             }
         }
         assert_eq!(places.names.place(1), parts("a", "bc").to_place());
+    }
+
+    proptest! {
+        /// Parts of all lengths that are compared in different ways, few of each, so that they come again.
+        #[test]
+        fn a_map_of_names_says_the_same(
+            rows in prop::collection::vec(
+                [(); 4].map(|()| prop::option::of((prop::sample::select(vec![
+                    0_usize, 1, 7, 8, 15, 16, 17, 21, 32, 33, 60, 61, 300,
+                ]), 0_usize..3))),
+                0..300,
+            ),
+        ) {
+            let text = |(length, kind): (usize, usize)| {
+                let mut text = vec![b'x'; length];
+                // The same but for one byte, which is the first, the middle or the last.
+                if let Some(byte) = text.get_mut(kind * length.saturating_sub(1) / 2) {
+                    *byte = b'y';
+                }
+                text
+            };
+            let mut places = Places::new(1);
+            let mut model: Vec<[Option<Vec<u8>>; 4]> = Vec::new();
+            for row in rows {
+                let parts = row.map(|part| part.map(text));
+                let id = id_of(&mut places, PlaceRef(parts.each_ref().map(Option::as_deref)));
+                if parts.iter().all(Option::is_none) {
+                    prop_assert_eq!(id, None);
+                    continue;
+                }
+                let expected = model.iter().position(|known| *known == parts);
+                let expected = expected.unwrap_or_else(|| {
+                    model.push(parts);
+                    model.len() - 1
+                });
+                prop_assert_eq!(id, Some(u32::try_from(expected).unwrap()));
+            }
+        }
     }
 
     #[test]
