@@ -96,7 +96,7 @@ impl<'a> PlainColumns<'a> {
         let (protocol, action) = (self.protocols[row], self.actions[row]);
         let tcp_flags = self.flags.and_then(|flags| masked_flags(protocol, flags[row]));
         let source_is_lower = src <= dst;
-        let from_client = initiator::source_is_client(&Ends {
+        let from_client = initiator::source_is_client(Ends {
             source_is_lower,
             src_port,
             dst_port,

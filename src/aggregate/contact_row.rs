@@ -96,7 +96,7 @@ impl<'a> ContactRow<'a> {
     /// Which contact the record belongs to, and what it says of it.
     #[inline]
     pub(super) fn sent(&self) -> (ContactKey, Sent) {
-        let from_client = initiator::source_is_client(&Ends {
+        let from_client = initiator::source_is_client(Ends {
             source_is_lower: self.src <= self.dst,
             src_port: self.src_port,
             dst_port: self.dst_port,

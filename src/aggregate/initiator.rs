@@ -38,7 +38,7 @@ pub(super) struct Ends {
 /// Where nothing tells the ends apart (ICMP, equal ports) the lower address counts as the client, for
 /// both directions: the sides keep what each one sent, and a reader that sees both can do better.
 #[inline]
-pub(super) fn source_is_client(ends: &Ends) -> bool {
+pub(super) fn source_is_client(ends: Ends) -> bool {
     if ends.src_port == 0 && ends.dst_port == 0 {
         return ends.source_is_lower;
     }
@@ -90,7 +90,7 @@ mod tests {
     fn check(ports: (u16, u16), action: Action, tcp_flags: Option<u8>, expected: bool) {
         let (src_port, dst_port) = ports;
         let ends = Ends { source_is_lower: true, src_port, dst_port, action, tcp_flags };
-        assert_eq!(source_is_client(&ends), expected, "{ends:?}");
+        assert_eq!(source_is_client(ends), expected, "{ends:?}");
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
             let back = Ends {
                 source_is_lower: dst <= src, src_port: dst_port, dst_port: src_port, ..there
             };
-            prop_assert_ne!(source_is_client(&there), source_is_client(&back));
+            prop_assert_ne!(source_is_client(there), source_is_client(back));
         }
     }
 }

@@ -69,8 +69,8 @@ impl PlaceRef<'_> {
     /// One byte for the length of each part, or [`IS_LONG`].
     #[inline]
     fn lengths(&self) -> u32 {
-        let length = |part: &Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        if self.0.iter().map(length).sum::<usize>() > KEPT_TEXT_MAX {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        if self.0.into_iter().map(length).sum::<usize>() > KEPT_TEXT_MAX {
             return IS_LONG;
         }
         self.0.iter().fold(0, |lengths, part| {
