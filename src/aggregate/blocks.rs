@@ -87,6 +87,14 @@ impl<T, const BITS: u32> Blocks<T, BITS> {
         }
     }
 
+    /// Asks for the cache line of an item that will be the `ahead`-th to be appended.
+    #[inline]
+    pub(crate) fn prefetch_free(&self, ahead: usize) {
+        if let Some(block) = self.blocks.last() {
+            simd::prefetch(block, block.len() + ahead);
+        }
+    }
+
     /// The items in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.blocks.iter().flatten()

@@ -4,6 +4,8 @@
 //! Exact up to [`CLIENT_PORTS_MAX`], then "at least that many". Which ports are kept does not depend
 //! on the order of insertion or merging: always the lowest ones.
 
+use crate::simd;
+
 /// How many ports a set keeps; a set of this length stands for "this many or more".
 pub const CLIENT_PORTS_MAX: usize = 64;
 
@@ -48,13 +50,23 @@ impl ClientPorts {
         self.count == 0
     }
 
+    /// Asks for where [`Self::insert`] begins to look in the set `sets[number]`.
+    #[inline]
+    pub(super) fn prefetch(sets: &[Self], number: usize) {
+        simd::prefetch(sets, number);
+        if let Some(set) = sets.get(number) {
+            simd::prefetch(&set.ports, CLIENT_PORTS_MAX - 1);
+        }
+    }
+
     /// Adds a port; at the limit the highest one leaves.
     #[inline]
     pub fn insert(&mut self, port: u16) {
-        let Err(position) = self.as_slice().binary_search(&port) else { return };
-        if position == CLIENT_PORTS_MAX {
+        // A busy client's port is usually above those that are kept.
+        if self.len() == CLIENT_PORTS_MAX && port > self.ports[CLIENT_PORTS_MAX - 1] {
             return;
         }
+        let Err(position) = self.as_slice().binary_search(&port) else { return };
         let kept = self.len().min(CLIENT_PORTS_MAX - 1);
         self.ports.copy_within(position..kept, position + 1);
         self.ports[position] = port;

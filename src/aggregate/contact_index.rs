@@ -20,6 +20,17 @@ const NUMBER_MASK: u32 = (1 << NUMBER_BITS) - 1;
 /// Smallest number of entries of a table that is not empty.
 const ENTRIES_MIN: usize = 1 << 10;
 
+/// The free entry at which looking for a hash ended. As long as it is free, nothing was inserted that
+/// would have been found there. That of no table is never free.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FreeEntry {
+    position: u32,
+    /// Length of the table less 1: it is another table if it has grown.
+    mask: u32,
+}
+
+const _: () = assert!(NUMBERS_MAX * 4 < u32::MAX as usize);
+
 /// Numbers by hash.
 #[derive(Debug, Default)]
 pub(super) struct ContactIndex {
@@ -48,32 +59,51 @@ impl ContactIndex {
     /// Asks for the cache line where looking for `hash` begins.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        simd::prefetch(&self.entries, self.first_position(hash));
+        simd::prefetch(&self.entries, self.first_position(hash) as usize);
     }
 
-    /// A contact that may be the one with `hash`, without looking at it.
+    /// A contact that may be the one with `hash`, without looking at it, or where it will go.
     #[inline]
-    pub(super) fn likely(&self, hash: u64) -> Option<u32> {
-        self.find(hash, |_| true)
+    pub(super) fn likely(&self, hash: u64) -> Result<u32, FreeEntry> {
+        self.find_or_free(hash, |_| true)
+    }
+
+    /// Whether looking for the hash would still end at `free`.
+    #[inline]
+    pub(super) fn is_free(&self, free: FreeEntry) -> bool {
+        self.mask() == free.mask && self.entries.get(free.position as usize) == Some(&0)
     }
 
     /// The number that was inserted with `hash` and for which `is_it` holds.
     #[inline]
-    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mask = self.entries.len().checked_sub(1)?;
+    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find_or_free(hash, is_it).ok()
+    }
+
+    /// As [`Self::find`]; what looked in vain says where the number goes.
+    #[inline]
+    pub(super) fn find_or_free(
+        &self,
+        hash: u64,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Result<u32, FreeEntry> {
+        let mask = self.mask();
+        if self.entries.is_empty() {
+            return Err(FreeEntry { position: 0, mask });
+        }
         let mut position = self.first_position(hash);
         loop {
-            let entry = self.entries[position & mask];
+            let entry = self.entries[position as usize];
             if entry == 0 {
-                return None;
+                return Err(FreeEntry { position, mask });
             }
             if entry >> NUMBER_BITS == tag_of(hash) {
                 let number = (entry & NUMBER_MASK) - 1;
                 if is_it(number) {
-                    return Some(number);
+                    return Ok(number);
                 }
             }
-            position += 1;
+            position = (position + 1) & mask;
         }
     }
 
@@ -86,13 +116,17 @@ impl ContactIndex {
     /// Adds a number that is not there yet.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
-        debug_assert!(!self.is_full() && (number as usize) < NUMBERS_MAX);
-        let mask = self.entries.len() - 1;
-        let mut position = self.first_position(hash) & mask;
-        while self.entries[position] != 0 {
-            position = (position + 1) & mask;
+        if let Err(free) = self.find_or_free(hash, |_| false) {
+            self.insert_at(free, hash, number);
         }
-        self.entries[position] = (tag_of(hash) << NUMBER_BITS) | (number + 1);
+    }
+
+    /// As [`Self::insert`], where looking for the number ended.
+    #[inline]
+    pub(super) fn insert_at(&mut self, free: FreeEntry, hash: u64, number: u32) {
+        debug_assert!(self.is_free(free) && !self.is_full());
+        debug_assert!((number as usize) < NUMBERS_MAX);
+        self.entries[free.position as usize] = (tag_of(hash) << NUMBER_BITS) | (number + 1);
         self.used += 1;
     }
 
@@ -107,8 +141,13 @@ impl ContactIndex {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "masked to the table's length")]
-    const fn first_position(&self, hash: u64) -> usize {
-        hash as usize & self.entries.len().wrapping_sub(1)
+    const fn first_position(&self, hash: u64) -> u32 {
+        hash as u32 & self.mask()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "tables have far fewer than 2^32 entries")]
+    const fn mask(&self) -> u32 {
+        (self.entries.len() as u32).wrapping_sub(1)
     }
 }
 
@@ -149,16 +188,19 @@ mod tests {
             let mut index = ContactIndex::for_count(0);
             for key in keys {
                 let hash = hash_of(key);
-                let found = index.find(hash, |number| known[number as usize] == key);
-                prop_assert_eq!(found, model.get(&key).copied());
-                if found.is_some() {
-                    continue;
-                }
+                let found = index.find_or_free(hash, |number| known[number as usize] == key);
+                prop_assert_eq!(found.ok(), model.get(&key).copied());
+                let Err(free) = found else { continue };
+                let number = u32::try_from(known.len()).unwrap();
                 if index.is_full() {
                     index.grow(known.iter().map(|key| hash_of(*key)));
+                    prop_assert!(!index.is_free(free), "it was another table's");
+                    index.insert(hash, number);
+                } else {
+                    prop_assert!(index.is_free(free));
+                    index.insert_at(free, hash, number);
                 }
-                let number = u32::try_from(known.len()).unwrap();
-                index.insert(hash, number);
+                prop_assert!(!index.is_free(free));
                 known.push(key);
                 model.insert(key, number);
             }

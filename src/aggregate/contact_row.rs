@@ -43,6 +43,18 @@ pub enum Vantage {
     Egress,
 }
 
+impl Vantage {
+    /// What `flow-direction` says.
+    #[inline]
+    pub(super) fn of(direction: Option<&[u8]>) -> Self {
+        match direction {
+            Some(b"ingress") => Self::Ingress,
+            Some(b"egress") => Self::Egress,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// One record.
 #[derive(Clone, Copy, Debug)]
 pub struct ContactRow<'a> {
@@ -84,9 +96,8 @@ impl<'a> ContactRow<'a> {
     /// Which contact the record belongs to, and what it says of it.
     #[inline]
     pub(super) fn sent(&self) -> (ContactKey, Sent) {
-        let from_client = initiator::source_is_client(&Ends {
-            src: self.src,
-            dst: self.dst,
+        let from_client = initiator::source_is_client(Ends {
+            source_is_lower: self.src <= self.dst,
             src_port: self.src_port,
             dst_port: self.dst_port,
             action: self.action,
@@ -118,6 +129,12 @@ impl<'a> ContactRow<'a> {
 }
 
 const TCP: u8 = 6;
+
+/// The flags of a TCP record. Transit Gateway records carry more than fit the meaning used here.
+#[inline]
+pub(super) fn masked_flags(protocol: u8, bits: u32) -> Option<u8> {
+    (protocol == TCP).then(|| u8::try_from(bits & 0x17).expect("masked to five bits"))
+}
 
 /// The columns of a batch that contacts are made of.
 pub(super) struct Columns<'a> {
@@ -176,6 +193,13 @@ impl<'a> Columns<'a> {
             || (self.pkt_dsts.is_some() && self.dsts.get(row) != Some(contact_row.dst))
     }
 
+    /// Where the record of `row` was made.
+    #[inline]
+    pub(super) fn place(&self, row: usize) -> PlaceRef<'a> {
+        let text = |column: Option<TextView<'a>>| column.and_then(|column| column.get(row));
+        PlaceRef([text(self.interfaces), text(self.accounts), text(self.vpcs), text(self.subnets)])
+    }
+
     /// The record of `row`, if it stands for traffic between two addresses at a known time.
     #[inline]
     pub(super) fn row(&self, row: usize) -> Option<ContactRow<'a>> {
@@ -184,9 +208,7 @@ impl<'a> Columns<'a> {
         }
         let (src, dst, end) = (self.srcs.get(row)?, self.dsts.get(row)?, self.ends.get(row)?);
         let protocol = value(self.protocols, row).unwrap_or(0);
-        // Transit Gateway records carry more flags than fit the meaning used here; they are masked.
-        let tcp_flags = value(self.flags.filter(|_| protocol == TCP), row)
-            .map(|bits| u8::try_from(bits & 0x17).expect("masked to five bits"));
+        let tcp_flags = value(self.flags, row).and_then(|bits| masked_flags(protocol, bits));
         let text = |column: Option<TextView<'a>>| column.and_then(|column| column.get(row));
         Some(ContactRow {
             src: value(self.pkt_srcs, row).unwrap_or(src),
@@ -200,11 +222,7 @@ impl<'a> Columns<'a> {
             end: UnixSeconds(end),
             action: value(self.actions, row).unwrap_or_default(),
             tcp_flags,
-            vantage: match text(self.directions) {
-                Some(b"ingress") => Vantage::Ingress,
-                Some(b"egress") => Vantage::Egress,
-                _ => Vantage::Unknown,
-            },
+            vantage: Vantage::of(text(self.directions)),
             interface_id: text(self.interfaces),
             account_id: text(self.accounts),
             vpc_id: text(self.vpcs),
@@ -213,6 +231,7 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// The value of a row in a column that may not be there.
 #[inline]
 fn value<T: Copy>(column: Option<ColumnView<'_, T>>, row: usize) -> Option<T> {
     column.and_then(|column| column.get(row))

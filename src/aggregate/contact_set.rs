@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey, Tally};
 use super::contact_hash::KeyHasher;
-use super::contact_index::ContactIndex;
+use super::contact_index::{ContactIndex, FreeEntry};
 use super::contact_slot::{Beside, ContactSlot, NarrowKey, Sent};
 use super::contact_spares::{Slots, Spares};
 use super::place::{PlaceIds, PlaceNames};
@@ -20,6 +20,9 @@ use crate::units::UnixSeconds;
 
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
+
+/// How many slots ahead of the last one memory is asked for: writing waits for it as reading does.
+const SLOTS_AHEAD: usize = 8;
 
 /// The contacts of one pane.
 #[derive(Debug)]
@@ -129,17 +132,21 @@ impl ContactSet {
     /// Second step: asks for the contact that [`Self::find`] will compare.
     #[inline]
     pub fn prefetch_contact(&self, hash: u64) {
-        if let Some(number) = self.index.likely(hash) {
-            self.slots.prefetch(number as usize);
-        }
+        self.prefetch_likely(hash).ok();
     }
 
-    /// Third step before records are added: asks for what stands beside the contact.
+    /// As [`Self::prefetch_contact`]; says which contact it is, or where a new one goes.
     #[inline]
-    pub(super) fn prefetch_beside(&self, hash: u64) {
-        if let Some(number) = self.index.likely(hash) {
-            self.slot(number).prefetch_ports(&self.beside);
-        }
+    pub(super) fn prefetch_likely(&self, hash: u64) -> Result<u32, FreeEntry> {
+        let likely = self.index.likely(hash)?;
+        self.slots.prefetch(likely as usize);
+        Ok(likely)
+    }
+
+    /// Third step before records are added: asks for what stands beside the contact of the second.
+    #[inline]
+    pub(super) fn prefetch_beside(&self, likely: u32) {
+        self.slot(likely).prefetch_ports(&self.beside);
     }
 
     /// The number of the contact with this key and hash.
@@ -165,24 +172,39 @@ impl ContactSet {
     }
 
     /// Adds a record to a contact between IPv4 addresses; `None` if there is none and `may_begin` is false.
+    /// `likely` is what [`Self::prefetch_likely`] said of the hash.
     #[inline]
     pub(super) fn add_narrow(
         &mut self,
         hash: u64,
+        likely: Result<u32, FreeEntry>,
         key: NarrowKey,
         sent: &Sent,
         may_begin: bool,
     ) -> Option<u32> {
-        let number = match self.find_narrow(hash, &key) {
-            Some(number) => number,
-            None if may_begin => {
-                self.note_if_odd(key.protocol, key.port, sent.client_port);
-                self.push(hash, ContactSlot::new(key))
-            }
-            None => return None,
+        let found = match likely {
+            Ok(number) if self.slot(number).has_key(&key) => Ok(number),
+            Err(free) if self.index.is_free(free) => Err(free),
+            _ => self.index.find_or_free(hash, |number| self.slot(number).has_key(&key)),
         };
-        self.add_to(number, sent);
-        Some(number)
+        match found {
+            Ok(number) => {
+                self.add_to(number, sent);
+                Some(number)
+            }
+            Err(free) if may_begin => {
+                self.note_if_odd(key.protocol, key.port, sent.client_port);
+                // Written where it stays: reading it back from the stack would wait for its parts.
+                let number = self.push(hash, Some(free), ContactSlot::EMPTY);
+                let slot = self.slots.get_mut(number as usize);
+                slot.set_key(key);
+                if !slot.try_add_first(self.pane_start, sent) {
+                    self.widen(number).add(sent);
+                }
+                Some(number)
+            }
+            Err(_) => None,
+        }
     }
 
     /// As [`Self::add_narrow`], for any other key.
@@ -198,7 +220,7 @@ impl ContactSet {
             None if may_begin => {
                 self.note_if_odd(key.protocol, key.port, sent.client_port);
                 let slot = self.new_slot(&key);
-                self.push(hash, slot)
+                self.push(hash, None, slot)
             }
             None => return None,
         };
@@ -261,7 +283,7 @@ impl ContactSet {
                 let mut slot = self.new_slot(&key);
                 slot.become_wide(number_of(self.beside.contacts.len()));
                 self.beside.contacts.push(contact);
-                self.push(hash, slot)
+                self.push(hash, None, slot)
             }
         };
         if is_stray {
@@ -285,7 +307,21 @@ impl ContactSet {
         &mut self.beside.contacts[wide_number as usize]
     }
 
-    fn push(&mut self, hash: u64, slot: ContactSlot) -> u32 {
+    /// Adds a contact, where looking for it ended in the index, if that is known.
+    #[inline]
+    fn push(&mut self, hash: u64, free: Option<FreeEntry>, slot: ContactSlot) -> u32 {
+        let number = number_of(self.slots.len());
+        match free {
+            Some(free) if !self.index.is_full() => self.index.insert_at(free, hash, number),
+            _ => self.insert_in_index(hash, number),
+        }
+        self.slots.push(slot, || self.spares.block());
+        self.slots.prefetch_free(SLOTS_AHEAD);
+        number
+    }
+
+    #[cold]
+    fn insert_in_index(&mut self, hash: u64, number: u32) {
         if self.index.is_full() {
             let mut index = std::mem::take(&mut self.index);
             let hashes = self.slots.iter().map(|slot| match slot.narrow_key() {
@@ -295,10 +331,7 @@ impl ContactSet {
             index.grow(hashes);
             self.index = index;
         }
-        let number = number_of(self.slots.len());
         self.index.insert(hash, number);
-        self.slots.push(slot, || self.spares.block());
-        number
     }
 
     #[inline]

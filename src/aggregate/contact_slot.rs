@@ -11,11 +11,10 @@ use super::contact::{Contact, ContactKey, Side, Tally};
 use super::contact_row::Vantage;
 use super::place::PlaceIds;
 use crate::net::Addr;
-use crate::simd;
 use crate::units::UnixSeconds;
 
 /// A key between two IPv4 addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NarrowKey {
     pub(super) client: u32,
     pub(super) server: u32,
@@ -37,7 +36,7 @@ impl NarrowKey {
 }
 
 /// What a record says of a contact, ends told apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
     /// Whether the client sent it.
     pub(super) from_client: bool,
@@ -153,24 +152,67 @@ const NO_OTHER: [u8; 3] = [0xff; 3];
 const _: () = assert!(size_of::<ContactSlot>() == 64);
 
 impl ContactSlot {
+    /// A slot without a key.
+    pub(super) const EMPTY: Self = Self {
+        client: 0,
+        server: 0,
+        port: 0,
+        protocol: 0,
+        state: 0,
+        sides: [SlimTally { bytes: 0, packets: 0, flows: 0, rejected: 0 }; 2],
+        first_start: i32::MAX,
+        last_end: i32::MIN,
+        places: PlaceIds::NONE,
+        client_ports: [0; PORTS_MAX],
+        client_port_count: 0,
+        tcp_flags: [0; 2],
+        other: NO_OTHER,
+    };
+
     /// A slot without any record.
-    pub(super) fn new(key: NarrowKey) -> Self {
+    pub(super) const fn new(key: NarrowKey) -> Self {
+        let mut slot = Self::EMPTY;
+        slot.set_key(key);
+        slot
+    }
+
+    /// Gives an empty slot its key.
+    #[inline]
+    pub(super) const fn set_key(&mut self, key: NarrowKey) {
         let NarrowKey { client, server, port, protocol } = key;
-        Self {
-            client,
-            server,
-            port,
-            protocol,
-            state: 0,
-            sides: [SlimTally::default(); 2],
-            first_start: i32::MAX,
-            last_end: i32::MIN,
-            places: PlaceIds::default(),
-            client_ports: [0; PORTS_MAX],
-            client_port_count: 0,
-            tcp_flags: [0; 2],
-            other: NO_OTHER,
+        self.client = client;
+        self.server = server;
+        self.port = port;
+        self.protocol = protocol;
+    }
+
+    /// Takes the first record of a new slot if it fits: what [`Self::try_add`] does, without asking what
+    /// the slot has.
+    #[inline]
+    pub(super) fn try_add_first(&mut self, pane_start: UnixSeconds, sent: &Sent) -> bool {
+        let flags = sent.tcp_flags.map_or(0, |flags| flags | HAS_FLAGS);
+        let (Some(start), Some(end), Ok(bytes), Ok(packets)) = (
+            offset(pane_start, sent.start),
+            offset(pane_start, sent.end),
+            u32::try_from(sent.bytes),
+            u32::try_from(sent.packets),
+        ) else {
+            return false;
+        };
+        if sent.tcp_flags.is_some_and(|flags| flags & HAS_FLAGS != 0) {
+            return false;
         }
+        let side = if sent.from_client { CLIENT } else { SERVER };
+        self.sides[side] = SlimTally { bytes, packets, flows: 1, rejected: sent.rejected.into() };
+        if sent.vantage == Vantage::Egress {
+            self.state |= AT_EGRESS[side];
+        }
+        self.first_start = start;
+        self.last_end = end;
+        self.client_ports[0] = sent.client_port;
+        self.client_port_count = 1;
+        self.tcp_flags[side] = flags;
+        true
     }
 
     /// A slot whose addresses stand elsewhere, under `addrs_number`.
@@ -292,28 +334,30 @@ impl ContactSlot {
     #[inline]
     pub(super) fn prefetch_ports(&self, beside: &Beside) {
         if self.client_port_count == PORTS_ARE_WIDE {
-            simd::prefetch(&beside.ports, self.ports_number());
+            ClientPorts::prefetch(&beside.ports, self.ports_number());
         }
     }
 
     #[inline]
     fn insert_port(&mut self, port: u16, wide_ports: &mut Vec<ClientPorts>) {
-        let count = usize::from(self.client_port_count);
-        if count == 0 {
-            self.client_ports[0] = port;
-            self.client_port_count = 1;
-        } else if self.client_port_count == PORTS_ARE_WIDE {
+        if self.client_port_count == PORTS_ARE_WIDE {
             wide_ports[self.ports_number()].insert(port);
-        } else if let Err(position) = self.client_ports[..count].binary_search(&port) {
-            if count == PORTS_MAX {
-                self.move_ports(wide_ports);
-                wide_ports[self.ports_number()].insert(port);
-                return;
-            }
-            self.client_ports.copy_within(position..count, position + 1);
-            self.client_ports[position] = port;
-            self.client_port_count += 1;
+            return;
         }
+        let count = usize::from(self.client_port_count);
+        let ports = &self.client_ports[..count];
+        if ports.contains(&port) {
+            return;
+        }
+        if count == PORTS_MAX {
+            self.move_ports(wide_ports);
+            wide_ports[self.ports_number()].insert(port);
+            return;
+        }
+        let position = ports.iter().filter(|other| **other < port).count();
+        self.client_ports.copy_within(position..count, position + 1);
+        self.client_ports[position] = port;
+        self.client_port_count += 1;
     }
 
     #[cold]
@@ -408,4 +452,39 @@ impl ContactSlot {
 /// Seconds since the pane's start, if they fit.
 fn offset(pane_start: UnixSeconds, moment: UnixSeconds) -> Option<i32> {
     i32::try_from(moment.0.checked_sub(pane_start.0)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_first_record_is_added_as_any_other(
+            (from_client, rejected, egress) in any::<(bool, bool, bool)>(),
+            tcp_flags: Option<u8>,
+            client_port: u16,
+            counts in prop::array::uniform2(prop_oneof![0..9_u64, any::<u32>().prop_map(u64::from), any::<u64>()]),
+            times in prop::array::uniform2(prop_oneof![0..99_i64, any::<i64>()]),
+        ) {
+            let sent = Sent {
+                from_client,
+                rejected,
+                vantage: if egress { Vantage::Egress } else { Vantage::Unknown },
+                tcp_flags,
+                client_port,
+                packets: counts[0],
+                bytes: counts[1],
+                start: UnixSeconds(times[0].min(times[1])),
+                end: UnixSeconds(times[1]),
+            };
+            let key = NarrowKey { client: 1, server: 2, port: 3, protocol: 4 };
+            let (mut first, mut any) = (ContactSlot::new(key), ContactSlot::new(key));
+            let fits = any.try_add(UnixSeconds(60), &sent, &mut Beside::default());
+            prop_assert_eq!(first.try_add_first(UnixSeconds(60), &sent), fits);
+            prop_assert_eq!(first, any);
+        }
+    }
 }

@@ -12,13 +12,15 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::contact::{Contact, ContactKey};
-use super::contact_hash::{KeyHasher, spread};
-use super::contact_index::NUMBERS_MAX;
+use super::contact_hash::KeyHasher;
+use super::contact_index::{FreeEntry, NUMBERS_MAX};
+use super::contact_plain::{PlainColumns, PlainRow};
 use super::contact_row::{Columns, ContactRow};
 use super::contact_set::ContactSet;
 use super::contact_slot::{NarrowKey, Sent};
 use super::contact_spares::Spares;
-use super::place::{Place, PlaceKey, PlaceNames, PlaceRef, Places};
+use super::place::{Place, PlaceNames, PlaceRef, Places};
+use super::table::spread;
 use crate::net::Addr;
 use crate::record::FlowBatch;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -127,6 +129,8 @@ pub struct ContactTable {
     refused_rows: u64,
     spares: Arc<Spares>,
     prepared: Vec<Prepared>,
+    /// Which rows of the batch lack values.
+    lacking: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -136,14 +140,27 @@ struct OpenPane {
     place_list: usize,
 }
 
+/// A key as it is looked for.
+struct PreparedKey {
+    hash: u64,
+    /// Of no meaning if `is_wide`.
+    key: NarrowKey,
+    is_wide: bool,
+}
+
 /// A row whose memory was asked for.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     hash: u64,
-    place: PlaceKey,
+    place_hash: u64,
     sent: Sent,
-    /// `None` if the key is wide.
-    key: Option<NarrowKey>,
+    /// Of no meaning if `is_wide`.
+    key: NarrowKey,
+    is_wide: bool,
+    /// The contact that may have the key, or where a new one goes.
+    likely: Result<u32, FreeEntry>,
+    /// The place that may be the row's.
+    likely_place: Option<u32>,
     row: u32,
     open_position: u32,
     is_stray: bool,
@@ -183,6 +200,7 @@ impl ContactTable {
             refused_rows: 0,
             spares: Arc::default(),
             prepared: Vec::new(),
+            lacking: Vec::new(),
         }
     }
 
@@ -190,71 +208,131 @@ impl ContactTable {
     /// SKIPDATA and rows without them are passed over.
     pub fn add(&mut self, batch: &FlowBatch, rows: impl IntoIterator<Item = usize>) {
         let Some(columns) = Columns::of(batch) else { return };
+        let mut lacking = std::mem::take(&mut self.lacking);
         let mut prepared = std::mem::take(&mut self.prepared);
+        let plain = PlainColumns::of(batch, &mut lacking);
         let mut rows = rows.into_iter();
         loop {
-            for row in rows.by_ref() {
-                let Some(contact_row) = columns.row(row) else { continue };
-                let is_stray = columns.is_stray(&contact_row, row);
-                prepared.extend(self.prepare(&contact_row, row, is_stray));
-                if prepared.len() == ROWS_AHEAD {
-                    break;
-                }
-            }
+            self.prepare_some(&columns, plain.as_ref(), &mut rows, &mut prepared);
             if prepared.is_empty() {
                 break;
             }
-            for Prepared { hash, open_position, place, .. } in &prepared {
-                let open = &self.open[*open_position as usize];
-                open.contacts.contacts.prefetch_contact(*hash);
-                self.place_lists[open.place_list].prefetch_name(place);
-            }
-            for Prepared { hash, open_position, .. } in &prepared {
-                self.open[*open_position as usize].contacts.contacts.prefetch_beside(*hash);
-            }
+            self.prefetch(&mut prepared);
             for row in &prepared {
-                let again = || columns.row(row.row as usize).expect("it was read before");
-                self.apply(row, || again().sent().0, || again().place());
+                let number = row.row as usize;
+                let wide_key = || columns.row(number).expect("it was read before").sent().0;
+                self.apply(row, wide_key, || columns.place(number));
             }
             prepared.clear();
         }
         self.prepared = prepared;
+        self.lacking = lacking;
     }
 
     /// Adds one record, which was routed by its addresses.
     pub fn add_row(&mut self, row: &ContactRow<'_>) {
-        if let Some(prepared) = self.prepare(row, 0, false) {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        self.prepare_row(row, 0, false, &mut prepared);
+        self.prefetch(&mut prepared);
+        for prepared in prepared.drain(..) {
             self.apply(&prepared, || row.sent().0, || row.place());
+        }
+        self.prepared = prepared;
+    }
+
+    /// Prepares as many of the next rows as are taken at once.
+    fn prepare_some(
+        &mut self,
+        columns: &Columns<'_>,
+        plain: Option<&PlainColumns<'_>>,
+        rows: &mut impl Iterator<Item = usize>,
+        prepared: &mut Vec<Prepared>,
+    ) {
+        for row in rows {
+            if let Some(PlainRow { key, sent, is_stray }) = plain.and_then(|plain| plain.row(row)) {
+                let hash = self.hasher.narrow(&key);
+                let key = PreparedKey { hash, key, is_wide: false };
+                self.prepare(key, &sent, &columns.place(row), row, is_stray, prepared);
+            } else if let Some(contact_row) = columns.row(row) {
+                let is_stray = columns.is_stray(&contact_row, row);
+                self.prepare_row(&contact_row, row, is_stray, prepared);
+            }
+            if prepared.len() == ROWS_AHEAD {
+                break;
+            }
         }
     }
 
-    /// Hashes the key of a row and asks for the memory that it will need; `None` if it is late.
-    #[inline]
-    fn prepare(
+    /// As [`Self::prepare`], for any row.
+    #[inline(never)]
+    fn prepare_row(
         &mut self,
         row: &ContactRow<'_>,
         row_number: usize,
         is_stray: bool,
-    ) -> Option<Prepared> {
-        let pane = self.divider.pane(row.end);
+        prepared: &mut Vec<Prepared>,
+    ) {
+        let (key, sent) = row.sent();
+        let key = match NarrowKey::of(&key) {
+            Some(key) => PreparedKey { hash: self.hasher.narrow(&key), key, is_wide: false },
+            None => PreparedKey {
+                hash: self.hasher.wide(&key),
+                key: NarrowKey::default(),
+                is_wide: true,
+            },
+        };
+        self.prepare(key, &sent, &row.place(), row_number, is_stray, prepared);
+    }
+
+    /// Asks for the memory where the key and the place of a row will be looked for, unless it is late.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a row handed over in memory costs 3 ns more")]
+    fn prepare(
+        &mut self,
+        PreparedKey { hash, key, is_wide }: PreparedKey,
+        sent: &Sent,
+        place: &PlaceRef<'_>,
+        row_number: usize,
+        is_stray: bool,
+        prepared: &mut Vec<Prepared>,
+    ) {
+        let pane = self.divider.pane(sent.end);
         if pane < self.open_from {
             self.late_rows += 1;
-            return None;
+            return;
         }
         let open_position = self.open_position(pane);
-        let (wide_key, sent) = row.sent();
-        let key = NarrowKey::of(&wide_key);
-        let hash = match &key {
-            Some(key) => self.hasher.narrow(key),
-            None => self.hasher.wide(&wide_key),
-        };
         let open = &self.open[open_position as usize];
         open.contacts.contacts.prefetch(hash);
-        let places = &self.place_lists[open.place_list];
-        let place = places.key(row.place());
-        places.prefetch(&place);
+        let place_hash = self.place_lists[open.place_list].hash(place);
         let row = u32::try_from(row_number).expect("a batch has far fewer than 2^32 rows");
-        Some(Prepared { hash, place, sent, key, row, open_position, is_stray })
+        prepared.push(Prepared {
+            hash,
+            place_hash,
+            sent: *sent,
+            key,
+            is_wide,
+            likely: Err(FreeEntry::default()),
+            likely_place: None,
+            row,
+            open_position,
+            is_stray,
+        });
+    }
+
+    /// Asks for the memory that rows will be compared with and added to.
+    fn prefetch(&self, prepared: &mut [Prepared]) {
+        for row in prepared.iter_mut() {
+            let open = &self.open[row.open_position as usize];
+            row.likely = open.contacts.contacts.prefetch_likely(row.hash);
+            row.likely_place = self.place_lists[open.place_list].prefetch_likely(row.place_hash);
+        }
+        for row in prepared {
+            if let Ok(likely) = row.likely {
+                let open = &self.open[row.open_position as usize];
+                open.contacts.contacts.prefetch_beside(likely);
+            }
+        }
     }
 
     #[inline]
@@ -262,15 +340,16 @@ impl ContactTable {
         &mut self,
         row: &Prepared,
         wide_key: impl FnOnce() -> ContactKey,
-        place: impl Fn() -> PlaceRef<'a>,
+        place: impl FnOnce() -> PlaceRef<'a>,
     ) {
         let OpenPane { contacts: open, place_list } = &mut self.open[row.open_position as usize];
         open.newest_end = open.newest_end.max(row.sent.end);
         let may_begin = self.contact_count < self.contacts_max;
         let count_before = open.contacts.len();
-        let number = match row.key {
-            Some(key) => open.contacts.add_narrow(row.hash, key, &row.sent, may_begin),
-            None => open.contacts.add_wide(row.hash, wide_key(), &row.sent, may_begin),
+        let number = if row.is_wide {
+            open.contacts.add_wide(row.hash, wide_key(), &row.sent, may_begin)
+        } else {
+            open.contacts.add_narrow(row.hash, row.likely, row.key, &row.sent, may_begin)
         };
         let Some(number) = number else {
             open.refused_rows += 1;
@@ -282,7 +361,9 @@ impl ContactTable {
             open.contacts.mark_stray(number);
         }
         let places = &mut self.place_lists[*place_list];
-        if let Some(id) = places.id_of(&row.place, place) {
+        if row.place_hash != 0
+            && let Some(id) = places.id_of(row.place_hash, row.likely_place, &place())
+        {
             open.contacts.add_place(number, id, places.names());
         }
     }

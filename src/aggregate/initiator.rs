@@ -6,7 +6,6 @@
 //! is the server's). The rules and their reasons: Zeek and SiLK infer the same way from flows; flow
 //! logs never show an ACK by itself, so a record with flags 0 says nothing.
 
-use crate::net::Addr;
 use crate::record::Action;
 
 /// SYN, as flow logs write it.
@@ -26,8 +25,8 @@ const REGISTERED_SERVICES: [u16; 38] = [
 /// What a record says about its two ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
-    pub(super) src: Addr,
-    pub(super) dst: Addr,
+    /// Whether the source's address is not above the destination's.
+    pub(super) source_is_lower: bool,
     pub(super) src_port: u16,
     pub(super) dst_port: u16,
     pub(super) action: Action,
@@ -38,9 +37,10 @@ pub(super) struct Ends {
 ///
 /// Where nothing tells the ends apart (ICMP, equal ports) the lower address counts as the client, for
 /// both directions: the sides keep what each one sent, and a reader that sees both can do better.
-pub(super) fn source_is_client(ends: &Ends) -> bool {
+#[inline]
+pub(super) fn source_is_client(ends: Ends) -> bool {
     if ends.src_port == 0 && ends.dst_port == 0 {
-        return ends.src <= ends.dst;
+        return ends.source_is_lower;
     }
     if let Some(flags) = ends.tcp_flags
         && flags & TCP_SYN != 0
@@ -52,9 +52,10 @@ pub(super) fn source_is_client(ends: &Ends) -> bool {
         // A stateless network ACL refuses replies: those go from a service to an ephemeral port.
         return !(src_rank <= RANK_REGISTERED && dst_rank == RANK_EPHEMERAL);
     }
-    let order = |rank: u8, port: u16| u32::from(rank) << 16 | u32::from(port);
-    let (src_order, dst_order) = (order(src_rank, ends.src_port), order(dst_rank, ends.dst_port));
-    dst_order < src_order || (dst_order == src_order && ends.src <= ends.dst)
+    let order = |rank: u8, port: u16| u32::from(rank) << 17 | u32::from(port) << 1;
+    // Equal ports leave it to the addresses.
+    let src_order = order(src_rank, ends.src_port) | u32::from(ends.source_is_lower);
+    order(dst_rank, ends.dst_port) < src_order
 }
 
 const RANK_REGISTERED: u8 = 1;
@@ -76,11 +77,8 @@ static IS_REGISTERED: [u64; 1024] = {
 #[inline]
 fn port_rank(port: u16) -> u8 {
     let is_registered = IS_REGISTERED[usize::from(port / 64)] >> (port % 64) & 1 == 1;
-    match port {
-        0..=1023 => 0,
-        1024..=32767 => 2 - u8::from(is_registered),
-        _ => RANK_EPHEMERAL,
-    }
+    // Without branches: which end is the server's is a toss-up.
+    u8::from(port > 1023) * 2 + u8::from(port > 32767) - u8::from(is_registered)
 }
 
 #[cfg(test)]
@@ -89,12 +87,10 @@ mod tests {
 
     use super::*;
 
-    const A: Addr = Addr::v4(1);
-    const B: Addr = Addr::v4(2);
-
     fn check(ports: (u16, u16), action: Action, tcp_flags: Option<u8>, expected: bool) {
-        let ends = Ends { src: A, dst: B, src_port: ports.0, dst_port: ports.1, action, tcp_flags };
-        assert_eq!(source_is_client(&ends), expected, "{ends:?}");
+        let (src_port, dst_port) = ports;
+        let ends = Ends { source_is_lower: true, src_port, dst_port, action, tcp_flags };
+        assert_eq!(source_is_client(ends), expected, "{ends:?}");
     }
 
     #[test]
@@ -142,13 +138,13 @@ mod tests {
         ) {
             prop_assume!((src, src_port) != (dst, dst_port) && src != dst);
             let there = Ends {
-                src: Addr::v4(src), dst: Addr::v4(dst), src_port, dst_port,
+                source_is_lower: src <= dst, src_port, dst_port,
                 action: Action::Accept, tcp_flags: flags,
             };
             let back = Ends {
-                src: there.dst, dst: there.src, src_port: dst_port, dst_port: src_port, ..there
+                source_is_lower: dst <= src, src_port: dst_port, dst_port: src_port, ..there
             };
-            prop_assert_ne!(source_is_client(&there), source_is_client(&back));
+            prop_assert_ne!(source_is_client(there), source_is_client(back));
         }
     }
 }

@@ -5,6 +5,7 @@ mod client_ports;
 mod contact;
 mod contact_hash;
 mod contact_index;
+mod contact_plain;
 mod contact_row;
 mod contact_set;
 mod contact_slot;

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use super::contact_hash::{folded, spread};
 use super::contact_index::ContactIndex;
+use super::table::{fold, spread};
 use crate::simd;
 
 /// How many places a list keeps; contacts seen at further ones have no place.
@@ -43,89 +43,88 @@ impl PlaceRef<'_> {
     }
 }
 
-/// How much of a place's text its key holds: interface and account, or a bit more.
-const KEY_TEXT_MAX: usize = 48;
+/// How much of a place's text an entry of the table holds: interface, account and VPC.
+const KEPT_TEXT_MAX: usize = 60;
 
-/// What a place is looked for by: the lengths of the parts and as much of their text as fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PlaceKey {
-    text: [u64; KEY_TEXT_MAX / 8],
-    /// 0 for a record without place; the highest bit says [`Self::is_cut`].
-    hash: u64,
-    /// One byte for each part; 255 for one that is absent.
-    lengths: u32,
-}
+/// What stands for an absent part in [`PlaceRef::lengths`].
+const NO_LENGTH: u32 = 0xff;
 
-const IS_CUT: u64 = 1 << 63;
+/// The lengths of a place whose text is too long to be kept in an entry.
+const IS_LONG: u32 = 0xfefe_fefe;
 
-const NO_KEY: PlaceKey = PlaceKey { text: [0; KEY_TEXT_MAX / 8], hash: 0, lengths: 0 };
-
-impl PlaceKey {
+impl PlaceRef<'_> {
+    /// A hash of the parts; 0 for a record without place.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "masked to eight bits")]
-    fn of(place: PlaceRef<'_>, seed: u64) -> Self {
-        let mut key = NO_KEY;
-        let mut is_cut = false;
-        if place.0.iter().all(Option::is_none) {
-            return key;
-        }
-        let mut text = [0; KEY_TEXT_MAX];
-        let mut used = 0;
-        for part in place.0 {
-            let length = part.map_or(0, <[u8]>::len);
-            let fits = length < 255 && used + length <= KEY_TEXT_MAX;
-            match part {
-                Some(part) if fits => copy_short(part, &mut text[used..]),
-                Some(_) => is_cut = true,
-                None => {}
-            }
-            let code = part.map_or(255, |part| (part.len() & 0xff) as u32);
-            key.lengths = key.lengths << 8 | code;
-            used += if fits { length } else { 0 };
-        }
-        let mut hash = seed ^ u64::from(key.lengths);
-        for (word, eight) in key.text.iter_mut().zip(text.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*eight);
-            hash = folded(hash ^ *word, 0xbf58_476d_1ce4_e5b9 ^ seed);
-        }
-        if is_cut {
-            for part in place.0.into_iter().flatten() {
-                hash = part.iter().fold(hash, |hash, byte| {
-                    folded(hash ^ u64::from(*byte), 0x94d0_49bb_1331_11eb ^ seed)
-                });
+    pub(super) fn hash(&self, seeds: &PlaceSeeds) -> u64 {
+        let mut hash = 0;
+        for (part, seed) in self.0.iter().zip(&seeds.parts) {
+            if let Some(part) = part {
+                let (start, end) = both_ends(part);
+                hash = fold(hash ^ start ^ seed, end ^ part.len() as u64 ^ seeds.ends).max(1);
             }
         }
-        key.hash = if is_cut { hash | IS_CUT } else { (hash & !IS_CUT).max(1) };
-        key
+        hash
     }
 
-    /// Whether the texts have to be compared as well.
-    const fn is_cut(&self) -> bool {
-        self.hash & IS_CUT != 0
-    }
-
-    /// Whether the record has no place.
-    pub(super) const fn is_none(&self) -> bool {
-        self.hash == 0
+    /// One byte for the length of each part, or [`IS_LONG`].
+    #[inline]
+    fn lengths(&self) -> u32 {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        if self.0.into_iter().map(length).sum::<usize>() > KEPT_TEXT_MAX {
+            return IS_LONG;
+        }
+        self.0.iter().fold(0, |lengths, part| {
+            let code = part.map_or(NO_LENGTH, |part| {
+                u32::try_from(part.len()).expect("bounded by KEPT_TEXT_MAX")
+            });
+            lengths << 8 | code
+        })
     }
 }
 
-/// Copies `from` to the start of `to`: a few fixed moves and no call.
+/// What makes the hashes of places differ from one run to the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlaceSeeds {
+    parts: [u64; 4],
+    ends: u64,
+}
+
+impl PlaceSeeds {
+    fn new(seed: u64) -> Self {
+        let number = |number: u64| spread(seed.wrapping_add(number << 32));
+        Self { parts: [1, 2, 3, 4].map(number), ends: number(5) }
+    }
+}
+
+/// The last sixteen bytes of a name in two words; those of one interface are elsewhere the same.
 #[inline]
-fn copy_short(from: &[u8], to: &mut [u8]) {
-    let length = from.len();
-    if let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>())
-        && length <= 32
-    {
-        to[..16].copy_from_slice(first);
-        to[length - 16..length].copy_from_slice(last);
-    } else if let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>())
-        && length <= 16
-    {
-        to[..8].copy_from_slice(first);
-        to[length - 8..length].copy_from_slice(last);
-    } else {
-        to[..length].copy_from_slice(from);
+fn both_ends(name: &[u8]) -> (u64, u64) {
+    let word = |eight: &[u8; 8]| u64::from_le_bytes(*eight);
+    if let Some(sixteen) = name.last_chunk::<16>() {
+        let (eights, _) = sixteen.as_chunks::<8>();
+        return (word(&eights[0]), word(&eights[1]));
+    }
+    if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        return (word(first), word(last));
+    }
+    let mut padded = [0; 8];
+    padded[..name.len()].copy_from_slice(name);
+    (0, word(&padded))
+}
+
+/// Whether two texts are the same; for the usual lengths a few loads and no call.
+#[inline]
+fn same_text(one: &[u8], other: &[u8]) -> bool {
+    fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+        text.first_chunk().zip(text.last_chunk())
+    }
+    if one.len() != other.len() {
+        return false;
+    }
+    match one.len() {
+        16..=32 => ends::<16>(one) == ends::<16>(other),
+        8..=15 => ends::<8>(one) == ends::<8>(other),
+        _ => one == other,
     }
 }
 
@@ -137,11 +136,14 @@ const NO_PLACE: u32 = u32::MAX;
 
 impl Default for PlaceIds {
     fn default() -> Self {
-        Self([NO_PLACE; 2])
+        Self::NONE
     }
 }
 
 impl PlaceIds {
+    /// No place.
+    pub(super) const NONE: Self = Self([NO_PLACE; 2]);
+
     /// The numbers, in no particular order.
     pub fn iter(self) -> impl Iterator<Item = u32> {
         self.0.into_iter().filter(|id| *id != NO_PLACE)
@@ -193,12 +195,48 @@ struct Texts {
 
 const ABSENT: u32 = u32::MAX;
 
-/// The [`PlaceKey`] of a number, in one cache line.
+/// What a place is known by, in one cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct KnownKey(PlaceKey);
+struct KnownPlace {
+    /// [`PlaceRef::lengths`]
+    lengths: u32,
+    /// The parts one after the other, unless they are long.
+    text: [u8; KEPT_TEXT_MAX],
+}
 
-const _: () = assert!(size_of::<KnownKey>() == 64);
+const _: () = assert!(size_of::<KnownPlace>() == 64);
+
+impl KnownPlace {
+    fn of(place: PlaceRef<'_>) -> Self {
+        let (lengths, mut text, mut used) = (place.lengths(), [0; KEPT_TEXT_MAX], 0);
+        if lengths != IS_LONG {
+            for part in place.0.into_iter().flatten() {
+                text[used..used + part.len()].copy_from_slice(part);
+                used += part.len();
+            }
+        }
+        Self { lengths, text }
+    }
+
+    /// Whether this is `place`; `name` is asked for if the text is long.
+    #[inline]
+    fn is<'a>(&self, place: &PlaceRef<'_>, name: impl FnOnce() -> PlaceRef<'a>) -> bool {
+        let lengths = place.lengths();
+        if lengths != self.lengths {
+            return false;
+        }
+        if lengths == IS_LONG {
+            return name() == *place;
+        }
+        let mut used = 0;
+        place.0.iter().flatten().all(|part| {
+            let from = used;
+            used += part.len();
+            self.text.get(from..used).is_some_and(|known| same_text(known, part))
+        })
+    }
+}
 
 /// Places by number.
 #[derive(Clone, Debug, Default)]
@@ -261,19 +299,19 @@ impl PlaceNames {
 /// Numbers by place.
 #[derive(Debug)]
 pub(super) struct Places {
-    seed: u64,
+    seeds: PlaceSeeds,
     /// Shared with closed panes; copied if a place comes while there are some.
     names: Arc<PlaceNames>,
-    keys: Vec<KnownKey>,
+    known: Vec<KnownPlace>,
     numbers: ContactIndex,
 }
 
 impl Places {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            seed: spread(seed),
+            seeds: PlaceSeeds::new(seed),
             names: Arc::default(),
-            keys: Vec::new(),
+            known: Vec::new(),
             numbers: ContactIndex::default(),
         }
     }
@@ -287,56 +325,62 @@ impl Places {
         &self.names
     }
 
-    /// What [`Self::id_of`] looks for a place by.
+    /// The hash by which [`Self::id_of`] looks for a place, and first step before many look-ups: asks for
+    /// where it will look.
     #[inline]
-    pub(super) fn key(&self, place: PlaceRef<'_>) -> PlaceKey {
-        PlaceKey::of(place, self.seed)
+    pub(super) fn hash(&self, place: &PlaceRef<'_>) -> u64 {
+        let hash = place.hash(&self.seeds);
+        self.numbers.prefetch(hash);
+        hash
     }
 
-    /// First step before many look-ups: asks for where [`Self::id_of`] will look.
+    /// Second step: asks for what [`Self::id_of`] will compare, and says what it is.
     #[inline]
-    pub(super) fn prefetch(&self, key: &PlaceKey) {
-        self.numbers.prefetch(key.hash);
+    pub(super) fn prefetch_likely(&self, hash: u64) -> Option<u32> {
+        let likely = self.numbers.likely(hash).ok()?;
+        simd::prefetch(&self.known, likely as usize);
+        Some(likely)
     }
 
-    /// Second step: asks for what [`Self::id_of`] will compare.
+    /// The number of a place, if the record has one and the list has room. `likely` is what
+    /// [`Self::prefetch_likely`] said of the hash.
     #[inline]
-    pub(super) fn prefetch_name(&self, key: &PlaceKey) {
-        if let Some(id) = self.numbers.likely(key.hash) {
-            simd::prefetch(&self.keys, id as usize);
-        }
-    }
-
-    /// The number of a place, if the record has one and the list has room.
-    #[inline]
-    pub(super) fn id_of<'a>(
+    pub(super) fn id_of(
         &mut self,
-        key: &PlaceKey,
-        place: impl Fn() -> PlaceRef<'a>,
+        hash: u64,
+        likely: Option<u32>,
+        place: &PlaceRef<'_>,
     ) -> Option<u32> {
-        if key.is_none() {
+        if hash == 0 {
             return None;
         }
-        let is_it = |id: u32| {
-            self.keys[id as usize].0 == *key && (!key.is_cut() || self.names.name(id) == place())
-        };
-        self.numbers.find(key.hash, is_it).or_else(|| self.insert(key, place()))
+        let is_it = |id: u32| self.known[id as usize].is(place, || self.names.name(id));
+        if let Some(id) = likely
+            && is_it(id)
+        {
+            return likely;
+        }
+        self.numbers.find(hash, is_it).or_else(|| self.insert(hash, *place))
     }
 
     #[cold]
-    fn insert(&mut self, key: &PlaceKey, place: PlaceRef<'_>) -> Option<u32> {
+    fn insert(&mut self, hash: u64, place: PlaceRef<'_>) -> Option<u32> {
         let id = Arc::make_mut(&mut self.names).push(place)?;
         if self.numbers.is_full() {
-            self.numbers.grow(self.keys.iter().map(|known| known.0.hash));
+            let (names, seeds) = (&self.names, &self.seeds);
+            // The place that is to be inserted has its name already.
+            self.numbers.grow(names.iter().take(self.known.len()).map(|name| name.hash(seeds)));
         }
-        self.numbers.insert(key.hash, id);
-        self.keys.push(KnownKey(*key));
+        self.numbers.insert(hash, id);
+        self.known.push(KnownPlace::of(place));
         Some(id)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn named(name: &str) -> PlaceRef<'_> {
@@ -344,8 +388,8 @@ mod tests {
     }
 
     fn id_of(places: &mut Places, place: PlaceRef<'_>) -> Option<u32> {
-        let key = places.key(place);
-        places.id_of(&key, || place)
+        let hash = places.hash(&place);
+        places.id_of(hash, places.prefetch_likely(hash), &place)
     }
 
     #[test]
@@ -374,6 +418,44 @@ mod tests {
             }
         }
         assert_eq!(places.names.place(1), parts("a", "bc").to_place());
+    }
+
+    proptest! {
+        /// Parts of all lengths that are compared in different ways, few of each, so that they come again.
+        #[test]
+        fn a_map_of_names_says_the_same(
+            rows in prop::collection::vec(
+                [(); 4].map(|()| prop::option::of((prop::sample::select(vec![
+                    0_usize, 1, 7, 8, 15, 16, 17, 21, 32, 33, 60, 61, 300,
+                ]), 0_usize..3))),
+                0..300,
+            ),
+        ) {
+            let text = |(length, kind): (usize, usize)| {
+                let mut text = vec![b'x'; length];
+                // The same but for one byte, which is the first, the middle or the last.
+                if let Some(byte) = text.get_mut(kind * length.saturating_sub(1) / 2) {
+                    *byte = b'y';
+                }
+                text
+            };
+            let mut places = Places::new(1);
+            let mut model: Vec<[Option<Vec<u8>>; 4]> = Vec::new();
+            for row in rows {
+                let parts = row.map(|part| part.map(text));
+                let id = id_of(&mut places, PlaceRef(parts.each_ref().map(Option::as_deref)));
+                if parts.iter().all(Option::is_none) {
+                    prop_assert_eq!(id, None);
+                    continue;
+                }
+                let expected = model.iter().position(|known| *known == parts);
+                let expected = expected.unwrap_or_else(|| {
+                    model.push(parts);
+                    model.len() - 1
+                });
+                prop_assert_eq!(id, Some(u32::try_from(expected).unwrap()));
+            }
+        }
     }
 
     #[test]

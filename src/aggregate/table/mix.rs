@@ -21,9 +21,7 @@ impl Mixer {
         // splitmix64: neighbouring seeds give unrelated secrets.
         let secrets = [(); 8].map(|()| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
+            spread(state)
         });
         Self { secrets }
     }
@@ -34,6 +32,15 @@ impl Mixer {
     pub const fn word(&self, word: u64) -> u64 {
         let secrets = &self.secrets;
         fold(fold(word ^ secrets[0], secrets[1] | 1) ^ secrets[2], secrets[3] | 1)
+    }
+
+    /// The hash of two words.
+    #[inline]
+    #[must_use]
+    pub const fn two_words(&self, one: u64, other: u64) -> u64 {
+        let secrets = &self.secrets;
+        let first = fold(one ^ secrets[0], other ^ secrets[1]);
+        fold(first ^ secrets[2], secrets[3] | 1)
     }
 
     /// The hash of five words.
@@ -51,9 +58,16 @@ impl Mixer {
 /// The halves of the product, one over the other.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
 #[inline]
-const fn fold(a: u64, b: u64) -> u64 {
+pub(in crate::aggregate) const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64
+}
+
+/// The last step of splitmix64.
+pub(in crate::aggregate) const fn spread(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
@@ -92,12 +106,18 @@ mod tests {
     fn every_word_counts() {
         let mixer = Mixer::with_seed(1);
         let base = mixer.five_words(&[7; 5]);
+        let base_of_two = mixer.two_words(7, 7);
         for index in 0..5 {
             for bit in 0..64 {
                 let mut words = [7; 5];
                 words[index] ^= 1 << bit;
                 let changed = (mixer.five_words(&words) ^ base).count_ones();
                 assert!((10..55).contains(&changed), "word {index}, bit {bit}: {changed}");
+                if let [one, other] = words[..2] {
+                    let changed = (mixer.two_words(one, other) ^ base_of_two).count_ones();
+                    let expected = if index < 2 { 10..55 } else { 0..1 };
+                    assert!(expected.contains(&changed), "word {index}, bit {bit}: {changed}");
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ use zerocopy::FromZeros;
 pub(super) use byte_set::ByteSet;
 pub use dense::DenseTable;
 pub use mix::Mixer;
+pub(super) use mix::{fold, spread};
 pub use number_set::NumberSet;
 use slots::{Slots, Stored};
 pub(super) use wide_key::SHORT_TEXT_BYTES;
