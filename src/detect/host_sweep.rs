@@ -17,7 +17,7 @@ use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
-use super::tracker::Tracker;
+use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -192,25 +192,27 @@ impl HostSweep {
         let mut large = Vec::new();
         self.find_targets(view);
         let targets = std::mem::take(&mut self.targets);
-        for group in targets.chunk_by(|one, other| one.sweep == other.sweep) {
-            let sweep = group[0].sweep;
-            if !(is_suspect(view, group) || self.tracker.contains(&sweep)) {
-                continue;
+        let mut groups = targets.chunk_by(|one, other| one.sweep == other.sweep);
+        let mut ahead: Vec<(Hashed<Sweep>, &[Target])> = Vec::with_capacity(LOOK_UPS_AHEAD);
+        loop {
+            let hashed = |group| (self.tracker.hashed(sweep_of(group)), group);
+            ahead.extend(groups.by_ref().map(hashed).take(LOOK_UPS_AHEAD));
+            if ahead.is_empty() {
+                break;
             }
-            attempts.clear();
-            attempts.extend(group.iter().map(|target| attempt_of(target, view)));
-            let distinct = self.tracker.add(sweep, view.index(), expired, &attempts);
-            if distinct.len() >= self.settings.hosts_min as usize {
-                large.push(group);
-            }
-            let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
-            if failed_now && sweep.port >= PREVALENCE_PORT_MIN && is_inside(view, sweep.client) {
-                let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
-                // More than the limit say no more than the limit does.
-                if clients.len() <= self.settings.prevalence_max as usize
-                    || clients.contains_key(&sweep.client)
-                {
-                    clients.insert(sweep.client, view.index());
+            self.tracker.prefetch(ahead.iter().map(|(sweep, _)| sweep));
+            for (hashed, group) in ahead.drain(..) {
+                if !(is_suspect(view, group) || self.tracker.contains(&hashed)) {
+                    continue;
+                }
+                attempts.clear();
+                attempts.extend(group.iter().map(|target| attempt_of(target, view)));
+                let distinct = self.tracker.add(&hashed, view.index(), expired, &attempts);
+                if distinct.len() >= self.settings.hosts_min as usize {
+                    large.push(group);
+                }
+                if attempts.iter().any(|attempt| attempt.outcome.is_failed()) {
+                    self.note_prevalence(view, hashed.key);
                 }
             }
         }
@@ -218,6 +220,20 @@ impl HostSweep {
         let trips = large.into_iter().filter_map(|group| self.trip(view, group)).collect();
         self.targets = targets;
         trips
+    }
+
+    /// Takes a client that failed on a port now, if many inside clients that do so tell of a missing rule.
+    fn note_prevalence(&mut self, view: &PaneView<'_>, sweep: Sweep) {
+        if sweep.port < PREVALENCE_PORT_MIN || !is_inside(view, sweep.client) {
+            return;
+        }
+        let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
+        // More than the limit say no more than the limit does.
+        if clients.len() <= self.settings.prevalence_max as usize
+            || clients.contains_key(&sweep.client)
+        {
+            clients.insert(sweep.client, view.index());
+        }
     }
 
     /// The targets of all clients, in the order of sweeps.
@@ -366,6 +382,10 @@ fn is_inside(view: &PaneView<'_>, addr: Addr) -> bool {
 
 fn is_of_sweeps(tried: &Tried) -> bool {
     matches!(tried.protocol, TCP | UDP | ICMP | ICMP_V6)
+}
+
+const fn sweep_of(group: &[Target]) -> Sweep {
+    group[0].sweep
 }
 
 /// Whether the client tried something in vain or barely.

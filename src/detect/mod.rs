@@ -13,6 +13,7 @@ mod bruteforce;
 mod distinct;
 mod episode;
 mod host_sweep;
+mod key_index;
 mod network;
 mod order;
 mod outcome;

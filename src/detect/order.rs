@@ -22,6 +22,10 @@ impl Sorter {
         narrow.clear();
         wide.clear();
         order.clear();
+        sorted.clear();
+        narrow.reserve(items.len());
+        order.reserve(items.len());
+        sorted.reserve(items.len());
         for (position, item) in (0_u32..).zip(items.iter()) {
             match packed(item) {
                 Some(packed) => narrow.push(packed | u128::from(position)),
@@ -40,7 +44,6 @@ impl Sorter {
             order.push(position);
         }
         order.extend(wide);
-        sorted.clear();
         sorted.extend(order.iter().map(|position| items[*position as usize]));
         items.clear();
     }

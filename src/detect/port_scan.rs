@@ -15,7 +15,7 @@ use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
-use super::tracker::Tracker;
+use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
 use crate::aggregate::TCP_SYN;
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
@@ -186,23 +186,34 @@ impl PortScan {
         let expired = view.before_window(self.settings.slow_window_seconds);
         let mut trips = Vec::new();
         let mut attempts = Vec::new();
-        for group in view.tried.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
-            let pair = pair_of(&group[0]);
-            attempts.clear();
-            attempts.extend(group.iter().filter(|tried| is_of_port_scans(tried)).map(attempt_of));
-            let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
-            if attempts.is_empty()
-                || !(failed_now || self.tracker.contains(&pair))
-                || view.network.is_exempt_actor(pair.client)
-            {
-                continue;
+        let mut groups = view
+            .tried
+            .chunk_by(|one, other| pair_of(one) == pair_of(other))
+            .filter(|group| group.iter().any(is_of_port_scans));
+        let mut ahead: Vec<(Hashed<Pair>, &[Tried])> = Vec::with_capacity(LOOK_UPS_AHEAD);
+        loop {
+            let hashed = |group: &'a [Tried]| (self.tracker.hashed(pair_of(&group[0])), group);
+            ahead.extend(groups.by_ref().map(hashed).take(LOOK_UPS_AHEAD));
+            if ahead.is_empty() {
+                return trips;
             }
-            let distinct = self.tracker.add(pair, view.index(), expired, &attempts);
-            if failed_now {
-                trips.extend(trip(&self.settings, view, pair, group, distinct));
+            self.tracker.prefetch(ahead.iter().map(|(pair, _)| pair));
+            for (pair, group) in ahead.drain(..) {
+                attempts.clear();
+                attempts
+                    .extend(group.iter().filter(|tried| is_of_port_scans(tried)).map(attempt_of));
+                let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
+                if !(failed_now || self.tracker.contains(&pair))
+                    || view.network.is_exempt_actor(pair.key.client)
+                {
+                    continue;
+                }
+                let distinct = self.tracker.add(&pair, view.index(), expired, &attempts);
+                if failed_now {
+                    trips.extend(trip(&self.settings, view, pair.key, group, distinct));
+                }
             }
         }
-        trips
     }
 
     /// Reports what one client did in this pane: pair by pair, or as a block.

@@ -30,6 +30,8 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let shard = &mut shards[0];
     let unknown_layout = Layout::default_v2();
     let mut watermark_given = UnixSeconds::MIN;
+    // Kept from pane to pane for its memory.
+    let mut findings = Vec::new();
     let mut watch = Stopwatch::start(Arc::clone(&clock));
     let mut emit = |chunk: Chunk| {
         let layout = sequencer.layout_of(chunk.input).unwrap_or_else(|| unknown_layout.clone());
@@ -52,10 +54,10 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                 watermark_given = watermark;
                 let panes = shard.close_until(watermark);
                 watch.lap(Stage::Contacts, 0);
-                let mut findings = Vec::new();
                 end.judge(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
                 latencies.judge.record(watch.lap(Stage::Judge, 0));
                 goes_on = delivery.deliver(&findings);
+                findings.clear();
                 watch.lap(Stage::Deliver, 0);
             }
             began = watch.last();
@@ -68,7 +70,6 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     watch.skip();
     let panes = shard.close_all();
     watch.lap(Stage::Contacts, 0);
-    let mut findings = Vec::new();
     end.judge(ShardPanes { shard_index: 0, watermark: UnixSeconds::MAX, panes }, &mut findings);
     let merge_pool = end.finish(&mut findings);
     latencies.judge.record(watch.lap(Stage::Judge, 0));
