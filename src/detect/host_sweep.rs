@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
+use super::once::{Narrow, TrackedKey};
 use super::order::Sorter;
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::pane::{PaneView, Tried};
@@ -100,6 +101,20 @@ struct Sweep {
     port: u16,
 }
 
+impl TrackedKey for Sweep {
+    type Value = Addr;
+
+    fn narrow(&self, server: Addr) -> Option<Narrow> {
+        let (client, server) = (self.client.as_v4()?, server.as_v4()?);
+        Some(Narrow { client, server, port: self.port, protocol: self.protocol })
+    }
+
+    fn of_narrow(narrow: Narrow) -> (Self, Addr) {
+        let Narrow { client, server, port, protocol } = narrow;
+        (Self { client: Addr::v4(client), protocol, port }, Addr::v4(server))
+    }
+}
+
 /// A client and port whose counts are over a threshold.
 #[derive(Debug)]
 struct Trip<'a> {
@@ -134,7 +149,7 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct HostSweep {
     settings: HostSweepSettings,
-    tracker: Tracker<Sweep, Addr>,
+    tracker: Tracker<Sweep>,
     episodes: Episodes<(Addr, u8)>,
     /// Inside clients by the high port on which they failed, with the last pane.
     failing_inside: BTreeMap<(u8, u16), BTreeMap<Addr, PaneIndex>>,
@@ -330,11 +345,7 @@ impl HostSweep {
         let Sweep { client, protocol, .. } = widest.sweep;
         let hosts_of = |trip: &Trip<'_>| {
             let distinct = self.tracker.get(&trip.sweep);
-            let before = trip.before;
-            distinct
-                .into_iter()
-                .flat_map(move |distinct| distinct.tried(before))
-                .collect::<Vec<_>>()
+            distinct.map_or_else(Vec::new, |distinct| distinct.tried(trip.before).collect())
         };
         let hosts: BTreeSet<Addr> = trips.iter().flat_map(hosts_of).collect();
         let ports: Vec<u16> =

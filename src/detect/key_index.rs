@@ -60,9 +60,20 @@ impl KeyIndex {
         if self.used >= self.entries.len() / 4 * 3 {
             self.grow();
         }
-        let number = u32::try_from(position + 1).expect("lists are bounded below 2^32");
-        self.put((hash & !POSITION_MASK) | u64::from(number));
+        self.put(entry_of(hash, position));
         self.used += 1;
+    }
+
+    /// Moves what was inserted with `hash` at one position to another.
+    pub(super) fn replace(&mut self, hash: u64, from: usize, to: usize) {
+        let mask = self.entries.len() - 1;
+        let (from, to) = (entry_of(hash, from), entry_of(hash, to));
+        let mut slot = first_slot(hash, mask);
+        while self.entries[slot] != from {
+            assert_ne!(self.entries[slot], 0, "the position was inserted");
+            slot = (slot + 1) & mask;
+        }
+        self.entries[slot] = to;
     }
 
     fn grow(&mut self) {
@@ -80,6 +91,11 @@ impl KeyIndex {
         }
         self.entries[slot] = entry;
     }
+}
+
+fn entry_of(hash: u64, position: usize) -> u64 {
+    let number = u32::try_from(position + 1).expect("lists are bounded below 2^32");
+    (hash & !POSITION_MASK) | u64::from(number)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "masked to the table's length")]
@@ -122,6 +138,12 @@ mod tests {
                         let found = index.find(hash_of(&key), |at| keys[at] == key);
                         prop_assert_eq!(found, model.get(&key).copied());
                     }
+                }
+                for (key, position) in &model {
+                    let moved = position + keys.len();
+                    index.replace(hash_of(key), *position, moved);
+                    let is_it = |at| at >= keys.len() && keys[at - keys.len()] == *key;
+                    prop_assert_eq!(index.find(hash_of(key), is_it), Some(moved));
                 }
                 index.clear();
                 model.clear();

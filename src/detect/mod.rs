@@ -15,6 +15,7 @@ mod episode;
 mod host_sweep;
 mod key_index;
 mod network;
+mod once;
 mod order;
 mod outcome;
 mod pane;

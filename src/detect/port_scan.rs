@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts, Distinct};
 use super::episode::{Episodes, Sighting};
+use super::once::{Narrow, TrackedKey};
 use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
@@ -119,6 +120,21 @@ struct Pair {
     protocol: u8,
 }
 
+impl TrackedKey for Pair {
+    type Value = u16;
+
+    fn narrow(&self, port: u16) -> Option<Narrow> {
+        let (client, server) = (self.client.as_v4()?, self.server.as_v4()?);
+        Some(Narrow { client, server, port, protocol: self.protocol })
+    }
+
+    fn of_narrow(narrow: Narrow) -> (Self, u16) {
+        let Narrow { client, server, port, protocol } = narrow;
+        let (client, server) = (Addr::v4(client), Addr::v4(server));
+        (Self { client, server, protocol }, port)
+    }
+}
+
 /// A pair whose counts are over a threshold.
 #[derive(Debug)]
 struct Trip<'a> {
@@ -136,7 +152,7 @@ struct Trip<'a> {
 #[derive(Debug)]
 pub(super) struct PortScan {
     settings: PortScanSettings,
-    tracker: Tracker<Pair, u16>,
+    tracker: Tracker<Pair>,
     episodes: Episodes<Pair>,
     block_episodes: Episodes<Addr>,
     /// Servers that each block scanner was seen to scan.
@@ -210,7 +226,7 @@ impl PortScan {
                 }
                 let distinct = self.tracker.add(&pair, view.index(), expired, &attempts);
                 if failed_now {
-                    trips.extend(trip(&self.settings, view, pair.key, group, distinct));
+                    trips.extend(trip(&self.settings, view, pair.key, group, &distinct));
                 }
             }
         }
@@ -299,7 +315,7 @@ impl PortScan {
             actor: pair.client,
             identity: (vec![pair.server], vec![u16::from(pair.protocol)]),
             targets: vec![pair.server],
-            ports: self.ports_of(trip).collect(),
+            ports: self.ports_of(trip),
             last_seen: trip.last_seen,
             window_seconds: window.seconds,
             evidence: evidence(&EvidenceParts {
@@ -318,9 +334,9 @@ impl PortScan {
         Some(finding(FindingKind::PortScan, report, view, draft))
     }
 
-    fn ports_of(&self, trip: &Trip<'_>) -> impl Iterator<Item = u16> {
+    fn ports_of(&self, trip: &Trip<'_>) -> Vec<u16> {
         let distinct = self.tracker.get(&trip.pair);
-        distinct.into_iter().flat_map(|distinct| distinct.tried(trip.before))
+        distinct.map_or_else(Vec::new, |distinct| distinct.tried(trip.before).collect())
     }
 }
 
