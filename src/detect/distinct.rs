@@ -134,13 +134,13 @@ impl<T: Copy + Ord> Distinct<T> {
     /// after `expired` leave.
     pub(super) fn add(&mut self, pane: PaneIndex, expired: PaneIndex, attempts: &[Attempt<T>]) {
         debug_assert!(attempts.is_sorted_by_key(|attempt| attempt.value));
-        if let [first, others @ ..] = attempts
-            && others.iter().all(|attempt| attempt.value == first.value)
-            && let Some(mut entry) = self.only_entry(first.value)
+        if let [attempt] = attempts
+            && let Some(entry) = self.only_entry(attempt.value)
         {
-            attempts.iter().for_each(|attempt| entry.add(pane, attempt));
-            let is_live = entry.last_pane() > expired;
-            *self = if is_live { Self::One(entry) } else { Self::default() };
+            entry.add(pane, attempt);
+            if entry.last_pane() <= expired {
+                *self = Self::default();
+            }
             return;
         }
         let mut list = match std::mem::take(self) {
@@ -167,10 +167,12 @@ impl<T: Copy + Ord> Distinct<T> {
     }
 
     /// The entry of a value, if the set has no other value.
-    fn only_entry(&self, value: T) -> Option<Entry<T>> {
-        match self.entries() {
-            [] => Some(Entry::of(value)),
-            [entry] if entry.value == value => Some(*entry),
+    fn only_entry(&mut self, value: T) -> Option<&mut Entry<T>> {
+        if self.len() == 0 {
+            *self = Self::One(Entry::of(value));
+        }
+        match self {
+            Self::One(entry) if entry.value == value => Some(entry),
             _ => None,
         }
     }

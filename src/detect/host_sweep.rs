@@ -135,6 +135,8 @@ struct Target {
     server: Addr,
     /// Which of the pane's tried contacts tells of it.
     position: u32,
+    /// That contact's.
+    outcome: Outcome,
     /// Whether it is the contact's client, seen from its server.
     is_turned: bool,
 }
@@ -222,8 +224,8 @@ impl HostSweep {
                 }
                 attempts.clear();
                 attempts.extend(group.iter().map(|target| attempt_of(target, view)));
-                let distinct = self.tracker.add(&hashed, view.index(), expired, &attempts);
-                if distinct.len() >= self.settings.hosts_min as usize {
+                let count = self.tracker.add(&hashed, view.index(), expired, &attempts);
+                if count >= self.settings.hosts_min as usize {
                     large.push(group);
                 }
                 if attempts.iter().any(|attempt| attempt.outcome.is_failed()) {
@@ -256,7 +258,8 @@ impl HostSweep {
         for (position, tried) in (0..).zip(view.tried).filter(|(_, tried)| is_of_sweeps(tried)) {
             let mut add = |client: Addr, server: Addr, is_turned: bool| {
                 let sweep = Sweep { client, protocol: tried.protocol, port: tried.port };
-                self.unsorted.push(Target { sweep, server, position, is_turned });
+                let outcome = tried.outcome;
+                self.unsorted.push(Target { sweep, server, position, outcome, is_turned });
             };
             add(tried.client, tried.server, false);
             if tried.port == 0 && view.contact(tried).back().0.flows > 0 {
@@ -404,7 +407,7 @@ fn is_suspect(view: &PaneView<'_>, group: &[Target]) -> bool {
     let client = group[0].sweep.client;
     let tells = |target: &Target| {
         !target.is_turned
-            && match target.tried(view).outcome {
+            && match target.outcome {
                 Outcome::Bare => !is_inside(view, client),
                 outcome => outcome.is_failed(),
             }

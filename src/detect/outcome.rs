@@ -102,10 +102,14 @@ struct Open<'a> {
 
 impl<'a> Judge<'a, '_> {
     fn take(&mut self, number: u32, key: &ContactKey, contact: ContactView<'a>) {
-        let (forward, back) = (contact.forward(), contact.back());
+        let forward = contact.forward();
+        if forward.0.flows == 0 {
+            // What came back alone was not tried here.
+            return;
+        }
+        let back = contact.back();
         if let Some(next) = self.next
             && back.0.flows == 0
-            && forward.0.flows > 0
         {
             for (_, shard) in next.shards() {
                 shard.contacts.prefetch(shard.contacts.hash(key));

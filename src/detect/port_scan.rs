@@ -200,6 +200,8 @@ impl PortScan {
     /// Adds the pane's attempts and returns the pairs over a threshold, in order.
     fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
         let expired = view.before_window(self.settings.slow_window_seconds);
+        let ports_min = self.settings.windows().map(|window| window.ports_min).into_iter().min();
+        let ports_min = ports_min.expect("there are windows");
         let mut trips = Vec::new();
         let mut attempts = Vec::new();
         let mut groups = view
@@ -224,8 +226,11 @@ impl PortScan {
                 {
                     continue;
                 }
-                let distinct = self.tracker.add(&pair, view.index(), expired, &attempts);
-                if failed_now {
+                let count = self.tracker.add(&pair, view.index(), expired, &attempts);
+                if failed_now
+                    && count as u64 >= ports_min
+                    && let Some(distinct) = self.tracker.get(&pair.key)
+                {
                     trips.extend(trip(&self.settings, view, pair.key, group, &distinct));
                 }
             }
@@ -370,11 +375,7 @@ fn trip<'a>(
     group: &'a [Tried],
     distinct: &Distinct<u16>,
 ) -> Option<Trip<'a>> {
-    let windows = settings.windows();
-    if windows.iter().all(|window| (distinct.len() as u64) < window.ports_min) {
-        return None;
-    }
-    windows.into_iter().find_map(|window| {
+    settings.windows().into_iter().find_map(|window| {
         let before = view.before_window(window.seconds);
         let counts = distinct.counts(before);
         let answered_max = counts.answered * u64::from(settings.failed_per_answered_min);
