@@ -21,11 +21,15 @@ use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_rang
 use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
+use crate::simd;
 use crate::units::{PaneIndex, UnixSeconds};
 
 /// Ports below this one are swept for in attacks; above it, many inside sources that fail alike share
 /// a misconfiguration.
 const PREVALENCE_PORT_MIN: u16 = 1024;
+
+/// How many targets of a sweep are asked for before they are read.
+const TARGETS_AHEAD: usize = 4;
 
 /// `[detectors.host_sweep]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -218,6 +222,9 @@ impl HostSweep {
                 break;
             }
             self.tracker.prefetch(ahead.iter().map(|(sweep, _)| sweep));
+            for target in ahead.iter().flat_map(|(_, group)| group.iter().take(TARGETS_AHEAD)) {
+                simd::prefetch(view.tried, target.position as usize);
+            }
             for (hashed, group) in ahead.drain(..) {
                 if !(is_suspect(view, group) || self.tracker.contains(&hashed)) {
                     continue;

@@ -386,7 +386,8 @@ mod tests {
 
         fn narrow(&self, port: u16) -> Option<Narrow> {
             // Some keys don't fit.
-            (self.0 % 5 > 0).then_some(Narrow { client: self.0, server: 0, port, protocol: 0 })
+            let narrow = Narrow { client: self.0, server: 0, port, protocol: 0 };
+            (!self.0.is_multiple_of(5)).then_some(narrow)
         }
 
         fn of_narrow(narrow: Narrow) -> (Self, u16) {
