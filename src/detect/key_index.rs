@@ -98,12 +98,10 @@ fn entry_of(hash: u64, position: usize) -> u64 {
     (hash & !POSITION_MASK) | u64::from(number)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "masked to the table's length")]
 const fn first_slot(hash: u64, mask: usize) -> usize {
     (hash >> 32) as usize & mask
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "32 bits")]
 const fn position_of(entry: u64) -> usize {
     (entry & POSITION_MASK) as usize - 1
 }

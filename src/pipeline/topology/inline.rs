@@ -3,8 +3,6 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rayon::ThreadPool;
-
 use super::{Stages, finish};
 use crate::aggregate::TopSet;
 use crate::finding::Finding;
@@ -12,7 +10,7 @@ use crate::framing::Chunk;
 use crate::metrics::{Stage, Stopwatch};
 use crate::pipeline::deliver::{Delivery, DeliveryReport};
 use crate::pipeline::job::{Latencies, RunError, RunReport};
-use crate::pipeline::judge::{Judge, ShardPanes};
+use crate::pipeline::judge::ShardPanes;
 use crate::pipeline::parse_stage::ParseStage;
 use crate::pipeline::state::StateShard;
 use crate::record::Layout;
@@ -25,7 +23,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let (mut delivery, mut progress, used_out) =
         (stages.delivery, stages.progress, stages.used_out);
     let mut latencies = Latencies::default();
-    let mut end = End { judge: stages.judge, merge_pool: stages.merge_pool };
+    let mut judge = stages.judge;
     let mut parser = ParseStage::new(parse, new_parser());
     let shard = &mut shards[0];
     let unknown_layout = Layout::default_v2();
@@ -54,7 +52,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                 watermark_given = watermark;
                 let panes = shard.close_until(watermark);
                 watch.lap(Stage::Contacts, 0);
-                end.judge(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
+                if let Some(judge) = &mut judge {
+                    judge.accept(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
+                }
                 latencies.judge.record(watch.lap(Stage::Judge, 0));
                 goes_on = delivery.deliver(&findings);
                 findings.clear();
@@ -70,38 +70,20 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     watch.skip();
     let panes = shard.close_all();
     watch.lap(Stage::Contacts, 0);
-    end.judge(ShardPanes { shard_index: 0, watermark: UnixSeconds::MAX, panes }, &mut findings);
-    let merge_pool = end.finish(&mut findings);
+    if let Some(mut judge) = judge {
+        let watermark = UnixSeconds::MAX;
+        judge.accept(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
+        judge.finish(&mut findings);
+    }
     latencies.judge.record(watch.lap(Stage::Judge, 0));
     let delivered = deliver_rest(delivery, &findings);
     watch.lap(Stage::Deliver, 0);
     let tops_of_shards: Vec<TopSet> = shards.into_iter().map(StateShard::into_tops).collect();
-    let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
+    let answers = stages.merge_pool.install(|| TopSet::answers(&tops_of_shards));
     watch.lap(Stage::Answer, 0);
     let mut profile = parser.take_profile();
     profile.merge(&watch.take_profile());
     finish(sequencer.finish(), &tops, answers, delivered, (latencies, profile))
-}
-
-/// The judge and the pool that it works on.
-struct End {
-    judge: Option<Judge>,
-    merge_pool: ThreadPool,
-}
-
-impl End {
-    fn judge(&mut self, panes: ShardPanes, findings: &mut Vec<Finding>) {
-        if let Some(judge) = &mut self.judge {
-            self.merge_pool.install(|| judge.accept(panes, findings));
-        }
-    }
-
-    fn finish(self, findings: &mut Vec<Finding>) -> ThreadPool {
-        if let Some(judge) = self.judge {
-            self.merge_pool.install(|| judge.finish(findings));
-        }
-        self.merge_pool
-    }
 }
 
 fn deliver_rest(mut delivery: Delivery, findings: &[Finding]) -> DeliveryReport {

@@ -6,7 +6,6 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use rayon::ThreadPool;
 
 use super::{Stages, Time, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
@@ -79,10 +78,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let watch = Stopwatch::start(Arc::clone(&clock));
         let deliverer =
             spawn(scope, "deliver", stop, move || deliver(delivery, &findings_in, stop, watch));
-        let merge_pool = &stages.merge_pool;
         let watch = Stopwatch::start(Arc::clone(&clock));
         let judger = spawn(scope, "judge", stop, move || {
-            judge_panes(judge, &panes_in, &findings_out, merge_pool, watch)
+            judge_panes(judge, &panes_in, &findings_out, watch)
         });
         let mut shards_out = Vec::new();
         let mut shard_threads = Vec::new();
@@ -171,7 +169,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         source_result?;
         let latencies = Latencies { parse: parsed, judge: judged.latency };
         let mut watch = Stopwatch::start(parse_clock);
-        let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
+        let answers = stages.merge_pool.install(|| TopSet::answers(&tops_of_shards));
         watch.lap(Stage::Answer, 0);
         profile.merge(&watch.take_profile());
         finish(inputs, &tops, answers, delivered, (latencies, profile))
@@ -312,7 +310,6 @@ fn judge_panes(
     judge: Option<Judge>,
     panes_in: &Receiver<ShardPanes>,
     findings_out: &Sender<Vec<Finding>>,
-    merge_pool: &ThreadPool,
     mut watch: Stopwatch,
 ) -> Time {
     let mut latency = LatencyHistogram::new();
@@ -323,14 +320,14 @@ fn judge_panes(
     let mut findings = Vec::new();
     for panes in panes_in {
         watch.skip();
-        merge_pool.install(|| judge.accept(panes, &mut findings));
+        judge.accept(panes, &mut findings);
         latency.record(watch.lap(Stage::Judge, 0));
         if !findings.is_empty() && findings_out.send(std::mem::take(&mut findings)).is_err() {
             return Time { latency, profile: watch.take_profile() };
         }
     }
     watch.skip();
-    merge_pool.install(|| judge.finish(&mut findings));
+    judge.finish(&mut findings);
     watch.lap(Stage::Judge, 0);
     // The deliverer stays until this sender is gone.
     let _deliverer_gone = findings_out.send(findings).is_err();
