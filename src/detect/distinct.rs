@@ -2,8 +2,8 @@
 //!
 //! For each value the set remembers in which pane it last failed and was last answered. A window that
 //! ends with the current pane holds a value if its last pane lies in the window, so one set answers for
-//! every window length; nothing is kept per pane. Most sets never see more than one attempt and keep just
-//! that.
+//! every window length; nothing is kept per pane. Most sets never see more than one value and keep it
+//! without a list.
 
 use super::outcome::Outcome;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -111,11 +111,14 @@ pub(super) struct Counts {
     pub(super) first_seen: UnixSeconds,
 }
 
+/// With more attempts than this, a pane's attempts are merged instead of put in one by one.
+const INSERTIONS_MAX: usize = 8;
+
 /// Distinct values over sliding windows.
 #[derive(Clone, Debug)]
 pub(super) enum Distinct<T> {
-    /// One attempt in one pane.
-    Once(PaneIndex, Attempt<T>),
+    /// The usual case.
+    One(Entry<T>),
     /// In the order of values.
     Many(Vec<Entry<T>>),
 }
@@ -131,57 +134,65 @@ impl<T: Copy + Ord> Distinct<T> {
     /// after `expired` leave.
     pub(super) fn add(&mut self, pane: PaneIndex, expired: PaneIndex, attempts: &[Attempt<T>]) {
         debug_assert!(attempts.is_sorted_by_key(|attempt| attempt.value));
-        if self.len() == 0
-            && pane > expired
-            && let [attempt] = attempts
-            && attempt.outcome != Outcome::NotTried
+        if let [attempt] = attempts
+            && let Some(entry) = self.only_entry(attempt.value)
         {
-            *self = Self::Once(pane, *attempt);
+            entry.add(pane, attempt);
+            if entry.last_pane() <= expired {
+                *self = Self::default();
+            }
             return;
         }
-        let mut merged = Vec::with_capacity(self.len() + attempts.len());
-        let mut known = self.entries().peekable();
-        for attempt in attempts {
-            while let Some(entry) = known.next_if(|entry| entry.value < attempt.value) {
-                merged.push(entry);
+        let mut list = match std::mem::take(self) {
+            Self::One(entry) => {
+                let mut list = Vec::with_capacity(1 + attempts.len());
+                list.push(entry);
+                list
             }
-            if let Some(entry) = known.next_if(|entry| entry.value == attempt.value) {
-                merged.push(entry);
-            } else if merged.last().is_none_or(|last: &Entry<T>| last.value != attempt.value) {
-                merged.push(Entry::of(attempt.value));
-            }
-            merged.last_mut().expect("pushed above").add(pane, attempt);
+            Self::Many(list) => list,
+        };
+        if attempts.len() <= INSERTIONS_MAX {
+            attempts.iter().for_each(|attempt| insert(&mut list, pane, attempt));
+        } else {
+            list = merged(&list, pane, attempts);
         }
-        merged.extend(known);
-        merged.retain(|entry| entry.last_pane() > expired);
-        merged.shrink_to(merged.len() * 2);
-        *self = Self::Many(merged);
+        list.retain(|entry| entry.last_pane() > expired);
+        *self = match list[..] {
+            [entry] => Self::One(entry),
+            _ => {
+                list.shrink_to(list.len() * 2);
+                Self::Many(list)
+            }
+        };
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry<T>> {
-        let (once, many) = match self {
-            Self::Once(pane, attempt) => {
-                let mut entry = Entry::of(attempt.value);
-                entry.add(*pane, attempt);
-                (Some(entry), &[][..])
-            }
-            Self::Many(entries) => (None, entries.as_slice()),
-        };
-        once.into_iter().chain(many.iter().copied())
+    /// The entry of a value, if the set has no other value.
+    fn only_entry(&mut self, value: T) -> Option<&mut Entry<T>> {
+        if self.len() == 0 {
+            *self = Self::One(Entry::of(value));
+        }
+        match self {
+            Self::One(entry) if entry.value == value => Some(entry),
+            _ => None,
+        }
+    }
+
+    fn entries(&self) -> &[Entry<T>] {
+        match self {
+            Self::One(entry) => std::slice::from_ref(entry),
+            Self::Many(entries) => entries,
+        }
     }
 
     /// The last pane in which any value was seen.
     pub(super) fn last_pane(&self) -> PaneIndex {
-        match self {
-            Self::Once(pane, _) => *pane,
-            Self::Many(entries) => entries.iter().map(Entry::last_pane).max().unwrap_or(NEVER),
-        }
+        self.entries().iter().map(Entry::last_pane).max().unwrap_or(NEVER)
     }
 
     /// Number of values kept.
-    pub(super) fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         match self {
-            Self::Once(..) => 1,
+            Self::One(_) => 1,
             Self::Many(entries) => entries.len(),
         }
     }
@@ -222,8 +233,45 @@ impl<T: Copy + Ord> Distinct<T> {
         let is_tried = move |entry: &Entry<T>| {
             matches!(entry.standing(before), Standing::Failed | Standing::Bare)
         };
-        self.entries().filter(is_tried).map(|entry| entry.value)
+        self.entries().iter().filter(move |entry| is_tried(entry)).map(|entry| entry.value)
     }
+}
+
+/// Adds an attempt to a list in the order of values.
+fn insert<T: Copy + Ord>(list: &mut Vec<Entry<T>>, pane: PaneIndex, attempt: &Attempt<T>) {
+    let position = match list.binary_search_by_key(&attempt.value, |entry| entry.value) {
+        Ok(position) => position,
+        Err(position) => {
+            if list.len() == list.capacity() {
+                // Most lists stay short: half as much again wastes less than doubling.
+                list.reserve_exact(list.len() / 2 + 1);
+            }
+            list.insert(position, Entry::of(attempt.value));
+            position
+        }
+    };
+    list[position].add(pane, attempt);
+}
+
+/// A list in the order of values with attempts in the same order added.
+fn merged<T: Copy + Ord>(
+    list: &[Entry<T>],
+    pane: PaneIndex,
+    attempts: &[Attempt<T>],
+) -> Vec<Entry<T>> {
+    let mut merged: Vec<Entry<T>> = Vec::with_capacity(list.len() + attempts.len());
+    let mut known = list.iter().copied().peekable();
+    for attempt in attempts {
+        while let Some(entry) = known.next_if(|entry| entry.value <= attempt.value) {
+            merged.push(entry);
+        }
+        if merged.last().is_none_or(|last| last.value != attempt.value) {
+            merged.push(Entry::of(attempt.value));
+        }
+        merged.last_mut().expect("pushed above").add(pane, attempt);
+    }
+    merged.extend(known);
+    merged
 }
 
 #[cfg(test)]
@@ -253,7 +301,7 @@ mod tests {
         #[test]
         fn windows_agree_with_a_list_of_everything(
             panes in prop::collection::vec(
-                prop::collection::btree_map(0_u16..12, any_outcome(), 0..8), 1..20),
+                prop::collection::btree_map(0_u16..12, any_outcome(), 0..12), 1..20),
             window in 1_i64..12,
         ) {
             const LONGEST: i64 = 12;

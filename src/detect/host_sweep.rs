@@ -12,19 +12,24 @@ use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
+use super::once::{Narrow, TrackedKey};
 use super::order::Sorter;
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
-use super::tracker::Tracker;
+use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
+use crate::simd;
 use crate::units::{PaneIndex, UnixSeconds};
 
 /// Ports below this one are swept for in attacks; above it, many inside sources that fail alike share
 /// a misconfiguration.
 const PREVALENCE_PORT_MIN: u16 = 1024;
+
+/// How many targets of a sweep are asked for before they are read.
+const TARGETS_AHEAD: usize = 4;
 
 /// `[detectors.host_sweep]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -100,6 +105,20 @@ struct Sweep {
     port: u16,
 }
 
+impl TrackedKey for Sweep {
+    type Value = Addr;
+
+    fn narrow(&self, server: Addr) -> Option<Narrow> {
+        let (client, server) = (self.client.as_v4()?, server.as_v4()?);
+        Some(Narrow { client, server, port: self.port, protocol: self.protocol })
+    }
+
+    fn of_narrow(narrow: Narrow) -> (Self, Addr) {
+        let Narrow { client, server, port, protocol } = narrow;
+        (Self { client: Addr::v4(client), protocol, port }, Addr::v4(server))
+    }
+}
+
 /// A client and port whose counts are over a threshold.
 #[derive(Debug)]
 struct Trip<'a> {
@@ -120,6 +139,8 @@ struct Target {
     server: Addr,
     /// Which of the pane's tried contacts tells of it.
     position: u32,
+    /// That contact's.
+    outcome: Outcome,
     /// Whether it is the contact's client, seen from its server.
     is_turned: bool,
 }
@@ -134,7 +155,7 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct HostSweep {
     settings: HostSweepSettings,
-    tracker: Tracker<Sweep, Addr>,
+    tracker: Tracker<Sweep>,
     episodes: Episodes<(Addr, u8)>,
     /// Inside clients by the high port on which they failed, with the last pane.
     failing_inside: BTreeMap<(u8, u16), BTreeMap<Addr, PaneIndex>>,
@@ -192,25 +213,30 @@ impl HostSweep {
         let mut large = Vec::new();
         self.find_targets(view);
         let targets = std::mem::take(&mut self.targets);
-        for group in targets.chunk_by(|one, other| one.sweep == other.sweep) {
-            let sweep = group[0].sweep;
-            if !(is_suspect(view, group) || self.tracker.contains(&sweep)) {
-                continue;
+        let mut groups = targets.chunk_by(|one, other| one.sweep == other.sweep);
+        let mut ahead: Vec<(Hashed<Sweep>, &[Target])> = Vec::with_capacity(LOOK_UPS_AHEAD);
+        loop {
+            let hashed = |group| (self.tracker.hashed(sweep_of(group)), group);
+            ahead.extend(groups.by_ref().map(hashed).take(LOOK_UPS_AHEAD));
+            if ahead.is_empty() {
+                break;
             }
-            attempts.clear();
-            attempts.extend(group.iter().map(|target| attempt_of(target, view)));
-            let distinct = self.tracker.add(sweep, view.index(), expired, &attempts);
-            if distinct.len() >= self.settings.hosts_min as usize {
-                large.push(group);
+            self.tracker.prefetch(ahead.iter().map(|(sweep, _)| sweep));
+            for target in ahead.iter().flat_map(|(_, group)| group.iter().take(TARGETS_AHEAD)) {
+                simd::prefetch(view.tried, target.position as usize);
             }
-            let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
-            if failed_now && sweep.port >= PREVALENCE_PORT_MIN && is_inside(view, sweep.client) {
-                let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
-                // More than the limit say no more than the limit does.
-                if clients.len() <= self.settings.prevalence_max as usize
-                    || clients.contains_key(&sweep.client)
-                {
-                    clients.insert(sweep.client, view.index());
+            for (hashed, group) in ahead.drain(..) {
+                if !(is_suspect(view, group) || self.tracker.contains(&hashed)) {
+                    continue;
+                }
+                attempts.clear();
+                attempts.extend(group.iter().map(|target| attempt_of(target, view)));
+                let count = self.tracker.add(&hashed, view.index(), expired, &attempts);
+                if count >= self.settings.hosts_min as usize {
+                    large.push(group);
+                }
+                if attempts.iter().any(|attempt| attempt.outcome.is_failed()) {
+                    self.note_prevalence(view, hashed.key);
                 }
             }
         }
@@ -220,12 +246,27 @@ impl HostSweep {
         trips
     }
 
+    /// Takes a client that failed on a port now, if many inside clients that do so tell of a missing rule.
+    fn note_prevalence(&mut self, view: &PaneView<'_>, sweep: Sweep) {
+        if sweep.port < PREVALENCE_PORT_MIN || !is_inside(view, sweep.client) {
+            return;
+        }
+        let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
+        // More than the limit say no more than the limit does.
+        if clients.len() <= self.settings.prevalence_max as usize
+            || clients.contains_key(&sweep.client)
+        {
+            clients.insert(sweep.client, view.index());
+        }
+    }
+
     /// The targets of all clients, in the order of sweeps.
     fn find_targets(&mut self, view: &PaneView<'_>) {
         for (position, tried) in (0..).zip(view.tried).filter(|(_, tried)| is_of_sweeps(tried)) {
             let mut add = |client: Addr, server: Addr, is_turned: bool| {
                 let sweep = Sweep { client, protocol: tried.protocol, port: tried.port };
-                self.unsorted.push(Target { sweep, server, position, is_turned });
+                let outcome = tried.outcome;
+                self.unsorted.push(Target { sweep, server, position, outcome, is_turned });
             };
             add(tried.client, tried.server, false);
             if tried.port == 0 && view.contact(tried).back().0.flows > 0 {
@@ -314,11 +355,7 @@ impl HostSweep {
         let Sweep { client, protocol, .. } = widest.sweep;
         let hosts_of = |trip: &Trip<'_>| {
             let distinct = self.tracker.get(&trip.sweep);
-            let before = trip.before;
-            distinct
-                .into_iter()
-                .flat_map(move |distinct| distinct.tried(before))
-                .collect::<Vec<_>>()
+            distinct.map_or_else(Vec::new, |distinct| distinct.tried(trip.before).collect())
         };
         let hosts: BTreeSet<Addr> = trips.iter().flat_map(hosts_of).collect();
         let ports: Vec<u16> =
@@ -368,12 +405,16 @@ fn is_of_sweeps(tried: &Tried) -> bool {
     matches!(tried.protocol, TCP | UDP | ICMP | ICMP_V6)
 }
 
+const fn sweep_of(group: &[Target]) -> Sweep {
+    group[0].sweep
+}
+
 /// Whether the client tried something in vain or barely.
 fn is_suspect(view: &PaneView<'_>, group: &[Target]) -> bool {
     let client = group[0].sweep.client;
     let tells = |target: &Target| {
         !target.is_turned
-            && match target.tried(view).outcome {
+            && match target.outcome {
                 Outcome::Bare => !is_inside(view, client),
                 outcome => outcome.is_failed(),
             }

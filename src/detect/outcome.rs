@@ -51,15 +51,18 @@ pub(super) struct Verdicts {
     /// In the order of keys.
     pub(super) tried: Vec<Tried>,
     unsorted: Vec<Tried>,
+    doubtful: Vec<Tried>,
+    other_traffic: OtherTraffic,
     sorter: Sorter,
 }
 
 impl Verdicts {
     /// Judges the contacts of `pane`; `next` is the pane right after it, where answers may be.
     pub(super) fn judge(&mut self, pane: &MergedPane, next: Option<&MergedPane>) {
-        let Self { tried, unsorted, sorter } = self;
-        let mut judge = Judge { next, open: Vec::new(), doubtful: Vec::new(), tried: unsorted };
-        let mut other_traffic = OtherTraffic::beside_icmp(pane);
+        let Self { tried, unsorted, doubtful, other_traffic, sorter } = self;
+        let open = Vec::with_capacity(LOOK_UPS_AHEAD);
+        let mut judge = Judge { next, open, doubtful, tried: unsorted };
+        other_traffic.begin(pane);
         for (first_number, shard) in pane.shards() {
             for (number, key, contact) in shard.contacts.iter() {
                 other_traffic.note(&key);
@@ -67,8 +70,7 @@ impl Verdicts {
             }
             judge.look_up_answers();
         }
-        let doubtful = judge.doubtful;
-        unsorted.extend(doubtful.into_iter().filter(|ping| !other_traffic.has_pair(ping)));
+        unsorted.extend(doubtful.drain(..).filter(|ping| !other_traffic.has_pair(ping)));
         let key = |tried: &Tried| (tried.client, tried.server, tried.protocol, tried.port);
         let packed = |tried: &Tried| {
             let (client, server) = (tried.client.as_v4()?, tried.server.as_v4()?);
@@ -88,7 +90,7 @@ struct Judge<'a, 'b> {
     /// Contacts without an answer in their own pane.
     open: Vec<Open<'a>>,
     /// Unanswered ICMP, which may be a reply to other traffic.
-    doubtful: Vec<Tried>,
+    doubtful: &'b mut Vec<Tried>,
     tried: &'b mut Vec<Tried>,
 }
 
@@ -100,10 +102,14 @@ struct Open<'a> {
 
 impl<'a> Judge<'a, '_> {
     fn take(&mut self, number: u32, key: &ContactKey, contact: ContactView<'a>) {
-        let (forward, back) = (contact.forward(), contact.back());
+        let forward = contact.forward();
+        if forward.0.flows == 0 {
+            // What came back alone was not tried here.
+            return;
+        }
+        let back = contact.back();
         if let Some(next) = self.next
             && back.0.flows == 0
-            && forward.0.flows > 0
         {
             for (_, shard) in next.shards() {
                 shard.contacts.prefetch(shard.contacts.hash(key));
@@ -119,6 +125,11 @@ impl<'a> Judge<'a, '_> {
 
     fn look_up_answers(&mut self) {
         let mut open = std::mem::take(&mut self.open);
+        for (_, shard) in self.next.into_iter().flat_map(MergedPane::shards) {
+            for Open { key, .. } in &open {
+                shard.contacts.prefetch_contact(shard.contacts.hash(key));
+            }
+        }
         for Open { number, key, contact } in open.drain(..) {
             let answer = self.next.and_then(|next| answer_in(next, &key, contact));
             let back = answer.unwrap_or_else(|| contact.back());
@@ -181,6 +192,7 @@ fn answer_in(next: &MergedPane, key: &ContactKey, contact: ContactView<'_>) -> O
 
 /// The pairs of a pane that exchanged ICMP, and which of them exchanged anything else: then an unanswered
 /// ICMP message is port unreachable or the like, a reply.
+#[derive(Debug, Default)]
 struct OtherTraffic {
     /// By pair; whether there was other traffic.
     pairs: HashMap<(Addr, Addr), bool, FixedState>,
@@ -192,20 +204,21 @@ struct OtherTraffic {
 const PAIR_BITS: u32 = 20;
 
 impl OtherTraffic {
-    fn beside_icmp(pane: &MergedPane) -> Self {
-        let mut this = Self { pairs: HashMap::default(), may_be: Vec::new() };
+    /// Begins with the pairs of a pane.
+    fn begin(&mut self, pane: &MergedPane) {
+        self.pairs.clear();
+        self.may_be.clear();
         for (_, shard) in pane.shards() {
             for number in shard.contacts.odd() {
                 let key = shard.contacts.key(number);
                 if is_icmp(key.protocol) {
-                    this.may_be.resize(1 << (PAIR_BITS - 6), 0);
+                    self.may_be.resize(1 << (PAIR_BITS - 6), 0);
                     let (word, bit) = pair_bit(key.client, key.server);
-                    this.may_be[word] |= bit;
-                    this.pairs.insert(unordered(key.client, key.server), false);
+                    self.may_be[word] |= bit;
+                    self.pairs.insert(unordered(key.client, key.server), false);
                 }
             }
         }
-        this
     }
 
     #[inline]

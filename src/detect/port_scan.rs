@@ -11,11 +11,12 @@ use serde::Deserialize;
 
 use super::distinct::{Attempt, Counts, Distinct};
 use super::episode::{Episodes, Sighting};
+use super::once::{Narrow, TrackedKey};
 use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
-use super::tracker::Tracker;
+use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
 use crate::aggregate::TCP_SYN;
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
@@ -119,6 +120,21 @@ struct Pair {
     protocol: u8,
 }
 
+impl TrackedKey for Pair {
+    type Value = u16;
+
+    fn narrow(&self, port: u16) -> Option<Narrow> {
+        let (client, server) = (self.client.as_v4()?, self.server.as_v4()?);
+        Some(Narrow { client, server, port, protocol: self.protocol })
+    }
+
+    fn of_narrow(narrow: Narrow) -> (Self, u16) {
+        let Narrow { client, server, port, protocol } = narrow;
+        let (client, server) = (Addr::v4(client), Addr::v4(server));
+        (Self { client, server, protocol }, port)
+    }
+}
+
 /// A pair whose counts are over a threshold.
 #[derive(Debug)]
 struct Trip<'a> {
@@ -136,7 +152,7 @@ struct Trip<'a> {
 #[derive(Debug)]
 pub(super) struct PortScan {
     settings: PortScanSettings,
-    tracker: Tracker<Pair, u16>,
+    tracker: Tracker<Pair>,
     episodes: Episodes<Pair>,
     block_episodes: Episodes<Addr>,
     /// Servers that each block scanner was seen to scan.
@@ -184,25 +200,41 @@ impl PortScan {
     /// Adds the pane's attempts and returns the pairs over a threshold, in order.
     fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
         let expired = view.before_window(self.settings.slow_window_seconds);
+        let ports_min = self.settings.windows().map(|window| window.ports_min).into_iter().min();
+        let ports_min = ports_min.expect("there are windows");
         let mut trips = Vec::new();
         let mut attempts = Vec::new();
-        for group in view.tried.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
-            let pair = pair_of(&group[0]);
-            attempts.clear();
-            attempts.extend(group.iter().filter(|tried| is_of_port_scans(tried)).map(attempt_of));
-            let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
-            if attempts.is_empty()
-                || !(failed_now || self.tracker.contains(&pair))
-                || view.network.is_exempt_actor(pair.client)
-            {
-                continue;
+        let mut groups = view
+            .tried
+            .chunk_by(|one, other| pair_of(one) == pair_of(other))
+            .filter(|group| group.iter().any(is_of_port_scans));
+        let mut ahead: Vec<(Hashed<Pair>, &[Tried])> = Vec::with_capacity(LOOK_UPS_AHEAD);
+        loop {
+            let hashed = |group: &'a [Tried]| (self.tracker.hashed(pair_of(&group[0])), group);
+            ahead.extend(groups.by_ref().map(hashed).take(LOOK_UPS_AHEAD));
+            if ahead.is_empty() {
+                return trips;
             }
-            let distinct = self.tracker.add(pair, view.index(), expired, &attempts);
-            if failed_now {
-                trips.extend(trip(&self.settings, view, pair, group, distinct));
+            self.tracker.prefetch(ahead.iter().map(|(pair, _)| pair));
+            for (pair, group) in ahead.drain(..) {
+                attempts.clear();
+                attempts
+                    .extend(group.iter().filter(|tried| is_of_port_scans(tried)).map(attempt_of));
+                let failed_now = attempts.iter().any(|attempt| attempt.outcome.is_failed());
+                if !(failed_now || self.tracker.contains(&pair))
+                    || view.network.is_exempt_actor(pair.key.client)
+                {
+                    continue;
+                }
+                let count = self.tracker.add(&pair, view.index(), expired, &attempts);
+                if failed_now
+                    && count as u64 >= ports_min
+                    && let Some(distinct) = self.tracker.get(&pair.key)
+                {
+                    trips.extend(trip(&self.settings, view, pair.key, group, &distinct));
+                }
             }
         }
-        trips
     }
 
     /// Reports what one client did in this pane: pair by pair, or as a block.
@@ -288,7 +320,7 @@ impl PortScan {
             actor: pair.client,
             identity: (vec![pair.server], vec![u16::from(pair.protocol)]),
             targets: vec![pair.server],
-            ports: self.ports_of(trip).collect(),
+            ports: self.ports_of(trip),
             last_seen: trip.last_seen,
             window_seconds: window.seconds,
             evidence: evidence(&EvidenceParts {
@@ -307,9 +339,9 @@ impl PortScan {
         Some(finding(FindingKind::PortScan, report, view, draft))
     }
 
-    fn ports_of(&self, trip: &Trip<'_>) -> impl Iterator<Item = u16> {
+    fn ports_of(&self, trip: &Trip<'_>) -> Vec<u16> {
         let distinct = self.tracker.get(&trip.pair);
-        distinct.into_iter().flat_map(|distinct| distinct.tried(trip.before))
+        distinct.map_or_else(Vec::new, |distinct| distinct.tried(trip.before).collect())
     }
 }
 
@@ -343,11 +375,7 @@ fn trip<'a>(
     group: &'a [Tried],
     distinct: &Distinct<u16>,
 ) -> Option<Trip<'a>> {
-    let windows = settings.windows();
-    if windows.iter().all(|window| (distinct.len() as u64) < window.ports_min) {
-        return None;
-    }
-    windows.into_iter().find_map(|window| {
+    settings.windows().into_iter().find_map(|window| {
         let before = view.before_window(window.seconds);
         let counts = distinct.counts(before);
         let answered_max = counts.answered * u64::from(settings.failed_per_answered_min);

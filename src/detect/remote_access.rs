@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use serde::Deserialize;
 
 use super::episode::Report;
@@ -100,13 +102,14 @@ struct Reported {
 #[derive(Debug)]
 pub(super) struct RemoteAccess {
     settings: RemoteAccessSettings,
-    reported: BTreeMap<(Addr, Addr), Reported>,
+    /// Its order never shows.
+    reported: HashMap<(Addr, Addr), Reported, FixedState>,
     evictions: u64,
 }
 
 impl RemoteAccess {
-    pub(super) const fn new(settings: RemoteAccessSettings) -> Self {
-        Self { settings, reported: BTreeMap::new(), evictions: 0 }
+    pub(super) fn new(settings: RemoteAccessSettings) -> Self {
+        Self { settings, reported: HashMap::default(), evictions: 0 }
     }
 
     pub(super) const fn evictions(&self) -> u64 {
