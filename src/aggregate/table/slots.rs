@@ -62,7 +62,8 @@ impl<S: Stored> Slots<S> {
         Self { memory: Vec::new(), used: 0 }
     }
 
-    /// Entries that may be in the table before it grows: 13/16 of the slots, found by measurement.
+    /// Entries that may be in the table before it grows: 13/16 of the slots, because fresh memory costs
+    /// more than longer probes.
     pub(super) const fn capacity(&self) -> usize {
         self.used / 16 * 13
     }
