@@ -91,16 +91,20 @@ fn piece_starts(packed: &[u8], count: usize, bytes_max: usize) -> Vec<usize> {
     starts
 }
 
-/// The first place in `from..until` where a member begins.
+/// The first place in `from..until` where a member begins; none if it does not end a line, because then
+/// others don't either, and what is inflated side by side could not be read apart.
 fn member_start(packed: &[u8], from: usize, until: usize, bytes_max: usize) -> Option<usize> {
     let mut inflater = Inflater::default();
     let mut text = Vec::new();
-    memmem::find_iter(&packed[from..until], &MEMBER_START).map(|at| from + at).find(|start| {
-        let flags = packed.get(start + MEMBER_START.len());
-        text.clear();
-        flags.is_some_and(|flags| flags & FLAGS_UNUSUAL == 0)
-            && inflater.one_member(&packed[*start..], &mut text, bytes_max).is_some()
-    })
+    let start = memmem::find_iter(&packed[from..until], &MEMBER_START).map(|at| from + at).find(
+        |start| {
+            let flags = packed.get(start + MEMBER_START.len());
+            text.clear();
+            flags.is_some_and(|flags| flags & FLAGS_UNUSUAL == 0)
+                && inflater.one_member(&packed[*start..], &mut text, bytes_max).is_some()
+        },
+    )?;
+    text.ends_with(b"\n").then_some(start)
 }
 
 #[cfg(test)]
