@@ -14,7 +14,7 @@ use crate::units::UnixSeconds;
 /// Who talked to which service.
 ///
 /// For protocols without ports, and for equal ports on both ends, which end is the client can't be
-/// told from one record; then it is the lower address (see [`Contact::flip`]).
+/// told from one record; then it is the lower address, until both sides have been seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContactKey {
     /// The end that opened.
