@@ -4,11 +4,11 @@
 //! source × n ─chunks─► parse × j ─parsed─► sequence ─routed─► shard × j ─panes─► judge ─findings─► deliver
 //! ```
 //!
-//! Every arrow is a bounded channel: full means wait, back to the source. The judge merges large panes
-//! on a rayon pool of the run's own. All threads are named and joined;
+//! Every arrow is a bounded channel: full means wait, back to the source. A rayon pool of the
+//! run's own has the answers of tops, the two detectors that cost most, and the members of large gzip files. All threads are named and joined;
 //! a panic in one ends the run (`threads`). With one thread the same stages run in a loop on the calling
-//! thread (`inline`). Batches that were read by all go back to the parse workers, so that the steady state
-//! touches no fresh memory.
+//! thread (`inline`). Batches that were read by all go back to the parse workers, whose
+//! memory is used again.
 
 mod inline;
 mod threads;
