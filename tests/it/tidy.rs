@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["record"],
     &["metrics", "aws"],
     &["clock"],
-    &["simd", "net", "units", "secret"],
+    &["simd", "net", "units", "secret", "codec"],
 ];
 
 /// What may lie at the top level beside names that start with a dot.
