@@ -15,7 +15,7 @@ use crate::config::{EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::{DetectSettings, DetectorSet, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
-use crate::pipeline::{Job, RunError};
+use crate::pipeline::{Job, MemoryPlan, RunError};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
@@ -92,6 +92,8 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         clock,
         stop,
         progress,
+        memory: MemoryPlan::UNLIMITED,
+        state: None,
     })
 }
 

@@ -30,6 +30,15 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::PortScan,
+        Self::HostSweep,
+        Self::SshBruteforce,
+        Self::RdpBruteforce,
+        Self::RemoteAccessAttempt,
+    ];
+
     /// The name in the finding form, in configuration and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -40,6 +49,12 @@ impl FindingKind {
             Self::RdpBruteforce => "rdp_bruteforce",
             Self::RemoteAccessAttempt => "remote_access_attempt",
         }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

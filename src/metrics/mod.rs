@@ -1,8 +1,10 @@
 //! How long stages take: latency histograms and times per stage, filled by the threads of the pipeline per
 //! chunk or pane, never per record; merged when the run ends, read by reports.
 
+mod back_pressure;
 mod latency;
 mod profile;
 
+pub use back_pressure::{BackPressure, ChannelMeter, ChannelMeters};
 pub use latency::LatencyHistogram;
 pub use profile::{Profile, Stage, StageTime, Stopwatch};

@@ -26,6 +26,8 @@ pub enum Stage {
     Contacts,
     /// Merging panes and asking the detectors.
     Judge,
+    /// Copying the tables of shards for a snapshot.
+    Save,
     /// Findings to the sinks.
     Deliver,
     /// The largest rows of the tops, at the end.
@@ -36,7 +38,7 @@ const STAGE_COUNT: usize = Stage::ALL.len();
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unwrap,
         Self::Parse,
         Self::Route,
@@ -44,6 +46,7 @@ impl Stage {
         Self::Tops,
         Self::Contacts,
         Self::Judge,
+        Self::Save,
         Self::Deliver,
         Self::Answer,
     ];
@@ -59,6 +62,7 @@ impl Stage {
             Self::Tops => "tops",
             Self::Contacts => "contacts",
             Self::Judge => "judge",
+            Self::Save => "save",
             Self::Deliver => "deliver",
             Self::Answer => "answer",
         }

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::memory::MemoryPlan;
+use super::restore::Restored;
 use super::sequence::InputReport;
+use super::snapshot::SnapshotReport;
 use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
+use crate::checkpoint::{Journal, SnapshotStore};
 use crate::clock::Clock;
+use crate::codec::DecodeError;
 use crate::detect::DetectorSet;
 use crate::finding::FindingKind;
 use crate::framing::Limits;
-use crate::metrics::{LatencyHistogram, Profile};
+use crate::metrics::{BackPressure, LatencyHistogram, Profile};
 use crate::record::{ColumnSet, Filter};
 use crate::simd::Isa;
 use crate::sink::{Sink, SinkError};
@@ -50,6 +55,22 @@ pub struct Job {
     pub stop: StopFlag,
     /// Told how many bytes were read, once per chunk.
     pub progress: Box<dyn FnMut(u64) + Send>,
+    /// How much memory the tables may take.
+    pub memory: MemoryPlan,
+    /// Where state is kept; without it the run begins with nothing and leaves nothing.
+    pub state: Option<JobState>,
+}
+
+/// What makes a run outlive its process.
+pub struct JobState {
+    /// Where snapshots are.
+    pub store: SnapshotStore,
+    /// Every finding, once.
+    pub journal: Journal,
+    /// Time between snapshots.
+    pub interval: Duration,
+    /// What an earlier process left.
+    pub restored: Option<Restored>,
 }
 
 impl Job {
@@ -84,6 +105,10 @@ pub struct RunReport {
     pub profile: Profile,
     /// Wall time from start to end.
     pub elapsed: Duration,
+    /// What was saved.
+    pub snapshots: SnapshotReport,
+    /// How long stages waited for the ones behind them.
+    pub back_pressure: BTreeMap<&'static str, BackPressure>,
 }
 
 /// Latencies of the stages that do the work.
@@ -93,6 +118,8 @@ pub struct Latencies {
     pub parse: LatencyHistogram,
     /// Merging the panes of a shard and judging what that completes.
     pub judge: LatencyHistogram,
+    /// From the arrival of the chunk that completed a pane to its findings being with the sinks.
+    pub finding: LatencyHistogram,
 }
 
 /// Why a run failed as a whole.
@@ -104,4 +131,7 @@ pub enum RunError {
     /// A sink could not take findings.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// A snapshot is whole but does not fit what it should be.
+    #[error("the saved state cannot be used; start with another `state_dir`, or move its snapshots away")]
+    State(#[from] DecodeError),
 }

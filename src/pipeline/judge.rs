@@ -1,39 +1,102 @@
 //! The judge: puts the shards' panes together and asks the detectors.
 //!
 //! Every shard reports how far it has closed its panes. A pane is judged when all shards have closed it,
-//! in pane order, so that findings depend neither on the number of shards nor on who was faster.
+//! in pane order, so that findings depend neither on the number of shards nor on who was faster. At a
+//! barrier the judge waits for all shards' too, and holds back what a shard sends after its own; so what it
+//! saves has seen exactly what their saved states have sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use super::message::{Ending, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
 use crate::aggregate::PaneContacts;
+use crate::checkpoint::Epoch;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 
-/// Panes of one shard, up to a watermark.
-pub(super) struct ShardPanes {
-    pub(super) shard_index: usize,
-    pub(super) watermark: UnixSeconds,
-    pub(super) panes: Vec<PaneContacts>,
+/// What the judge gives.
+pub(super) enum Judged {
+    ToDeliver(ToDeliver),
+    Saved(SavedPart),
 }
 
 /// Aligns shards and runs detectors.
 pub(super) struct Judge {
-    detectors: DetectorSet,
+    /// Without them panes are dropped.
+    detectors: Option<DetectorSet>,
     pane_seconds: i64,
     /// How far each shard has come.
     watermarks: Vec<UnixSeconds>,
     waiting: BTreeMap<PaneIndex, Vec<PaneContacts>>,
+    /// When the chunk came in that moved the last watermark.
+    arrived: Option<Duration>,
+    /// The barrier that some shards have sent.
+    barrier: Option<Alignment>,
+    ended_shards: usize,
+}
+
+/// A barrier on its way through the shards.
+struct Alignment {
+    epoch: Epoch,
+    has_sent: Vec<bool>,
+    /// What came after it.
+    held: VecDeque<ToJudge>,
+}
+
+impl ToJudge {
+    const fn shard_index(&self) -> Option<usize> {
+        match self {
+            Self::Panes(panes) => Some(panes.shard_index),
+            Self::Barrier { shard_index, .. } => Some(*shard_index),
+            Self::End(_) => None,
+        }
+    }
 }
 
 impl Judge {
-    pub(super) fn new(detectors: DetectorSet, pane_seconds: i64, shard_count: usize) -> Self {
-        let watermarks = vec![UnixSeconds::MIN; shard_count];
-        Self { detectors, pane_seconds, watermarks, waiting: BTreeMap::new() }
+    pub(super) fn new(
+        detectors: Option<DetectorSet>,
+        pane_seconds: i64,
+        shard_count: usize,
+    ) -> Self {
+        Self {
+            detectors,
+            pane_seconds,
+            watermarks: vec![UnixSeconds::MIN; shard_count],
+            waiting: BTreeMap::new(),
+            arrived: None,
+            barrier: None,
+            ended_shards: 0,
+        }
+    }
+
+    /// Takes a message of a shard.
+    pub(super) fn take(&mut self, message: ToJudge, out: &mut dyn FnMut(Judged)) {
+        let mut messages = VecDeque::from([message]);
+        while let Some(message) = messages.pop_front() {
+            if let Some(barrier) = &mut self.barrier
+                && message.shard_index().is_none_or(|index| barrier.has_sent[index])
+            {
+                barrier.held.push_back(message);
+                continue;
+            }
+            match message {
+                ToJudge::Panes(panes) => self.panes(panes, out),
+                ToJudge::Barrier { shard_index, epoch } => {
+                    if let Some(held) = self.barrier_of(shard_index, epoch, out) {
+                        messages.extend(held);
+                    }
+                }
+                ToJudge::End(ending) => self.end(ending, out),
+            }
+        }
     }
 
     /// Takes panes of a shard and appends the findings of every pane that this completes.
     pub(super) fn accept(&mut self, shard: ShardPanes, findings: &mut Vec<Finding>) {
+        let Some(detectors) = &mut self.detectors else { return };
         for contacts in shard.panes {
             self.waiting.entry(contacts.pane).or_default().push(contacts);
         }
@@ -44,13 +107,96 @@ impl Judge {
             if pane.end(self.pane_seconds) > complete_until {
                 break;
             }
-            self.detectors.on_pane(pane, entry.remove(), findings);
+            detectors.on_pane(pane, entry.remove(), findings);
         }
     }
 
     /// Appends what the detectors have left to say at the end of the stream.
-    pub(super) fn finish(mut self, findings: &mut Vec<Finding>) {
+    pub(super) fn finish(&mut self, findings: &mut Vec<Finding>) {
         assert!(self.waiting.is_empty(), "every shard closed all its panes");
-        self.detectors.on_end(findings);
+        if let Some(detectors) = &mut self.detectors {
+            detectors.on_end(findings);
+        }
+    }
+
+    /// Takes up the state as it was saved; settings stay as they are.
+    ///
+    /// # Errors
+    /// If the bytes are not a judge's.
+    pub(super) fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        from.version("judge", 1..=1)?;
+        self.detectors = match (self.detectors.take(), from.bool()?) {
+            (Some(detectors), true) => Some(detectors.restored(from)?),
+            (None, false) => None,
+            _ => return Err(DecodeError::Invalid("detectors")),
+        };
+        let watermarks = from.plain::<i64>()?;
+        if watermarks.len() != self.watermarks.len() {
+            return Err(DecodeError::Invalid("number of shards"));
+        }
+        self.watermarks = watermarks.into_iter().map(UnixSeconds).collect();
+        for _ in 0..from.count(1)? {
+            let contacts = PaneContacts::load(from)?;
+            self.waiting.entry(contacts.pane).or_default().push(contacts);
+        }
+        Ok(())
+    }
+
+    fn save(&self, epoch: Epoch) -> SavedPart {
+        let mut saved = Encoder::default();
+        saved.version(1);
+        saved.option(self.detectors.as_ref(), |saved, detectors| detectors.save(saved));
+        let watermarks: Vec<i64> = self.watermarks.iter().map(|watermark| watermark.0).collect();
+        saved.plain(&watermarks);
+        saved.count(self.waiting.values().map(Vec::len).sum());
+        self.waiting.values().flatten().for_each(|contacts| contacts.save(&mut saved));
+        SavedPart { epoch, name: PartName::Judge, segments: saved.into_segments() }
+    }
+
+    fn panes(&mut self, panes: ShardPanes, out: &mut dyn FnMut(Judged)) {
+        self.arrived = panes.arrived.or(self.arrived);
+        let mut findings = Vec::new();
+        self.accept(panes, &mut findings);
+        self.give(findings, out);
+    }
+
+    fn give(&self, findings: Vec<Finding>, out: &mut dyn FnMut(Judged)) {
+        if !findings.is_empty() {
+            let arrived = self.arrived;
+            out(Judged::ToDeliver(ToDeliver::Findings { findings, arrived }));
+        }
+    }
+
+    /// Notes a shard's barrier; what was held back, if it was the last one.
+    fn barrier_of(
+        &mut self,
+        shard_index: usize,
+        epoch: Epoch,
+        out: &mut dyn FnMut(Judged),
+    ) -> Option<VecDeque<ToJudge>> {
+        let shard_count = self.watermarks.len();
+        let barrier = self.barrier.get_or_insert_with(|| Alignment {
+            epoch,
+            has_sent: vec![false; shard_count],
+            held: VecDeque::new(),
+        });
+        assert_eq!(barrier.epoch, epoch, "barriers keep their order in every channel");
+        barrier.has_sent[shard_index] = true;
+        if barrier.has_sent.contains(&false) {
+            return None;
+        }
+        let held = self.barrier.take().map(|barrier| barrier.held);
+        out(Judged::Saved(self.save(epoch)));
+        out(Judged::ToDeliver(ToDeliver::Barrier(epoch)));
+        held
+    }
+
+    fn end(&mut self, ending: Ending, out: &mut dyn FnMut(Judged)) {
+        self.ended_shards += 1;
+        if ending == Ending::Close && self.ended_shards == self.watermarks.len() {
+            let mut findings = Vec::new();
+            self.finish(&mut findings);
+            self.give(findings, out);
+        }
     }
 }

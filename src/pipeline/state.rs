@@ -1,11 +1,24 @@
 //! A state shard: the tables of the keys that it owns.
 //!
-//! Gets routed batches and watermarks in stream order; hands over the contacts of panes that are complete,
-//! and at the end its part of the tops. Nothing here is shared or locked.
+//! Gets routed batches, watermarks and barriers in stream order; hands over the contacts of panes that are
+//! complete, its saved state at a barrier, and at the end its part of the tops. Nothing here is shared or locked.
 
-use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopSet, TopSpec};
+use std::sync::Arc;
+
+use super::message::{Ending, PartName, SavedPart, ShardPanes, ToJudge, ToShard};
+use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopSet};
+use crate::checkpoint::Epoch;
+use crate::codec::{Encoder, SEGMENT_BYTES};
 use crate::metrics::{Stage, Stopwatch};
 use crate::units::UnixSeconds;
+
+/// What a shard gives.
+pub(super) enum FromShard {
+    ToJudge(ToJudge),
+    Saved(SavedPart),
+    /// Batches that this shard was the last to read.
+    Used(Vec<RoutedBatch>),
+}
 
 /// One shard of the state.
 pub(super) struct StateShard {
@@ -15,13 +28,53 @@ pub(super) struct StateShard {
 }
 
 impl StateShard {
-    pub(super) fn new(
+    pub(super) const fn new(
         shard_index: usize,
-        tops: &[TopSpec],
+        tops: TopSet,
         contacts: Option<ContactTable>,
-        seed: u64,
     ) -> Self {
-        Self { shard_index, tops: TopSet::new(tops, seed), contacts }
+        Self { shard_index, tops, contacts }
+    }
+
+    /// Takes a message. `spares` gives memory for what is saved at a barrier.
+    pub(super) fn take(
+        &mut self,
+        message: ToShard,
+        watch: &mut Stopwatch,
+        spares: &mut dyn FnMut(usize) -> Vec<Vec<u8>>,
+        out: &mut dyn FnMut(FromShard),
+    ) {
+        let shard_index = self.shard_index;
+        match message {
+            ToShard::Rows(batches) => {
+                batches.iter().for_each(|routed| self.add(routed, watch));
+                if let Some(batches) = Arc::into_inner(batches) {
+                    out(FromShard::Used(batches));
+                }
+            }
+            ToShard::Watermark { watermark, arrived } => {
+                let panes = self.close_until(watermark);
+                watch.lap(Stage::Contacts, 0);
+                let arrived = Some(arrived);
+                let panes = ShardPanes { shard_index, watermark, arrived, panes };
+                out(FromShard::ToJudge(ToJudge::Panes(panes)));
+            }
+            ToShard::Barrier(epoch) => {
+                let segments = spares(self.bytes() / SEGMENT_BYTES + 1);
+                out(FromShard::Saved(self.save(epoch, segments)));
+                watch.lap(Stage::Save, 0);
+                out(FromShard::ToJudge(ToJudge::Barrier { shard_index, epoch }));
+            }
+            ToShard::End(ending) => {
+                if ending == Ending::Close {
+                    let (watermark, panes) = (UnixSeconds::MAX, self.close_all());
+                    watch.lap(Stage::Contacts, 0);
+                    let panes = ShardPanes { shard_index, watermark, arrived: None, panes };
+                    out(FromShard::ToJudge(ToJudge::Panes(panes)));
+                }
+                out(FromShard::ToJudge(ToJudge::End(ending)));
+            }
+        }
     }
 
     /// Adds the rows that this shard owns.
@@ -47,5 +100,17 @@ impl StateShard {
     /// This shard's part of the tops.
     pub(super) fn into_tops(self) -> TopSet {
         self.tops
+    }
+
+    fn bytes(&self) -> usize {
+        self.tops.bytes() + self.contacts.as_ref().map_or(0, ContactTable::bytes)
+    }
+
+    fn save(&self, epoch: Epoch, spares: Vec<Vec<u8>>) -> SavedPart {
+        let mut saved = Encoder::with_spares(spares);
+        self.tops.save(&mut saved);
+        saved.option(self.contacts.as_ref(), |saved, contacts| contacts.save(saved));
+        let name = PartName::Shard(self.shard_index);
+        SavedPart { epoch, name, segments: saved.into_segments() }
     }
 }

@@ -1,110 +1,137 @@
-//! The stages in one loop on the calling thread, for one thread and inputs that end.
+//! The stages in one loop on the calling thread, for one thread, inputs that end and no state to save.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use rayon::ThreadPool;
 
 use super::{Stages, finish};
 use crate::aggregate::TopSet;
-use crate::finding::Finding;
 use crate::framing::Chunk;
 use crate::metrics::{Stage, Stopwatch};
-use crate::pipeline::deliver::{Delivery, DeliveryReport};
+use crate::pipeline::deliver::Delivery;
 use crate::pipeline::job::{Latencies, RunError, RunReport};
-use crate::pipeline::judge::{Judge, ShardPanes};
-use crate::pipeline::parse_stage::ParseStage;
-use crate::pipeline::state::StateShard;
+use crate::pipeline::judge::{Judge, Judged};
+use crate::pipeline::message::{Ending, Parsed, ToJudge};
+use crate::pipeline::parse_stage::{ParseStage, UsedBatch};
+use crate::pipeline::sequence_stage::Sequenced;
+use crate::pipeline::state::{FromShard, StateShard};
 use crate::record::Layout;
 use crate::source::Source;
-use crate::units::UnixSeconds;
 
 /// Runs the stages one after the other, chunk by chunk.
 pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport, RunError> {
-    let Stages { stop, clock, parse, new_parser, mut sequencer, mut shards, tops, .. } = stages;
-    let (mut delivery, mut progress, used_out) =
-        (stages.delivery, stages.progress, stages.used_out);
+    let Stages { stop, clock, parse, new_parser, mut sequence, mut shards, tops, .. } = stages;
+    let mut progress = stages.progress;
     let mut latencies = Latencies::default();
-    let mut end = End { judge: stages.judge, merge_pool: stages.merge_pool };
     let mut parser = ParseStage::new(parse, new_parser());
-    let shard = &mut shards[0];
+    let mut behind = Behind {
+        shard: shards.pop().expect("there is a shard"),
+        judge: stages.judge,
+        delivery: stages.delivery,
+        merge_pool: stages.merge_pool,
+        used_out: stages.used_out,
+        watch: Stopwatch::start(Arc::clone(&clock)),
+    };
     let unknown_layout = Layout::default_v2();
-    let mut watermark_given = UnixSeconds::MIN;
-    let mut watch = Stopwatch::start(Arc::clone(&clock));
     let mut emit = |chunk: Chunk| {
-        let layout = sequencer.layout_of(chunk.input).unwrap_or_else(|| unknown_layout.clone());
-        let mut began = clock.monotonic();
+        let layout = sequence.sequencer().layout_of(chunk.input);
+        let layout = layout.unwrap_or_else(|| unknown_layout.clone());
+        let arrived = clock.monotonic();
+        let mut began = arrived;
         parser.process(chunk, &layout, &mut |parsed| {
-            watch.skip();
-            let now = watch.last();
+            behind.watch.skip();
+            let now = behind.watch.last();
             latencies.parse.record(now.saturating_sub(began));
-            sequencer.accept(parsed, now, &mut |routed| {
-                watch.lap(Stage::Sequence, 0);
-                shard.add(&routed, &mut watch);
-                // If the way back is full, enough batches are on it.
-                let _is_full = used_out.try_send(routed.into_parts()).is_err();
-            });
-            progress(sequencer.bytes_read());
-            let watermark = sequencer.watermark(now);
-            watch.lap(Stage::Sequence, 0);
-            let mut goes_on = true;
-            if watermark != watermark_given {
-                watermark_given = watermark;
-                let panes = shard.close_until(watermark);
-                watch.lap(Stage::Contacts, 0);
-                let mut findings = Vec::new();
-                end.judge(ShardPanes { shard_index: 0, watermark, panes }, &mut findings);
-                latencies.judge.record(watch.lap(Stage::Judge, 0));
-                goes_on = delivery.deliver(&findings);
-                watch.lap(Stage::Deliver, 0);
+            let parsed = Parsed { arrived, parts: vec![parsed] };
+            sequence.accept(parsed, now, &mut |sequenced| behind.take(sequenced, &mut latencies));
+            behind.watch.lap(Stage::Sequence, 0);
+            progress(sequence.sequencer().bytes_read());
+            began = behind.watch.last();
+            if behind.delivery.has_failed() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
-            began = watch.last();
-            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
     };
     for source in sources {
         source.run(&stop, &mut emit)?;
     }
-    watch.skip();
-    let panes = shard.close_all();
-    watch.lap(Stage::Contacts, 0);
-    let mut findings = Vec::new();
-    end.judge(ShardPanes { shard_index: 0, watermark: UnixSeconds::MAX, panes }, &mut findings);
-    let merge_pool = end.finish(&mut findings);
-    latencies.judge.record(watch.lap(Stage::Judge, 0));
-    let delivered = deliver_rest(delivery, &findings);
-    watch.lap(Stage::Deliver, 0);
-    let tops_of_shards: Vec<TopSet> = shards.into_iter().map(StateShard::into_tops).collect();
-    let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
+    behind.watch.skip();
+    let now = behind.watch.last();
+    let inputs = sequence.end(Ending::Close, now, &mut |sequenced| {
+        behind.take(sequenced, &mut latencies);
+    });
+    let Behind { shard, delivery, merge_pool, mut watch, .. } = behind;
+    let delivered = delivery.finish();
+    latencies.finding = delivered.latency.clone();
+    let answers = merge_pool.install(|| TopSet::answers(&[shard.into_tops()]));
     watch.lap(Stage::Answer, 0);
     let mut profile = parser.take_profile();
     profile.merge(&watch.take_profile());
-    finish(sequencer.finish(), &tops, answers, delivered, (latencies, profile))
+    finish(inputs, &tops, answers, delivered, (latencies, profile))
 }
 
-/// The judge and the pool that it works on.
-struct End {
-    judge: Option<Judge>,
+/// The stages behind the sequencer.
+struct Behind {
+    shard: StateShard,
+    judge: Judge,
+    delivery: Delivery,
     merge_pool: Arc<ThreadPool>,
+    used_out: Sender<UsedBatch>,
+    watch: Stopwatch,
 }
 
-impl End {
-    fn judge(&mut self, panes: ShardPanes, findings: &mut Vec<Finding>) {
-        if let Some(judge) = &mut self.judge {
-            self.merge_pool.install(|| judge.accept(panes, findings));
+impl Behind {
+    fn take(&mut self, sequenced: Sequenced, latencies: &mut Latencies) {
+        self.watch.lap(Stage::Sequence, 0);
+        let Self { shard, judge, delivery, merge_pool, used_out, watch } = self;
+        // If the way back is full, enough batches are on it.
+        let give_back = |batches: Vec<crate::aggregate::RoutedBatch>| {
+            for routed in batches {
+                let _is_full = used_out.try_send(routed.into_parts()).is_err();
+            }
+        };
+        let message = match sequenced {
+            Sequenced::Unread(batches) => return give_back(batches),
+            Sequenced::Saved(_) => unreachable!("nothing is saved here"),
+            Sequenced::ToShards(message) => message,
+        };
+        let mut to_judge = Vec::new();
+        shard.take(message, watch, &mut |_| Vec::new(), &mut |given| match given {
+            FromShard::ToJudge(message) => to_judge.push(message),
+            FromShard::Used(batches) => give_back(batches),
+            FromShard::Saved(_) => unreachable!("nothing is saved here"),
+        });
+        for message in to_judge {
+            let busy = judge_one(judge, delivery, merge_pool, watch, message);
+            latencies.judge.record(busy);
         }
-    }
-
-    fn finish(self, findings: &mut Vec<Finding>) -> Arc<ThreadPool> {
-        if let Some(judge) = self.judge {
-            self.merge_pool.install(|| judge.finish(findings));
-        }
-        self.merge_pool
     }
 }
 
-fn deliver_rest(mut delivery: Delivery, findings: &[Finding]) -> DeliveryReport {
-    // A failed sink is in the delivery's report.
-    let _all_delivered = delivery.deliver(findings);
-    delivery.finish()
+/// Judges and delivers; how long judging took.
+fn judge_one(
+    judge: &mut Judge,
+    delivery: &mut Delivery,
+    merge_pool: &ThreadPool,
+    watch: &mut Stopwatch,
+    message: ToJudge,
+) -> Duration {
+    let mut findings = Vec::new();
+    merge_pool.install(|| {
+        judge.take(message, &mut |judged| match judged {
+            Judged::ToDeliver(message) => findings.push(message),
+            Judged::Saved(_) => unreachable!("nothing is saved here"),
+        });
+    });
+    let busy = watch.lap(Stage::Judge, 0);
+    for message in findings {
+        delivery.take(message, watch.last(), &mut |_| unreachable!("nothing is saved here"));
+    }
+    watch.lap(Stage::Deliver, 0);
+    busy
 }

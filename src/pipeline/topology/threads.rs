@@ -8,50 +8,63 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rayon::ThreadPool;
 
+use super::channel::{Way, Ways};
 use super::{Stages, Time, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
-use crate::finding::Finding;
+use crate::checkpoint::Epoch;
+use crate::clock::Clock;
 use crate::framing::Chunk;
 use crate::metrics::{LatencyHistogram, Profile, Stage, Stopwatch};
 use crate::pipeline::deliver::{Delivery, DeliveryReport};
 use crate::pipeline::job::{Latencies, RunError, RunReport};
-use crate::pipeline::judge::{Judge, ShardPanes};
+use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
-use crate::pipeline::parse_stage::{ParseStage, ParsedChunk, UsedBatch};
-use crate::pipeline::sequence::{InputReport, Sequencer};
-use crate::pipeline::state::StateShard;
+use crate::pipeline::message::{Ending, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
+use crate::pipeline::parse_stage::{ParseStage, UsedBatch};
+use crate::pipeline::sequence::InputReport;
+use crate::pipeline::sequence_stage::{SequenceStage, Sequenced};
+use crate::pipeline::snapshot::{SnapshotReport, Snapshots};
+use crate::pipeline::state::{FromShard, StateShard};
 use crate::record::Layout;
 use crate::source::{Source, SourceError, StopFlag};
-use crate::units::UnixSeconds;
 
 /// How often a live pipeline looks at the wall clock when nothing arrives.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How long delivery waits before it tries a journal again that could not be written.
+const JOURNAL_RETRY: Duration = Duration::from_millis(500);
+
+/// How often it does so at the end of a run.
+const LAST_JOURNAL_TRIES: u32 = 10;
 
 /// Parts of a large chunk that a parse worker sends on together: fewer wake a thread less often, more leave
 /// the cache before their turn.
 const PARTS_SENT_AT_ONCE: usize = 4;
 
-/// A chunk with the layout that its lines are likely to have.
-type Work = (Chunk, Arc<Layout>);
+/// Saved parts on their way to be written: those of two barriers, whatever the number of shards.
+const SAVED_PARTS_MAX: usize = 64;
 
-enum ToShard {
-    Rows(Arc<Vec<RoutedBatch>>),
-    Watermark(UnixSeconds),
-}
+/// Segments of saved state on their way back to the shards.
+const SPARE_SEGMENTS_MAX: usize = 1 << 14;
 
-/// The ways to the shards.
-struct ShardsOut {
-    senders: Vec<Sender<ToShard>>,
-    /// Whether shards do anything with rows; where only totals are asked for, they don't.
-    need_rows: bool,
-    used_out: Sender<UsedBatch>,
+/// A chunk with the layout that its lines are likely to have, and when it came in.
+type Work = (Chunk, Arc<Layout>, Duration);
+
+/// The ways from the sequencer.
+struct SequenceWays {
+    shards: Vec<Way<ToShard>>,
+    saved: Way<SavedPart>,
+    used: Sender<UsedBatch>,
+    settled: Receiver<Epoch>,
 }
 
 /// What a shard takes and gives.
 struct ShardWays {
-    rows_in: Receiver<ToShard>,
-    panes_out: Sender<ShardPanes>,
-    used_out: Sender<UsedBatch>,
+    rows: Receiver<ToShard>,
+    judge: Way<ToJudge>,
+    saved: Way<SavedPart>,
+    used: Sender<UsedBatch>,
+    spares: Receiver<Vec<u8>>,
 }
 
 /// Gives batches back that nobody reads any more. If the way back is full, enough are on it.
@@ -65,62 +78,97 @@ fn give_back(batches: Vec<RoutedBatch>, used_out: &Sender<UsedBatch>) {
 
 /// Runs the stages on threads.
 pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunReport, RunError> {
-    let Stages { clock, parse, new_parser, sequencer, shards, tops, queue_depth, .. } = stages;
+    let Stages { clock, parse, new_parser, sequence, shards, tops, queue_depth, .. } = stages;
     let (judge, delivery, stop, thread_count) =
         (stages.judge, stages.delivery, &stages.stop, stages.thread_count);
-    let used_out = stages.used_out;
-    let shards_need_rows = !tops.is_empty() || judge.is_some();
+    let (snapshots, used_out) = (stages.snapshots, stages.used_out);
+    let has_state = snapshots.is_some();
     thread::scope(|scope| {
-        let (work_out, work_in) = bounded::<Work>(queue_depth);
-        let (parsed_out, parsed_in) = bounded::<Vec<ParsedChunk>>(queue_depth * thread_count);
-        let (panes_out, panes_in) = bounded::<ShardPanes>(queue_depth * thread_count);
-        let (findings_out, findings_in) = bounded::<Vec<Finding>>(queue_depth);
+        let mut ways = Ways::new(Arc::clone(&clock));
+        let (work_out, work_in) = ways.one::<Work>("source→parse", queue_depth);
+        let (parsed_out, parsed_in) =
+            ways.one::<Parsed>("parse→sequence", queue_depth * thread_count);
+        let shard_ways = ways.several::<ToShard>("sequence→shard", queue_depth, shards.len());
+        let (judge_out, judge_in) =
+            ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
+        let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
+        let (saved_out, saved_in) = ways.one::<SavedPart>("checkpoint", SAVED_PARTS_MAX);
+        let (settled_out, settled_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
+        let (durable_out, durable_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
+        let (spares_out, spares_in) = bounded::<Vec<u8>>(SPARE_SEGMENTS_MAX);
+        let watch = || Stopwatch::start(Arc::clone(&clock));
 
-        let watch = Stopwatch::start(Arc::clone(&clock));
-        let deliverer =
-            spawn(scope, "deliver", stop, move || deliver(delivery, &findings_in, stop, watch));
-        let merge_pool = &stages.merge_pool;
-        let watch = Stopwatch::start(Arc::clone(&clock));
-        let judger = spawn(scope, "judge", stop, move || {
-            judge_panes(judge, &panes_in, &findings_out, merge_pool, watch)
+        let snapshot_writer = spawn(scope, "checkpoint", stop, move || {
+            snapshots.map_or_else(SnapshotReport::default, |snapshots| {
+                write_snapshots(snapshots, &saved_in, &settled_out, &durable_out, &spares_out)
+            })
         });
+        let deliverer = {
+            let (saved, watch, clock) = (saved_out.clone(), watch(), Arc::clone(&clock));
+            spawn(scope, "deliver", stop, move || {
+                deliver(delivery, &deliver_in, &durable_in, &saved, stop, &*clock, watch)
+            })
+        };
+        let judger = {
+            let (saved, watch, pool) = (saved_out.clone(), watch(), &stages.merge_pool);
+            spawn(scope, "judge", stop, move || {
+                judge_panes(judge, &judge_in, &deliver_out, &saved, pool, watch)
+            })
+        };
         let mut shards_out = Vec::new();
         let mut shard_threads = Vec::new();
-        for (index, shard) in shards.into_iter().enumerate() {
-            let (rows_out, rows_in) = bounded::<ToShard>(queue_depth);
-            let ways =
-                ShardWays { rows_in, panes_out: panes_out.clone(), used_out: used_out.clone() };
-            shards_out.push(rows_out);
-            let watch = Stopwatch::start(Arc::clone(&clock));
+        for ((index, shard), (out, rows)) in shards.into_iter().enumerate().zip(shard_ways) {
+            let ways = ShardWays {
+                rows,
+                judge: judge_out.clone(),
+                saved: saved_out.clone(),
+                used: used_out.clone(),
+                spares: spares_in.clone(),
+            };
+            shards_out.push(out);
+            let watch = watch();
             shard_threads.push(spawn(scope, &format!("shard-{index}"), stop, move || {
-                keep_state(index, shard, &ways, watch)
+                keep_state(shard, &ways, watch)
             }));
         }
-        drop(panes_out);
-        let parse_clock = Arc::clone(&clock);
-        let tick = (!stages.is_bounded).then_some(TICK);
+        drop(judge_out);
+        let tick = (!stages.is_bounded || has_state).then_some(TICK);
         let progress = stages.progress;
-        let sequencer_thread = spawn(scope, "sequence", stop, move || {
-            let shards = ShardsOut { senders: shards_out, need_rows: shards_need_rows, used_out };
-            let watch = Stopwatch::start(Arc::clone(&clock));
-            sequence(sequencer, &parsed_in, &shards, watch, tick, progress)
-        });
+        let sequencer_thread = {
+            let ways = SequenceWays {
+                shards: shards_out,
+                saved: saved_out,
+                used: used_out,
+                settled: settled_in,
+            };
+            let watch = watch();
+            spawn(scope, "sequence", stop, move || {
+                let ending = || match stop.is_requested() && has_state {
+                    true => Ending::Keep,
+                    false => Ending::Close,
+                };
+                keep_order(sequence, &parsed_in, &ways, watch, tick, ending, progress)
+            })
+        };
         let mut parse_threads = Vec::new();
         for index in 0..thread_count {
             let (work_in, parsed_out) = (work_in.clone(), parsed_out.clone());
-            let clock = Arc::clone(&parse_clock);
+            let clock = Arc::clone(&clock);
             let mut parser = ParseStage::new(parse.clone(), new_parser());
             parse_threads.push(spawn(scope, &format!("parse-{index}"), stop, move || {
                 let mut latency = LatencyHistogram::new();
-                for (chunk, layout) in work_in {
+                for (chunk, layout, arrived) in work_in {
                     let mut began = clock.monotonic();
                     let mut parts = Vec::new();
                     let end = parser.process(chunk, &layout, &mut |parsed| {
                         latency.record(clock.monotonic().saturating_sub(began));
                         let is_due = parsed.is_last || parts.len() + 1 == PARTS_SENT_AT_ONCE;
                         parts.push(parsed);
-                        if is_due && parsed_out.send(std::mem::take(&mut parts)).is_err() {
-                            return ControlFlow::Break(());
+                        if is_due {
+                            let parts = std::mem::take(&mut parts);
+                            if parsed_out.send(Parsed { arrived, parts }).is_err() {
+                                return ControlFlow::Break(());
+                            }
                         }
                         began = clock.monotonic();
                         ControlFlow::Continue(())
@@ -137,9 +185,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             .into_iter()
             .enumerate()
             .map(|(index, source)| {
-                let work_out = work_out.clone();
+                let (work_out, clock) = (work_out.clone(), Arc::clone(&clock));
                 spawn(scope, &format!("source-{index}"), stop, move || {
-                    read(source, &work_out, stop)
+                    read(source, &work_out, stop, &*clock)
                 })
             })
             .collect();
@@ -168,13 +216,16 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         }
         let (delivered, busy) = join(deliverer);
         profile.merge(&busy);
+        let snapshots = join(snapshot_writer);
         source_result?;
-        let latencies = Latencies { parse: parsed, judge: judged.latency };
-        let mut watch = Stopwatch::start(parse_clock);
-        let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
+        let latencies =
+            Latencies { parse: parsed, judge: judged.latency, finding: delivered.latency.clone() };
+        let mut watch = watch();
+        let answers = stages.merge_pool.install(|| TopSet::answers(&tops_of_shards));
         watch.lap(Stage::Answer, 0);
         profile.merge(&watch.take_profile());
-        finish(inputs, &tops, answers, delivered, (latencies, profile))
+        let report = finish(inputs, &tops, answers, delivered, (latencies, profile))?;
+        Ok(RunReport { snapshots, back_pressure: ways.meters().read(), ..report })
     })
 }
 
@@ -212,144 +263,173 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 
 fn read(
     source: Box<dyn Source>,
-    work_out: &Sender<Work>,
+    work_out: &Way<Work>,
     stop: &StopFlag,
+    clock: &dyn Clock,
 ) -> Result<(), SourceError> {
     let mut guess = LayoutGuess::default();
     source.run(stop, &mut |chunk| {
         let layout = guess.layout_for(&chunk);
-        match work_out.send((chunk, layout)) {
+        match work_out.send((chunk, layout, clock.monotonic())) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     })
 }
 
-fn sequence(
-    mut sequencer: Sequencer,
-    parsed_in: &Receiver<Vec<ParsedChunk>>,
-    shards: &ShardsOut,
+fn keep_order(
+    mut stage: SequenceStage,
+    parsed_in: &Receiver<Parsed>,
+    ways: &SequenceWays,
     mut watch: Stopwatch,
     tick: Option<Duration>,
+    ending: impl FnOnce() -> Ending,
     mut progress: impl FnMut(u64),
 ) -> (InputReport, Profile) {
-    let mut watermark_given = UnixSeconds::MIN;
-    let mut shards_gone = false;
+    let mut is_cut_off = false;
+    let mut forward = |sequenced: Sequenced| match sequenced {
+        Sequenced::Unread(batches) => give_back(batches, &ways.used),
+        Sequenced::Saved(part) => is_cut_off |= ways.saved.send(part).is_err(),
+        Sequenced::ToShards(message) => {
+            for shard in &ways.shards {
+                is_cut_off |= shard.send(message.clone()).is_err();
+            }
+        }
+    };
     loop {
         let received = match tick {
             Some(tick) => parsed_in.recv_timeout(tick),
             None => parsed_in.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
+        ways.settled.try_iter().for_each(|epoch| stage.settled(epoch));
         watch.skip();
         let now = watch.last();
         match received {
-            Ok(parts) => {
-                let mut batches = Vec::new();
-                for parsed in parts {
-                    sequencer.accept(parsed, now, &mut |routed| batches.push(routed));
-                }
-                watch.lap(Stage::Sequence, 0);
-                if !shards.need_rows {
-                    give_back(batches, &shards.used_out);
-                } else if !batches.is_empty() {
-                    let batches = Arc::new(batches);
-                    for shard in &shards.senders {
-                        shards_gone |= shard.send(ToShard::Rows(Arc::clone(&batches))).is_err();
-                    }
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(parsed) => stage.accept(parsed, now, &mut forward),
+            Err(RecvTimeoutError::Timeout) => stage.tick(now, &mut forward),
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        progress(sequencer.bytes_read());
-        let watermark = sequencer.watermark(now);
-        if watermark != watermark_given {
-            watermark_given = watermark;
-            for shard in &shards.senders {
-                shards_gone |= shard.send(ToShard::Watermark(watermark)).is_err();
-            }
-        }
-        if shards_gone {
-            break;
-        }
+        watch.lap(Stage::Sequence, 0);
+        progress(stage.sequencer().bytes_read());
     }
-    (sequencer.finish(), watch.take_profile())
+    watch.skip();
+    let now = watch.last();
+    let report = stage.end(ending(), now, &mut forward);
+    // Shards that are gone have panicked, which their join reports.
+    let _ = is_cut_off;
+    (report, watch.take_profile())
 }
 
 fn keep_state(
-    shard_index: usize,
     mut shard: StateShard,
     ways: &ShardWays,
     mut watch: Stopwatch,
 ) -> (TopSet, Profile) {
-    for message in &ways.rows_in {
+    let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
+    let mut is_cut_off = false;
+    for message in &ways.rows {
         watch.skip();
-        match message {
-            ToShard::Rows(batches) => {
-                batches.iter().for_each(|routed| shard.add(routed, &mut watch));
-                if let Some(batches) = Arc::into_inner(batches) {
-                    give_back(batches, &ways.used_out);
-                }
-            }
-            ToShard::Watermark(watermark) => {
-                let panes = shard.close_until(watermark);
-                watch.lap(Stage::Contacts, 0);
-                if ways.panes_out.send(ShardPanes { shard_index, watermark, panes }).is_err() {
-                    break;
-                }
-            }
+        shard.take(message, &mut watch, &mut spares, &mut |given| match given {
+            FromShard::ToJudge(message) => is_cut_off |= ways.judge.send(message).is_err(),
+            FromShard::Saved(part) => is_cut_off |= ways.saved.send(part).is_err(),
+            FromShard::Used(batches) => give_back(batches, &ways.used),
+        });
+        if is_cut_off {
+            break;
         }
     }
-    watch.skip();
-    let (watermark, panes) = (UnixSeconds::MAX, shard.close_all());
-    watch.lap(Stage::Contacts, 0);
-    // A judge that is gone has panicked, which its join reports.
-    let _judge_gone = ways.panes_out.send(ShardPanes { shard_index, watermark, panes }).is_err();
     (shard.into_tops(), watch.take_profile())
 }
 
 fn judge_panes(
-    judge: Option<Judge>,
-    panes_in: &Receiver<ShardPanes>,
-    findings_out: &Sender<Vec<Finding>>,
+    mut judge: Judge,
+    judge_in: &Receiver<ToJudge>,
+    deliver_out: &Way<ToDeliver>,
+    saved_out: &Way<SavedPart>,
     merge_pool: &ThreadPool,
     mut watch: Stopwatch,
 ) -> Time {
     let mut latency = LatencyHistogram::new();
-    let Some(mut judge) = judge else {
-        panes_in.iter().for_each(drop);
-        return Time { latency, profile: Profile::default() };
-    };
-    let mut findings = Vec::new();
-    for panes in panes_in {
+    let mut is_cut_off = false;
+    for message in judge_in {
         watch.skip();
-        merge_pool.install(|| judge.accept(panes, &mut findings));
+        let mut given = Vec::new();
+        merge_pool.install(|| judge.take(message, &mut |judged| given.push(judged)));
         latency.record(watch.lap(Stage::Judge, 0));
-        if !findings.is_empty() && findings_out.send(std::mem::take(&mut findings)).is_err() {
-            return Time { latency, profile: watch.take_profile() };
+        for judged in given {
+            is_cut_off |= match judged {
+                Judged::ToDeliver(message) => deliver_out.send(message).is_err(),
+                Judged::Saved(part) => saved_out.send(part).is_err(),
+            };
+        }
+        if is_cut_off {
+            break;
         }
     }
-    watch.skip();
-    merge_pool.install(|| judge.finish(&mut findings));
-    watch.lap(Stage::Judge, 0);
-    // The deliverer stays until this sender is gone.
-    let _deliverer_gone = findings_out.send(findings).is_err();
     Time { latency, profile: watch.take_profile() }
 }
 
 fn deliver(
     mut delivery: Delivery,
-    findings_in: &Receiver<Vec<Finding>>,
+    deliver_in: &Receiver<ToDeliver>,
+    durable_in: &Receiver<Epoch>,
+    saved_out: &Way<SavedPart>,
     stop: &StopFlag,
+    clock: &dyn Clock,
     mut watch: Stopwatch,
 ) -> (DeliveryReport, Profile) {
-    for findings in findings_in {
+    // A checkpoint thread that is gone has panicked, which its join reports.
+    let mut saved = |part| drop(saved_out.send(part));
+    let mut last_tries = LAST_JOURNAL_TRIES;
+    loop {
+        let received = if delivery.is_full() {
+            thread::sleep(JOURNAL_RETRY);
+            Err(RecvTimeoutError::Timeout)
+        } else if delivery.is_waiting() {
+            deliver_in.recv_timeout(JOURNAL_RETRY)
+        } else {
+            deliver_in.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        durable_in.try_iter().for_each(|epoch| delivery.durable(epoch));
         watch.skip();
-        if !delivery.deliver(&findings) {
+        match received {
+            Ok(message) => delivery.take(message, clock.monotonic(), &mut saved),
+            Err(RecvTimeoutError::Timeout) => delivery.work(clock.monotonic(), &mut saved),
+            Err(RecvTimeoutError::Disconnected) if delivery.is_waiting() && last_tries > 0 => {
+                last_tries -= 1;
+                thread::sleep(JOURNAL_RETRY);
+                delivery.work(clock.monotonic(), &mut saved);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if delivery.has_failed() {
             // The rest is drained so that no stage waits; the failure is in the report.
             stop.request();
         }
         watch.lap(Stage::Deliver, 0);
     }
     (delivery.finish(), watch.take_profile())
+}
+
+fn write_snapshots(
+    mut snapshots: Snapshots,
+    saved_in: &Receiver<SavedPart>,
+    settled_out: &Sender<Epoch>,
+    durable_out: &Sender<Epoch>,
+    spares_out: &Sender<Vec<u8>>,
+) -> SnapshotReport {
+    for part in saved_in {
+        let Some(settled) = snapshots.take(part) else { continue };
+        for segment in settled.segments {
+            if spares_out.try_send(segment).is_err() {
+                break;
+            }
+        }
+        // Both ends are gone when the run ends.
+        let _told_sequencer = settled_out.try_send(settled.epoch);
+        if settled.is_durable {
+            let _told_deliverer = durable_out.try_send(settled.epoch);
+        }
+    }
+    snapshots.finish()
 }

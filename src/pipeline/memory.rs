@@ -1,0 +1,83 @@
+//! How the memory of a run is divided over its tables.
+//!
+//! ```text
+//! memory_max ─┬─ the program, buffers of text and batches per thread
+//!             └─ state ─┬─ tables (tops 40 %, contacts 40 %, detectors 20 %)
+//!                       └─ a copy of them while a snapshot is written, where snapshots are
+//! ```
+
+/// The program itself, its channels and the allocator's slack.
+const PROGRAM_BYTES: u64 = 40 << 20;
+
+/// Buffers of text, batches and row lists per thread.
+const THREAD_BYTES: u64 = 20 << 20;
+
+/// State below this would find nothing.
+const STATE_BYTES_MIN: u64 = 24 << 20;
+
+/// Least memory of a run with `threads` threads, in bytes.
+#[must_use]
+pub const fn memory_bytes_min(threads: u64, has_snapshots: bool) -> u64 {
+    let copies = if has_snapshots { 2 } else { 1 };
+    PROGRAM_BYTES + threads * THREAD_BYTES + copies * STATE_BYTES_MIN
+}
+
+/// The limits of tables, in bytes, over all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Tables of talkers.
+    pub tops_bytes: usize,
+    /// Contacts of open panes and of those that wait for their judgement.
+    pub contacts_bytes: usize,
+    /// What detectors remember.
+    pub detectors_bytes: usize,
+}
+
+impl MemoryPlan {
+    /// No limits.
+    pub const UNLIMITED: Self =
+        Self { tops_bytes: usize::MAX, contacts_bytes: usize::MAX, detectors_bytes: usize::MAX };
+
+    /// Divides `memory_bytes`; less than [`memory_bytes_min`] is taken for that.
+    #[must_use]
+    pub fn of(memory_bytes: u64, threads: u64, has_snapshots: bool) -> Self {
+        let memory_bytes = memory_bytes.max(memory_bytes_min(threads, has_snapshots));
+        let state_bytes = memory_bytes - PROGRAM_BYTES - threads * THREAD_BYTES;
+        let tables_bytes = if has_snapshots { state_bytes / 2 } else { state_bytes };
+        let share = |percent: u64| {
+            usize::try_from(u128::from(tables_bytes) * u128::from(percent) / 100)
+                .unwrap_or(usize::MAX)
+        };
+        Self { tops_bytes: share(40), contacts_bytes: share(40), detectors_bytes: share(20) }
+    }
+
+    /// The share of each shard. There is one set of detectors for all.
+    #[must_use]
+    pub const fn per_shard(self, shard_count: usize) -> Self {
+        Self {
+            tops_bytes: self.tops_bytes / shard_count,
+            contacts_bytes: self.contacts_bytes / shard_count,
+            detectors_bytes: self.detectors_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_fit_into_the_whole() {
+        for (memory_mib, threads, has_snapshots) in
+            [(0, 1, false), (512, 2, true), (512, 2, false), (65_536, 64, true)]
+        {
+            let memory_bytes = (memory_mib << 20).max(memory_bytes_min(threads, has_snapshots));
+            let plan = MemoryPlan::of(memory_bytes, threads, has_snapshots);
+            let tables = (plan.tops_bytes + plan.contacts_bytes + plan.detectors_bytes) as u64;
+            let copies = if has_snapshots { 2 } else { 1 };
+            let whole = tables * copies + PROGRAM_BYTES + threads * THREAD_BYTES;
+            assert!(whole <= memory_bytes, "{memory_mib} MiB: {whole}");
+            assert!(tables >= STATE_BYTES_MIN * 99 / 100, "{memory_mib} MiB: {tables}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What travels between the stages behind the sequencer.
+//!
+//! ```text
+//! sequence ──Rows, Watermark, Barrier, End──► shard ──Panes, Barrier, End──► judge ──Findings, Barrier──► deliver
+//!     └──────────────── saved parts of every stage at a barrier ───────────────────────► checkpoint ◄──┘
+//! ```
+//!
+//! A barrier cuts the stream at one place in every channel: what a stage has taken before it is in its
+//! saved part, what comes after is not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::aggregate::{PaneContacts, RoutedBatch};
+use crate::checkpoint::Epoch;
+use crate::finding::Finding;
+use crate::units::UnixSeconds;
+
+use super::parse_stage::ParsedChunk;
+
+/// Parts of a chunk, and when the chunk came in.
+pub(super) struct Parsed {
+    /// By the monotonic clock, when the source handed the chunk over.
+    pub(super) arrived: Duration,
+    pub(super) parts: Vec<ParsedChunk>,
+}
+
+/// What becomes of open panes when the stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// No more will come: they are complete.
+    Close,
+    /// The stream goes on from the snapshot, in another process: they are not judged.
+    Keep,
+}
+
+/// To each shard, the same for all.
+#[derive(Clone)]
+pub(super) enum ToShard {
+    Rows(Arc<Vec<RoutedBatch>>),
+    /// Panes up to here are complete; the chunk that moved time came in at `arrived`.
+    Watermark {
+        watermark: UnixSeconds,
+        arrived: Duration,
+    },
+    Barrier(Epoch),
+    End(Ending),
+}
+
+/// Panes of one shard, up to a watermark.
+pub(super) struct ShardPanes {
+    pub(super) shard_index: usize,
+    pub(super) watermark: UnixSeconds,
+    pub(super) arrived: Option<Duration>,
+    pub(super) panes: Vec<PaneContacts>,
+}
+
+/// To the judge, from each shard.
+pub(super) enum ToJudge {
+    Panes(ShardPanes),
+    Barrier {
+        shard_index: usize,
+        epoch: Epoch,
+    },
+    /// The shard sends no more.
+    End(Ending),
+}
+
+/// To the deliverer.
+pub(super) enum ToDeliver {
+    /// Findings, and when the chunk came in that completed their pane.
+    Findings {
+        findings: Vec<Finding>,
+        arrived: Option<Duration>,
+    },
+    Barrier(Epoch),
+}
+
+/// Whose state it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PartName {
+    Inputs,
+    Shard(usize),
+    Judge,
+    Delivery,
+}
+
+/// The state of one stage at a barrier.
+#[derive(Debug)]
+pub(super) struct SavedPart {
+    pub(super) epoch: Epoch,
+    pub(super) name: PartName,
+    /// As [`Encoder::into_segments`](crate::codec::Encoder::into_segments) gives them.
+    pub(super) segments: Vec<Vec<u8>>,
+}

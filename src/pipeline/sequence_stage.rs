@@ -1,0 +1,142 @@
+//! The sequencer with the pace of time: parsed chunks in, rows, watermarks and barriers out.
+//!
+//! Barriers begin here, because here every input is in order: what was handed on before one is exactly
+//! what the positions in its snapshot stand for. What is still with the sources and parse workers is in neither, and
+//! is read again after a restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::message::{Ending, Parsed, PartName, SavedPart, ToShard};
+use super::restore::RunHeader;
+use super::sequence::{InputReport, Sequencer};
+use crate::aggregate::RoutedBatch;
+use crate::checkpoint::Epoch;
+use crate::codec::Encoder;
+use crate::units::UnixSeconds;
+
+/// What the stage gives.
+pub(super) enum Sequenced {
+    /// To every shard.
+    ToShards(ToShard),
+    /// Batches that nobody reads, because only totals were asked for.
+    Unread(Vec<RoutedBatch>),
+    Saved(SavedPart),
+}
+
+/// When barriers are sent.
+#[derive(Debug)]
+pub(super) struct Pacing {
+    interval: Duration,
+    /// When the last one was sent, by the monotonic clock.
+    last_at: Duration,
+    next_epoch: Epoch,
+    /// The one whose snapshot is not written yet: there is no other until it is.
+    in_flight: Option<Epoch>,
+}
+
+impl Pacing {
+    /// Barriers every `interval` from `now` on.
+    pub(super) const fn new(interval: Duration, next_epoch: Epoch, now: Duration) -> Self {
+        Self { interval, last_at: now, next_epoch, in_flight: None }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        self.in_flight.is_none() && now.saturating_sub(self.last_at) >= self.interval
+    }
+
+    fn begin(&mut self, now: Duration) -> Epoch {
+        let epoch = self.next_epoch;
+        self.next_epoch = epoch.next();
+        self.in_flight = Some(epoch);
+        self.last_at = now;
+        epoch
+    }
+}
+
+/// The stage without its thread.
+pub(super) struct SequenceStage {
+    sequencer: Sequencer,
+    /// Whether shards do anything with rows.
+    need_rows: bool,
+    watermark_given: UnixSeconds,
+    pacing: Option<(RunHeader, Pacing)>,
+}
+
+impl SequenceStage {
+    pub(super) fn new(sequencer: Sequencer, need_rows: bool, pacing: Option<(RunHeader, Pacing)>) -> Self {
+        Self { sequencer, need_rows, watermark_given: UnixSeconds::MIN, pacing }
+    }
+
+    /// Takes parts of a chunk.
+    pub(super) fn accept(
+        &mut self,
+        parsed: Parsed,
+        now: Duration,
+        out: &mut dyn FnMut(Sequenced),
+    ) {
+        let Parsed { arrived, parts } = parsed;
+        let mut batches = Vec::new();
+        for part in parts {
+            self.sequencer.accept(part, now, &mut |routed| batches.push(routed));
+        }
+        if !self.need_rows {
+            out(Sequenced::Unread(batches));
+        } else if !batches.is_empty() {
+            out(Sequenced::ToShards(ToShard::Rows(Arc::new(batches))));
+        }
+        self.advance(arrived, now, out);
+    }
+
+    /// Looks at the time when nothing arrives.
+    pub(super) fn tick(&mut self, now: Duration, out: &mut dyn FnMut(Sequenced)) {
+        self.advance(now, now, out);
+    }
+
+    /// The snapshot of this barrier is written, or has failed.
+    pub(super) fn settled(&mut self, epoch: Epoch) {
+        if let Some((_, pacing)) = &mut self.pacing
+            && pacing.in_flight == Some(epoch)
+        {
+            pacing.in_flight = None;
+        }
+    }
+
+    /// Ends the stream, after a last barrier if there are any.
+    pub(super) fn end(
+        mut self,
+        ending: Ending,
+        now: Duration,
+        out: &mut dyn FnMut(Sequenced),
+    ) -> InputReport {
+        self.barrier(now, out);
+        out(Sequenced::ToShards(ToShard::End(ending)));
+        self.sequencer.finish()
+    }
+
+    pub(super) const fn sequencer(&self) -> &Sequencer {
+        &self.sequencer
+    }
+
+    fn advance(&mut self, arrived: Duration, now: Duration, out: &mut dyn FnMut(Sequenced)) {
+        let watermark = self.sequencer.watermark(now);
+        if watermark != self.watermark_given {
+            self.watermark_given = watermark;
+            out(Sequenced::ToShards(ToShard::Watermark { watermark, arrived }));
+        }
+        if self.pacing.as_ref().is_some_and(|(_, pacing)| pacing.is_due(now)) {
+            self.barrier(now, out);
+        }
+    }
+
+    fn barrier(&mut self, now: Duration, out: &mut dyn FnMut(Sequenced)) {
+        let Some((header, pacing)) = &mut self.pacing else { return };
+        let epoch = pacing.begin(now);
+        let mut saved = Encoder::default();
+        header.save(&mut saved);
+        self.sequencer.save(&mut saved);
+        let part = SavedPart { epoch, name: PartName::Inputs, segments: saved.into_segments() };
+        out(Sequenced::Saved(part));
+        out(Sequenced::ToShards(ToShard::Barrier(epoch)));
+    }
+}
