@@ -125,7 +125,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let detectors = if args.no_detect {
         None
     } else {
-        Some(job::detectors(&DetectSettings::default(), &args.context, &engine)?)
+        Some(job::detectors(&DetectSettings::default(), &args.context)?)
     };
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;

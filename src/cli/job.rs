@@ -12,10 +12,10 @@ use super::failure::Failure;
 use crate::aggregate::{TimeSettings, TopSpec};
 use crate::clock::Clock;
 use crate::config::{EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
-use crate::detect::{DetectSettings, DetectorSet, Network};
+use crate::detect::{DetectSettings, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
-use crate::pipeline::{Job, MemoryPlan, RunError};
+use crate::pipeline::{Detectors, Job, MemoryPlan, RunError};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
@@ -45,7 +45,7 @@ pub(crate) struct Request {
     pub(crate) inputs: Inputs,
     pub(crate) filter: Option<Filter>,
     pub(crate) tops: Vec<TopSpec>,
-    pub(crate) detectors: Option<DetectorSet>,
+    pub(crate) detectors: Option<Detectors>,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stop: StopFlag,
@@ -208,8 +208,7 @@ pub(crate) fn file_sink(name: &str, path: &Path) -> Result<Box<dyn Sink>, Failur
 pub(crate) fn detectors(
     settings: &DetectSettings,
     context_files: &[PathBuf],
-    engine: &EnginePlan,
-) -> Result<DetectorSet, Failure> {
+) -> Result<Detectors, Failure> {
     let mut operator = OperatorContext::default();
     for path in context_files {
         let text = std::fs::read_to_string(path)
@@ -225,7 +224,7 @@ pub(crate) fn detectors(
         allowlisted: operator.allowlisted_scanners,
         nat_gateways: operator.nat_gateways,
     };
-    Ok(DetectorSet::new(settings, network, whole_seconds(engine.pane)))
+    Ok(Detectors { settings: settings.clone(), network })
 }
 
 /// How a failed run is told.

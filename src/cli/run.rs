@@ -64,7 +64,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
         filter: None,
         tops: job::default_keys().into_iter().map(spec).collect(),
-        detectors: Some(job::detectors(&plan.detectors, &plan.context, &engine)?),
+        detectors: Some(job::detectors(&plan.detectors, &plan.context)?),
         engine,
         sinks: job::plan_sinks(&plan.sinks)?,
         clock,

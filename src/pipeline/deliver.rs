@@ -1,15 +1,16 @@
 //! Delivery: findings to the journal and to every sink, and a count of them by kind.
 //!
-//! The journal comes first: a finding that a sink has is in it. After a restart findings of panes that were judged
-//! after the last snapshot come again; the journal drops those that it has, the sinks may get them twice, with the
-//! same id and revision. While the journal cannot be written, messages wait here, and when there are many, in
-//! the channel: the stream then stands still, and nothing is lost.
+//! The journal comes first: a finding that a sink has is in it. After a restart findings of panes that were
+//! judged after the last snapshot come again; the journal knows them, and they go no further. What a sink may not have got
+//! before the process ended it is given from the journal, from its own place on: so a sink may get a finding
+//! twice, with the same id and revision, and never misses one. While the journal cannot be written, messages wait
+//! here, and when there are many, in the channel: the stream then stands still, and nothing is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::message::{PartName, SavedPart, ToDeliver};
-use crate::checkpoint::{Epoch, Journal, JournalError, JournalPosition};
+use super::message::{Epoch, PartName, SavedPart, ToDeliver};
+use crate::checkpoint::{CheckpointError, Cursors, Journal, JournalCounters, JournalPosition};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Finding, FindingKind};
 use crate::metrics::LatencyHistogram;
@@ -18,15 +19,61 @@ use crate::sink::{Sink, SinkError};
 /// Messages that may wait for the journal before no more are taken.
 const WAITING_MAX: usize = 64;
 
+/// Findings that a sink is given again at once.
+const RESENT_AT_ONCE: usize = 1024;
+
+/// Findings by kind; an update counts as its finding did, once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FindingCounts(BTreeMap<FindingKind, u64>);
+
+impl FindingCounts {
+    fn add(&mut self, findings: &[Finding]) {
+        for finding in findings.iter().filter(|finding| finding.revision == 0) {
+            *self.0.entry(finding.kind).or_default() += 1;
+        }
+    }
+
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.count(self.0.len());
+        for (kind, count) in &self.0 {
+            out.text(kind.name());
+            out.u64(*count);
+        }
+    }
+
+    /// As it was saved.
+    ///
+    /// # Errors
+    /// If the bytes are no counts.
+    pub(super) fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("finding counts", 1..=1)?;
+        let mut counts = BTreeMap::new();
+        for _ in 0..from.count(16)? {
+            let kind = FindingKind::from_name(from.text()?);
+            counts.insert(kind.ok_or(DecodeError::Invalid("finding kind"))?, from.u64()?);
+        }
+        Ok(Self(counts))
+    }
+}
+
+/// The journal and how far each sink has got in it.
+pub(super) struct DurableFindings {
+    pub(super) journal: Journal,
+    pub(super) cursors: Cursors,
+}
+
 /// The sinks of a run.
 pub(super) struct Delivery {
     sinks: Vec<Box<dyn Sink>>,
-    journal: Option<Journal>,
-    by_kind: BTreeMap<FindingKind, u64>,
+    durable: Option<DurableFindings>,
+    counts: FindingCounts,
     failure: Option<SinkError>,
     waiting: VecDeque<ToDeliver>,
     /// Where the journal was at barriers whose snapshots are not durable yet.
     positions: VecDeque<(Epoch, JournalPosition)>,
+    /// That of the newest snapshot; the older one is kept too, and a restart may begin with it.
+    durable_position: Option<JournalPosition>,
     latency: LatencyHistogram,
 }
 
@@ -39,33 +86,30 @@ pub struct DeliveryReport {
     pub failure: Option<SinkError>,
     /// From the arrival of the chunk that completed a pane to its findings being with the sinks.
     pub latency: LatencyHistogram,
+    /// What the journal did, if there is one.
+    pub journal: Option<JournalCounters>,
+    /// Batches of findings that the journal could not take until the end; a restart makes them again.
+    pub unwritten: usize,
 }
 
 impl Delivery {
-    pub(super) fn new(sinks: Vec<Box<dyn Sink>>, journal: Option<Journal>) -> Self {
-        Self {
+    pub(super) fn new(
+        sinks: Vec<Box<dyn Sink>>,
+        durable: Option<DurableFindings>,
+        counts: FindingCounts,
+    ) -> Self {
+        let mut delivery = Self {
             sinks,
-            journal,
-            by_kind: BTreeMap::new(),
+            durable,
+            counts,
             failure: None,
             waiting: VecDeque::new(),
             positions: VecDeque::new(),
+            durable_position: None,
             latency: LatencyHistogram::new(),
-        }
-    }
-
-    /// What was counted before, as it was saved.
-    ///
-    /// # Errors
-    /// If the bytes are not a delivery's.
-    pub(super) fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
-        from.version("delivery", 1..=1)?;
-        for _ in 0..from.count(1)? {
-            let name = from.text()?;
-            let kind = FindingKind::from_name(name).ok_or(DecodeError::Invalid("finding kind"))?;
-            self.by_kind.insert(kind, from.u64()?);
-        }
-        Ok(())
+        };
+        delivery.failure = delivery.resend().err();
+        delivery
     }
 
     /// Takes a message of the judge, and gives the saved state when a barrier is through.
@@ -84,18 +128,18 @@ impl Delivery {
         while let Some(message) = self.waiting.pop_front() {
             let done = match &message {
                 ToDeliver::Findings { findings, arrived } => {
-                    self.deliver(findings).inspect(|()| {
-                        if let Some(arrived) = arrived {
-                            self.latency.record(now.saturating_sub(*arrived));
-                        }
-                    })
+                    let delivered = self.deliver(findings);
+                    if let (Ok(()), Some(arrived)) = (&delivered, arrived) {
+                        self.latency.record(now.saturating_sub(*arrived));
+                    }
+                    delivered
                 }
                 ToDeliver::Barrier(epoch) => self.save(*epoch).map(&mut *saved),
             };
             if let Err(error) = done {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "findings wait: the journal cannot be written"
+                    "findings wait until the journal can be written"
                 );
                 self.waiting.push_front(message);
                 return;
@@ -118,56 +162,109 @@ impl Delivery {
         self.failure.is_some()
     }
 
-    /// The snapshot of this barrier is durable: findings before it will not come again.
+    /// The snapshot of this barrier is durable: findings before the one before it will not come again.
     pub(super) fn durable(&mut self, epoch: Epoch) {
-        let Some(journal) = &mut self.journal else { return };
+        let Some(DurableFindings { journal, .. }) = &mut self.durable else { return };
         while self.positions.front().is_some_and(|(saved, _)| *saved < epoch) {
             self.positions.pop_front();
         }
-        if let Some((_, position)) = self.positions.pop_front_if(|(saved, _)| *saved == epoch) {
-            journal.forget_before(position);
+        if let Some((_, position)) = self.positions.pop_front_if(|(saved, _)| *saved == epoch)
+            && let Some(older) = self.durable_position.replace(position)
+        {
+            journal.forget_before(older);
         }
-    }
-
-    /// Hands findings to the journal and every sink.
-    ///
-    /// # Errors
-    /// If the journal could not take them; nothing has happened then, and they may be given again.
-    pub(super) fn deliver(&mut self, findings: &[Finding]) -> Result<(), JournalError> {
-        if let Some(journal) = &mut self.journal {
-            journal.append(findings)?;
-        }
-        for finding in findings.iter().filter(|finding| finding.revision == 0) {
-            *self.by_kind.entry(finding.kind).or_default() += 1;
-        }
-        if !findings.is_empty() && self.failure.is_none() {
-            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(findings).err());
-        }
-        Ok(())
     }
 
     pub(super) fn finish(mut self) -> DeliveryReport {
         if self.failure.is_none() {
             self.failure = self.sinks.iter_mut().find_map(|sink| sink.flush().err());
         }
-        DeliveryReport { by_kind: self.by_kind, failure: self.failure, latency: self.latency }
+        if let Err(error) = self.settle() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the journal's last findings may not be durable; a restart makes them again"
+            );
+        }
+        DeliveryReport {
+            by_kind: self.counts.0,
+            failure: self.failure,
+            latency: self.latency,
+            journal: self.durable.map(|durable| durable.journal.counters()),
+            unwritten: self.waiting.len(),
+        }
     }
 
-    /// Makes the findings before a barrier durable.
-    fn save(&mut self, epoch: Epoch) -> Result<SavedPart, JournalError> {
+    /// Hands findings to the journal, and those that it did not know to every sink.
+    ///
+    /// # Errors
+    /// If the journal could not take them; nothing has happened then, and they may be given again.
+    fn deliver(&mut self, findings: &[Finding]) -> Result<(), CheckpointError> {
+        let mut new = findings;
+        let unknown: Vec<Finding>;
+        if let Some(DurableFindings { journal, .. }) = &mut self.durable {
+            if findings.iter().any(|finding| journal.knows(finding)) {
+                let is_unknown = |finding: &&Finding| !journal.knows(finding);
+                unknown = findings.iter().filter(is_unknown).cloned().collect();
+                new = &unknown;
+            }
+            journal.append(new)?;
+        }
+        self.counts.add(findings);
+        if !new.is_empty() && self.failure.is_none() {
+            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(new).err());
+        }
+        Ok(())
+    }
+
+    /// Gives sinks what they may not have got before the process ended.
+    fn resend(&mut self) -> Result<(), SinkError> {
+        let Some(DurableFindings { journal, cursors }) = &mut self.durable else { return Ok(()) };
+        for sink in &mut self.sinks {
+            // A sink that was not there before begins here.
+            let Some(cursor) = cursors.get(sink.name()) else { continue };
+            let mut lines: Vec<Vec<u8>> = Vec::new();
+            for line in journal.read_from(Some(cursor)) {
+                match line {
+                    Ok(line) => lines.push(line.finding),
+                    Err(fault) => tracing::error!(
+                        sink = sink.name(),
+                        error = &fault as &dyn std::error::Error,
+                        "a sink cannot be given all findings of the journal"
+                    ),
+                }
+                if lines.len() == RESENT_AT_ONCE {
+                    sink.write_again(&lines)?;
+                    lines.clear();
+                }
+            }
+            sink.write_again(&lines)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was delivered durable, and notes that all sinks have it.
+    fn settle(&mut self) -> Result<JournalPosition, CheckpointError> {
+        let Some(DurableFindings { journal, cursors }) = &mut self.durable else {
+            return Ok(JournalPosition::default());
+        };
+        let position = journal.sync()?;
+        if self.failure.is_none() {
+            self.failure = self.sinks.iter_mut().find_map(|sink| sink.flush().err());
+        }
+        if self.failure.is_none() {
+            self.sinks.iter().for_each(|sink| cursors.set(sink.name(), position));
+            cursors.save()?;
+        }
+        Ok(position)
+    }
+
+    /// What the snapshot of a barrier holds, when the findings before it are durable.
+    fn save(&mut self, epoch: Epoch) -> Result<SavedPart, CheckpointError> {
+        let position = self.settle()?;
+        self.positions.push_back((epoch, position));
         let mut saved = Encoder::default();
-        saved.version(1);
-        saved.count(self.by_kind.len());
-        for (kind, count) in &self.by_kind {
-            saved.text(kind.name());
-            saved.u64(*count);
-        }
-        if let Some(journal) = &mut self.journal {
-            journal.sync()?;
-            let position = journal.position();
-            position.save(&mut saved);
-            self.positions.push_back((epoch, position));
-        }
+        self.counts.save(&mut saved);
+        position.save(&mut saved);
         Ok(SavedPart { epoch, name: PartName::Delivery, segments: saved.into_segments() })
     }
 }

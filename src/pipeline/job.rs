@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::MemoryPlan;
-use super::restore::Restored;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
 use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
-use crate::checkpoint::{Journal, SnapshotStore};
+use crate::checkpoint::{CheckpointError, Encode, JournalCounters, JournalSettings, StateDirectory};
 use crate::clock::Clock;
-use crate::codec::DecodeError;
-use crate::detect::DetectorSet;
+use crate::detect::{DetectSettings, Network};
 use crate::finding::FindingKind;
 use crate::framing::Limits;
 use crate::metrics::{BackPressure, LatencyHistogram, Profile};
@@ -42,7 +40,7 @@ pub struct Job {
     /// Questions for the largest keys.
     pub tops: Vec<TopSpec>,
     /// The detectors; none for totals alone.
-    pub detectors: Option<DetectorSet>,
+    pub detectors: Option<Detectors>,
     /// Where findings go.
     pub sinks: Vec<Box<dyn Sink>>,
     /// The byte kernels to use.
@@ -61,16 +59,25 @@ pub struct Job {
     pub state: Option<JobState>,
 }
 
+/// What detectors are made of.
+#[derive(Clone, Debug)]
+pub struct Detectors {
+    /// What is looked for, and from which figures on.
+    pub settings: DetectSettings,
+    /// What is known of the network.
+    pub network: Network,
+}
+
 /// What makes a run outlive its process.
 pub struct JobState {
-    /// Where snapshots are.
-    pub store: SnapshotStore,
-    /// Every finding, once.
-    pub journal: Journal,
+    /// Where snapshots, the journal and cursors lie; no other process has it.
+    pub directory: Arc<StateDirectory>,
+    /// Limits of the journal.
+    pub journal: JournalSettings,
+    /// The form of a finding in the journal.
+    pub encode: Encode,
     /// Time between snapshots.
     pub interval: Duration,
-    /// What an earlier process left.
-    pub restored: Option<Restored>,
 }
 
 impl Job {
@@ -105,6 +112,8 @@ pub struct RunReport {
     pub profile: Profile,
     /// Wall time from start to end.
     pub elapsed: Duration,
+    /// What the journal did, if there is one.
+    pub journal: Option<JournalCounters>,
     /// What was saved.
     pub snapshots: SnapshotReport,
     /// How long stages waited for the ones behind them.
@@ -131,7 +140,7 @@ pub enum RunError {
     /// A sink could not take findings.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// A snapshot is whole but does not fit what it should be.
-    #[error("the saved state cannot be used; start with another `state_dir`, or move its snapshots away")]
-    State(#[from] DecodeError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] CheckpointError),
 }

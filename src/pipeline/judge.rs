@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::message::{Ending, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
+use super::message::{Epoch, Ending, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
 use crate::aggregate::PaneContacts;
-use crate::checkpoint::Epoch;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
 use crate::finding::Finding;
@@ -119,17 +118,20 @@ impl Judge {
         }
     }
 
-    /// Takes up the state as it was saved; settings stay as they are.
+    /// Takes up the state as it was saved, with the detectors that were saved before it.
     ///
     /// # Errors
     /// If the bytes are not a judge's.
-    pub(super) fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+    pub(super) fn load(
+        &mut self,
+        detectors: Option<DetectorSet>,
+        from: &mut Decoder<'_>,
+    ) -> Result<(), DecodeError> {
+        if detectors.is_some() != self.detectors.is_some() {
+            return Err(DecodeError::Invalid("detectors"));
+        }
+        self.detectors = detectors;
         from.version("judge", 1..=1)?;
-        self.detectors = match (self.detectors.take(), from.bool()?) {
-            (Some(detectors), true) => Some(detectors.restored(from)?),
-            (None, false) => None,
-            _ => return Err(DecodeError::Invalid("detectors")),
-        };
         let watermarks = from.plain::<i64>()?;
         if watermarks.len() != self.watermarks.len() {
             return Err(DecodeError::Invalid("number of shards"));
@@ -144,8 +146,8 @@ impl Judge {
 
     fn save(&self, epoch: Epoch) -> SavedPart {
         let mut saved = Encoder::default();
-        saved.version(1);
         saved.option(self.detectors.as_ref(), |saved, detectors| detectors.save(saved));
+        saved.version(1);
         let watermarks: Vec<i64> = self.watermarks.iter().map(|watermark| watermark.0).collect();
         saved.plain(&watermarks);
         saved.count(self.waiting.values().map(Vec::len).sum());

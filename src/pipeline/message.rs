@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aggregate::{PaneContacts, RoutedBatch};
-use crate::checkpoint::Epoch;
 use crate::finding::Finding;
 use crate::units::UnixSeconds;
 
 use super::parse_stage::ParsedChunk;
+
+/// Number of a barrier and its snapshot; goes on over restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Epoch(pub(super) u64);
 
 /// Parts of a chunk, and when the chunk came in.
 pub(super) struct Parsed {
@@ -83,6 +86,18 @@ pub(super) enum PartName {
     Shard(usize),
     Judge,
     Delivery,
+}
+
+impl PartName {
+    /// The name in the snapshot.
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::Inputs => "inputs".to_owned(),
+            Self::Shard(index) => format!("shard-{index}"),
+            Self::Judge => "judge".to_owned(),
+            Self::Delivery => "delivery".to_owned(),
+        }
+    }
 }
 
 /// The state of one stage at a barrier.

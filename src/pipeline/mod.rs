@@ -1,5 +1,6 @@
 //! Threads and bounded channels: the one place where stages are wired.
 
+mod assembly;
 mod deliver;
 mod job;
 mod judge;
@@ -7,7 +8,6 @@ mod layout_guess;
 mod memory;
 mod message;
 mod parse_stage;
-mod restore;
 mod sequence;
 mod sequence_stage;
 mod snapshot;
@@ -15,10 +15,12 @@ mod state;
 mod summary;
 mod topology;
 
+/// State shards that a run may have.
+pub const SHARDS_MAX: usize = 1024;
+
 pub use deliver::DeliveryReport;
-pub use job::{Job, JobState, Latencies, RunError, RunReport};
+pub use job::{Detectors, Job, JobState, Latencies, RunError, RunReport};
 pub use memory::{MemoryPlan, memory_bytes_min};
-pub use restore::Restored;
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};
 pub use snapshot::SnapshotReport;
 pub(crate) use summary::per_second;

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::{Ending, Parsed, PartName, SavedPart, ToShard};
-use super::restore::RunHeader;
+use super::message::{Epoch, Ending, Parsed, PartName, SavedPart, ToShard};
+use super::assembly::RunHeader;
 use super::sequence::{InputReport, Sequencer};
 use crate::aggregate::RoutedBatch;
-use crate::checkpoint::Epoch;
 use crate::codec::Encoder;
 use crate::units::UnixSeconds;
 
@@ -47,7 +46,7 @@ impl Pacing {
 
     fn begin(&mut self, now: Duration) -> Epoch {
         let epoch = self.next_epoch;
-        self.next_epoch = epoch.next();
+        self.next_epoch = Epoch(epoch.0 + 1);
         self.in_flight = Some(epoch);
         self.last_at = now;
         epoch

@@ -5,20 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::message::{PartName, SavedPart};
-use crate::checkpoint::{Epoch, SnapshotStore};
+use super::message::{Epoch, PartName, SavedPart};
+use crate::checkpoint::{Part, Snapshots};
+use crate::units::UnixSeconds;
 
-impl PartName {
-    /// The name in the snapshot.
-    pub(super) fn text(self) -> String {
-        match self {
-            Self::Inputs => "inputs".to_owned(),
-            Self::Shard(index) => format!("shard-{index}"),
-            Self::Judge => "judge".to_owned(),
-            Self::Delivery => "delivery".to_owned(),
-        }
-    }
-}
+/// Parts beside those of the shards: inputs, judge and delivery.
+const OTHER_PARTS: usize = 3;
 
 /// What is known of snapshots that were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +24,8 @@ pub struct SnapshotReport {
 }
 
 /// Writes snapshots.
-pub(super) struct Snapshots {
-    store: SnapshotStore,
+pub(super) struct SnapshotStage {
+    snapshots: Snapshots,
     shard_count: usize,
     collected: BTreeMap<Epoch, BTreeMap<PartName, Vec<Vec<u8>>>>,
     report: SnapshotReport,
@@ -47,42 +39,39 @@ pub(super) struct Settled {
     pub(super) segments: Vec<Vec<u8>>,
 }
 
-impl Snapshots {
-    pub(super) fn new(store: SnapshotStore, shard_count: usize) -> Self {
-        Self {
-            store,
-            shard_count,
-            collected: BTreeMap::new(),
-            report: SnapshotReport::default(),
-        }
+impl SnapshotStage {
+    pub(super) fn new(snapshots: Snapshots, shard_count: usize) -> Self {
+        let (collected, report) = (BTreeMap::new(), SnapshotReport::default());
+        Self { snapshots, shard_count, collected, report }
     }
 
-    /// Takes a part; writes the snapshot if it was the last one.
-    pub(super) fn take(&mut self, part: SavedPart) -> Option<Settled> {
+    /// Takes a part; writes the snapshot if it was the last one. `now` is wall time.
+    pub(super) fn take(&mut self, part: SavedPart, now: UnixSeconds) -> Option<Settled> {
         let SavedPart { epoch, name, segments } = part;
         let parts = self.collected.entry(epoch).or_default();
         let is_new = parts.insert(name, segments).is_none();
         assert!(is_new, "a stage saves its state once for a barrier");
-        // Inputs, judge and delivery beside the shards.
-        if parts.len() < self.shard_count + 3 {
+        if parts.len() < self.shard_count + OTHER_PARTS {
             return None;
         }
-        let parts = self.collected.remove(&epoch)?;
-        let parts: Vec<(String, Vec<Vec<u8>>)> =
-            parts.into_iter().map(|(name, segments)| (name.text(), segments)).collect();
-        let bytes = parts.iter().flat_map(|(_, segments)| segments).map(|s| s.len() as u64).sum();
-        let written = self.store.write(epoch, &parts);
-        let segments = parts.into_iter().flat_map(|(_, segments)| segments).collect();
+        let parts: Vec<Part> = self
+            .collected
+            .remove(&epoch)?
+            .into_iter()
+            .map(|(name, segments)| Part { name: name.text(), segments })
+            .collect();
+        let written = self.snapshots.write(epoch.0, now, &parts);
+        let segments = parts.into_iter().flat_map(|part| part.segments).collect();
         match &written {
-            Ok(()) => {
+            Ok(written) => {
                 self.report.written += 1;
-                self.report.bytes = bytes;
+                self.report.bytes = written.bytes;
             }
             Err(error) => {
                 self.report.failed += 1;
                 tracing::error!(
                     error = error as &dyn std::error::Error,
-                    "no snapshot was written; the one before stays, and the next is tried in time"
+                    "no snapshot was written; the one before stays, and another is tried in time"
                 );
             }
         }

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use super::message::{Ending, PartName, SavedPart, ShardPanes, ToJudge, ToShard};
+use super::message::{Epoch, Ending, PartName, SavedPart, ShardPanes, ToJudge, ToShard};
 use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopSet};
-use crate::checkpoint::Epoch;
 use crate::codec::{Encoder, SEGMENT_BYTES};
 use crate::metrics::{Stage, Stopwatch};
 use crate::units::UnixSeconds;

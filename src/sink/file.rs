@@ -73,6 +73,10 @@ impl Sink for FileSink {
         self.file.write_all(&self.buffer).map_err(|error| self.error(error))
     }
 
+    fn write_again(&mut self, lines: &[Vec<u8>]) -> Result<(), SinkError> {
+        self.file.write_all(&lines.concat()).map_err(|error| self.error(error))
+    }
+
     fn flush(&mut self) -> Result<(), SinkError> {
         if !self.is_regular {
             return Ok(());

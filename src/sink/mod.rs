@@ -27,6 +27,12 @@ pub trait Sink: Send {
     /// If they could not be accepted and a repeat would not help.
     fn write(&mut self, findings: &[Finding]) -> Result<(), SinkError>;
 
+    /// Hands over findings of an earlier process that may not have got here, each as a line of the native form.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    fn write_again(&mut self, lines: &[Vec<u8>]) -> Result<(), SinkError>;
+
     /// Makes everything accepted so far visible to readers.
     ///
     /// # Errors

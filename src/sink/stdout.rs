@@ -51,6 +51,12 @@ impl Sink for StdoutSink {
         self.write_to(&mut io::stdout().lock(), findings)
     }
 
+    fn write_again(&mut self, lines: &[Vec<u8>]) -> Result<(), SinkError> {
+        let mut out = io::stdout().lock();
+        let written = lines.iter().try_for_each(|line| out.write_all(line));
+        written.and_then(|()| out.flush()).map_err(|error| self.error(error))
+    }
+
     fn flush(&mut self) -> Result<(), SinkError> {
         io::stdout().flush().map_err(|error| self.error(error))
     }

@@ -31,6 +31,8 @@ pub trait Source: Send {
     /// # Errors
     /// What makes the whole source useless (no such stream, no credentials). A fault of one input is not
     /// an error: it goes into that input's close event.
+    fn resume(&mut self, _: &Positions) {}
+    /// STUB
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError>;
 }
 
@@ -86,3 +88,7 @@ impl InputIds {
         InputId(id)
     }
 }
+
+/// STUB
+#[derive(Debug, Default)]
+pub struct Positions;

@@ -22,20 +22,19 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::deliver::{Delivery, DeliveryReport};
+use super::assembly::{Assembled, Assembly, RunHeader};
+use super::deliver::{Delivery, DeliveryReport, DurableFindings};
 use super::job::{Job, JobState, Latencies, RunError, RunReport};
 use super::judge::Judge;
-use super::memory::MemoryPlan;
-use super::parse_stage::{ParseSettings, ParseStage, UsedBatch};
-use super::restore::{Restored, RunHeader};
-use super::sequence::{InputReport, Sequencer};
+use super::message::Epoch;
+use super::parse_stage::{ParseSettings, UsedBatch};
+use super::sequence::InputReport;
 use super::sequence_stage::{Pacing, SequenceStage};
-use super::snapshot::{SnapshotReport, Snapshots};
+use super::snapshot::{SnapshotReport, SnapshotStage};
 use super::state::StateShard;
-use crate::aggregate::{ContactTable, Router, TopAnswer, TopSet, TopSpec};
-use crate::checkpoint::Epoch;
+use crate::aggregate::{TopAnswer, TopSpec};
+use crate::checkpoint::{CheckpointError, Cursors, Journal, Snapshots};
 use crate::clock::Clock;
-use crate::codec::{DecodeError, Decoder};
 use crate::metrics::{LatencyHistogram, Profile};
 use crate::record::Parser;
 use crate::source::{Source, StopFlag};
@@ -69,12 +68,12 @@ struct Stages {
     stop: StopFlag,
     clock: Arc<dyn Clock>,
     parse: ParseSettings,
-    new_parser: Box<dyn Fn() -> Parser + Send + Sync>,
+    new_parser: Arc<dyn Fn() -> Parser + Send + Sync>,
     sequence: SequenceStage,
     shards: Vec<StateShard>,
     judge: Judge,
     delivery: Delivery,
-    snapshots: Option<Snapshots>,
+    snapshots: Option<SnapshotStage>,
     tops: Arc<[TopSpec]>,
     used_out: Sender<UsedBatch>,
     progress: Box<dyn FnMut(u64) + Send>,
@@ -83,115 +82,122 @@ struct Stages {
 
 fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     let wanted = job.columns();
-    let (restored, state) = match job.state {
-        Some(mut state) => (state.restored.take(), Some(state)),
-        None => (None, None),
-    };
-    let (seed, shard_count) = restored
-        .as_ref()
-        .map_or((job.seed, job.thread_count), |restored| (restored.seed, restored.shards.len()));
-    let with_contacts = job.detectors.is_some();
     let tops: Arc<[_]> = job.tops.into();
-    let router = Router::new(&tops, with_contacts, shard_count, seed);
-    let isa = job.isa;
-    let (limits, filter) = (job.limits, job.filter.map(Arc::new));
-    let (used_out, used_batches) = bounded(USED_BATCHES_PER_WORKER * job.thread_count);
-    let clock = Arc::clone(&job.clock);
+    let (isa, limits, thread_count) = (job.isa, job.limits, job.thread_count);
+    let filter = job.filter.map(Arc::new);
+    let (used_out, used_batches) = bounded(USED_BATCHES_PER_WORKER * thread_count);
     let merge_pool = ThreadPoolBuilder::new()
-        .num_threads(job.thread_count)
+        .num_threads(thread_count)
         .thread_name(|index| format!("merge-{index}"))
         .build()
         .expect("the system can start as many threads as there are cores");
     let merge_pool = Arc::new(merge_pool);
-    let pool = (job.thread_count > 1).then(|| Arc::clone(&merge_pool));
-    let parse = ParseSettings { isa, limits, filter, router, used_batches, clock, pool };
-    let new_parser = move || Parser::new(isa, wanted.clone());
-    let reparser = ParseStage::new(parse.clone(), new_parser());
-    let mut sequencer = Sequencer::new(reparser, job.time, job.expected_inputs);
-    let new = New { tops: &tops, with_contacts, pane_seconds: job.pane_seconds, memory: job.memory };
-    let shards = match &restored {
-        Some(restored) => new.restored_shards(restored)?,
-        None => new.shards(shard_count, seed),
+    let pool = (thread_count > 1).then(|| Arc::clone(&merge_pool));
+    let clock = Arc::clone(&job.clock);
+    let new_parse = move |router| ParseSettings {
+        isa,
+        limits: limits.clone(),
+        filter: filter.clone(),
+        router,
+        used_batches: used_batches.clone(),
+        clock: Arc::clone(&clock),
+        pool: pool.clone(),
     };
-    let detectors = job.detectors.map(|detectors| {
-        let has_readers = state.is_some() || !job.sinks.is_empty();
-        let detectors = if has_readers { detectors } else { detectors.for_counts() };
-        detectors.with_bytes_max(job.memory.detectors_bytes)
-    });
-    let mut judge = Judge::new(detectors, job.pane_seconds, shard_count);
-    let (journal, snapshots, pacing) = match state {
-        Some(JobState { store, journal, interval, .. }) => {
-            let next = restored.as_ref().map_or(Epoch::FIRST, |restored| restored.epoch.next());
-            let pacing = Pacing::new(interval, next, job.clock.monotonic());
-            (Some(journal), Some(Snapshots::new(store, shard_count)), Some(pacing))
+    let assembly = Assembly {
+        tops: Arc::clone(&tops),
+        counts_only: job.sinks.is_empty() && job.state.is_none(),
+        detectors: job.detectors,
+        pane_seconds: job.pane_seconds,
+        memory: job.memory,
+        time: job.time,
+        expected_inputs: job.expected_inputs,
+        new_parse: Box::new(new_parse),
+        new_parser: Arc::new(move || Parser::new(isa, wanted.clone())),
+    };
+    let header = RunHeader { seed: job.seed, shard_count: thread_count };
+    let (assembled, saving) = match job.state {
+        None => (assembly.fresh(header), None),
+        Some(state) => {
+            let (assembled, saving) = restore(&assembly, header, state, &*job.clock)?;
+            (assembled, Some(saving))
+        }
+    };
+    let Assembled { header, parse, mut sequencer, shards, judge, counts, .. } = assembled;
+    let mut sources = job.sources;
+    let positions = sequencer.positions();
+    sources.iter_mut().for_each(|source| source.resume(&positions));
+    let (snapshots, pacing, durable) = match saving {
+        Some(Saving { snapshots, pacing, durable }) => {
+            let snapshots = SnapshotStage::new(snapshots, header.shard_count);
+            (Some(snapshots), Some((header, pacing)), Some(durable))
         }
         None => (None, None, None),
     };
-    let mut delivery = Delivery::new(job.sinks, journal);
-    if let Some(restored) = &restored {
-        restored.load_inputs(&mut sequencer)?;
-        restored.load_judge(&mut judge)?;
-        restored.load_delivery(&mut delivery)?;
-    }
-    let need_rows = !tops.is_empty() || with_contacts;
-    let header = RunHeader { seed, shard_count };
+    let need_rows = !tops.is_empty() || assembly.detectors.is_some();
     let stages = Stages {
-        thread_count: job.thread_count,
+        thread_count,
         is_bounded: job.time.idle_after.is_none(),
         queue_depth: job.queue_depth,
         stop: job.stop,
         clock: job.clock,
-        sequence: SequenceStage::new(sequencer, need_rows, pacing.map(|pacing| (header, pacing))),
+        sequence: SequenceStage::new(sequencer, need_rows, pacing),
         shards,
         judge,
-        delivery,
+        delivery: Delivery::new(job.sinks, durable, counts),
         snapshots,
-        new_parser: Box::new(new_parser),
+        new_parser: assembly.new_parser,
         parse,
         tops,
         used_out,
         progress: job.progress,
         merge_pool,
     };
-    Ok((job.sources, stages))
+    Ok((sources, stages))
 }
 
-/// What shards are made of.
-struct New<'a> {
-    tops: &'a [TopSpec],
-    with_contacts: bool,
-    pane_seconds: i64,
-    memory: MemoryPlan,
+/// What keeps the state of a run.
+struct Saving {
+    snapshots: Snapshots,
+    pacing: Pacing,
+    durable: DurableFindings,
 }
 
-impl New<'_> {
-    fn shards(&self, shard_count: usize, seed: u64) -> Vec<StateShard> {
-        let memory = self.memory.per_shard(shard_count);
-        let shard = |index| {
-            let contacts = self
-                .with_contacts
-                .then(|| ContactTable::new_b(self.pane_seconds, seed, memory.contacts_bytes));
-            StateShard::new(index, TopSet::new_b(self.tops, seed, memory.tops_bytes), contacts)
-        };
-        (0..shard_count).map(shard).collect()
+/// The stages as the newest usable snapshot has them, or fresh ones where there is none.
+fn restore(
+    assembly: &Assembly,
+    header: RunHeader,
+    state: JobState,
+    clock: &dyn Clock,
+) -> Result<(Assembled, Saving), CheckpointError> {
+    let JobState { directory, journal, encode, interval } = state;
+    let mut snapshots = Snapshots::open(Arc::clone(&directory), assembly.fingerprint())?;
+    let restored = snapshots.restore(|snapshot| assembly.restored(snapshot))?;
+    for refusal in &restored.refused {
+        tracing::error!(
+            error = refusal as &dyn std::error::Error,
+            "a snapshot cannot be used; an older one is taken"
+        );
     }
-
-    fn restored_shards(&self, restored: &Restored) -> Result<Vec<StateShard>, DecodeError> {
-        let memory = self.memory.per_shard(restored.shards.len());
-        let shard = |(index, bytes): (usize, &Vec<u8>)| {
-            let mut from = Decoder::new(bytes);
-            let tops = TopSet::load(self.tops, memory.tops_bytes, &mut from)?;
-            let contacts = from.option(|from| {
-                ContactTable::load(self.pane_seconds, memory.contacts_bytes, from)
-            })?;
-            from.finish()?;
-            if contacts.is_some() != self.with_contacts {
-                return Err(DecodeError::Invalid("contacts"));
-            }
-            Ok(StateShard::new(index, tops, contacts))
-        };
-        restored.shards.iter().enumerate().map(shard).collect()
+    let assembled = match restored.state {
+        Some((head, assembled)) => {
+            tracing::info!(epoch = head.epoch, written_at = %head.written_at, "goes on from a snapshot");
+            assembled
+        }
+        None => assembly.fresh(header),
+    };
+    let journal =
+        Journal::open(Arc::clone(&directory), journal, encode, assembled.journal_position)?;
+    let (cursors, refused) = Cursors::open(directory)?;
+    if let Some(refusal) = refused {
+        tracing::error!(
+            error = &refusal as &dyn std::error::Error,
+            "how far sinks have got is not known; they go on with what is found from now on"
+        );
     }
+    let next_epoch = Epoch(snapshots.next_epoch());
+    let pacing = Pacing::new(interval, next_epoch, clock.monotonic());
+    let durable = DurableFindings { journal, cursors };
+    Ok((assembled, Saving { snapshots, pacing, durable }))
 }
 
 /// How long a thread was busy, and per piece of its work.
@@ -220,6 +226,7 @@ fn finish(
         latencies,
         profile,
         elapsed: Duration::ZERO,
+        journal: delivered.journal,
         snapshots: SnapshotReport::default(),
         back_pressure: BTreeMap::new(),
     })

@@ -11,7 +11,6 @@ use rayon::ThreadPool;
 use super::channel::{Way, Ways};
 use super::{Stages, Time, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
-use crate::checkpoint::Epoch;
 use crate::clock::Clock;
 use crate::framing::Chunk;
 use crate::metrics::{LatencyHistogram, Profile, Stage, Stopwatch};
@@ -19,11 +18,11 @@ use crate::pipeline::deliver::{Delivery, DeliveryReport};
 use crate::pipeline::job::{Latencies, RunError, RunReport};
 use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
-use crate::pipeline::message::{Ending, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
+use crate::pipeline::message::{Ending, Epoch, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
 use crate::pipeline::parse_stage::{ParseStage, UsedBatch};
 use crate::pipeline::sequence::InputReport;
 use crate::pipeline::sequence_stage::{SequenceStage, Sequenced};
-use crate::pipeline::snapshot::{SnapshotReport, Snapshots};
+use crate::pipeline::snapshot::{SnapshotReport, SnapshotStage};
 use crate::pipeline::state::{FromShard, StateShard};
 use crate::record::Layout;
 use crate::source::{Source, SourceError, StopFlag};
@@ -98,9 +97,11 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (spares_out, spares_in) = bounded::<Vec<u8>>(SPARE_SEGMENTS_MAX);
         let watch = || Stopwatch::start(Arc::clone(&clock));
 
+        let snapshot_clock = Arc::clone(&clock);
         let snapshot_writer = spawn(scope, "checkpoint", stop, move || {
             snapshots.map_or_else(SnapshotReport::default, |snapshots| {
-                write_snapshots(snapshots, &saved_in, &settled_out, &durable_out, &spares_out)
+                let ways = SnapshotWays { saved_in, settled_out, durable_out, spares_out };
+                write_snapshots(snapshots, ways, &*snapshot_clock)
             })
         });
         let deliverer = {
@@ -411,25 +412,31 @@ fn deliver(
     (delivery.finish(), watch.take_profile())
 }
 
+/// What the snapshot writer takes and gives.
+struct SnapshotWays {
+    saved_in: Receiver<SavedPart>,
+    settled_out: Sender<Epoch>,
+    durable_out: Sender<Epoch>,
+    spares_out: Sender<Vec<u8>>,
+}
+
 fn write_snapshots(
-    mut snapshots: Snapshots,
-    saved_in: &Receiver<SavedPart>,
-    settled_out: &Sender<Epoch>,
-    durable_out: &Sender<Epoch>,
-    spares_out: &Sender<Vec<u8>>,
+    mut stage: SnapshotStage,
+    ways: SnapshotWays,
+    clock: &dyn Clock,
 ) -> SnapshotReport {
-    for part in saved_in {
-        let Some(settled) = snapshots.take(part) else { continue };
+    for part in ways.saved_in {
+        let Some(settled) = stage.take(part, clock.now()) else { continue };
         for segment in settled.segments {
-            if spares_out.try_send(segment).is_err() {
+            if ways.spares_out.try_send(segment).is_err() {
                 break;
             }
         }
-        // Both ends are gone when the run ends.
-        let _told_sequencer = settled_out.try_send(settled.epoch);
+        // Both may be gone when the run ends.
+        let _told_sequencer = ways.settled_out.try_send(settled.epoch);
         if settled.is_durable {
-            let _told_deliverer = durable_out.try_send(settled.epoch);
+            let _told_deliverer = ways.durable_out.try_send(settled.epoch);
         }
     }
-    snapshots.finish()
+    stage.finish()
 }

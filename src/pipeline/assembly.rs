@@ -1,0 +1,179 @@
+//! The stages of a run: made anew, or as a snapshot has them.
+//!
+//! A snapshot says with which seed its tables hash and how many shards it has; a run that goes on from it
+//! takes over both. All of it is read before anything starts, so that a snapshot that turns out to be of no
+//! use leaves the choice of the one before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::deliver::FindingCounts;
+use super::job::Detectors;
+use super::judge::Judge;
+use super::memory::MemoryPlan;
+use super::message::PartName;
+use super::parse_stage::{ParseSettings, ParseStage};
+use super::sequence::Sequencer;
+use super::state::StateShard;
+use crate::aggregate::{ContactTable, Router, TimeSettings, TopSet, TopSpec};
+use crate::checkpoint::{JournalPosition, RefusalReason, Snapshot};
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::detect::DetectorSet;
+use crate::record::Parser;
+
+/// What must be known before any table is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RunHeader {
+    /// Of every hash table and of the routing of rows.
+    pub(super) seed: u64,
+    pub(super) shard_count: usize,
+}
+
+impl RunHeader {
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.seed);
+        out.u64(self.shard_count as u64);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("run", 1..=1)?;
+        let seed = from.u64()?;
+        let shard_count = usize::try_from(from.u64()?).unwrap_or(usize::MAX);
+        if (1..=super::SHARDS_MAX).contains(&shard_count) {
+            Ok(Self { seed, shard_count })
+        } else {
+            Err(DecodeError::Invalid("number of shards"))
+        }
+    }
+}
+
+/// What the stages of a run are made of.
+pub(super) struct Assembly {
+    pub(super) tops: Arc<[TopSpec]>,
+    pub(super) detectors: Option<Detectors>,
+    /// Whether findings are only counted.
+    pub(super) counts_only: bool,
+    pub(super) pane_seconds: i64,
+    pub(super) memory: MemoryPlan,
+    pub(super) time: TimeSettings,
+    pub(super) expected_inputs: usize,
+    /// Parse settings but for the router.
+    pub(super) new_parse: Box<dyn Fn(Router) -> ParseSettings>,
+    pub(super) new_parser: Arc<dyn Fn() -> Parser + Send + Sync>,
+}
+
+/// The stages that have state.
+pub(super) struct Assembled {
+    pub(super) header: RunHeader,
+    pub(super) parse: ParseSettings,
+    pub(super) sequencer: Sequencer,
+    pub(super) shards: Vec<StateShard>,
+    pub(super) judge: Judge,
+    pub(super) counts: FindingCounts,
+    pub(super) journal_position: Option<JournalPosition>,
+}
+
+impl Assembly {
+    /// Stages without a past.
+    pub(super) fn fresh(&self, header: RunHeader) -> Assembled {
+        let RunHeader { seed, shard_count } = header;
+        let router = Router::new(&self.tops, self.detectors.is_some(), shard_count, seed);
+        let parse = (self.new_parse)(router);
+        let reparser = ParseStage::new(parse.clone(), (self.new_parser)());
+        let memory = self.memory.per_shard(shard_count);
+        let shard = |index| {
+            let tops = TopSet::new_b(&self.tops, seed, memory.tops_bytes);
+            let contacts = self
+                .detectors
+                .is_some()
+                .then(|| ContactTable::new_b(self.pane_seconds, seed, memory.contacts_bytes));
+            StateShard::new(index, tops, contacts)
+        };
+        let detectors = self.detectors.as_ref().map(|Detectors { settings, network }| {
+            DetectorSet::new(settings, network.clone(), self.pane_seconds)
+        });
+        Assembled {
+            header,
+            parse,
+            sequencer: Sequencer::new(reparser, self.time, self.expected_inputs),
+            shards: (0..shard_count).map(shard).collect(),
+            judge: Judge::new(
+                detectors.map(|detectors| self.limited(detectors)),
+                self.pane_seconds,
+                shard_count,
+            ),
+            counts: FindingCounts::default(),
+            journal_position: None,
+        }
+    }
+
+    /// The stages as a snapshot has them.
+    ///
+    /// # Errors
+    /// If a part is missing or is not what its stage can be made of.
+    pub(super) fn restored(&self, snapshot: &Snapshot) -> Result<Assembled, RefusalReason> {
+        let name = PartName::Inputs.text();
+        let inputs = snapshot.bytes(&name)?;
+        let mut from = Decoder::new(&inputs);
+        let unusable = |error| RefusalReason::Part { name: name.clone(), error };
+        let header = RunHeader::load(&mut from).map_err(unusable)?;
+        let mut stages = self.fresh(header);
+        stages.sequencer.load(&mut from).and_then(|()| from.finish()).map_err(unusable)?;
+        let memory = self.memory.per_shard(header.shard_count);
+        for (index, shard) in stages.shards.iter_mut().enumerate() {
+            *shard = snapshot.decode(&PartName::Shard(index).text(), |from| {
+                let tops = TopSet::load(&self.tops, memory.tops_bytes, from)?;
+                let contacts = from.option(|from| {
+                    ContactTable::load(self.pane_seconds, memory.contacts_bytes, from)
+                })?;
+                if contacts.is_some() == self.detectors.is_some() {
+                    Ok(StateShard::new(index, tops, contacts))
+                } else {
+                    Err(DecodeError::Invalid("contacts"))
+                }
+            })?;
+        }
+        snapshot.decode(&PartName::Judge.text(), |from| {
+            let detectors = from.option(|from| {
+                let detectors = self.detectors.as_ref();
+                let Detectors { settings, network } =
+                    detectors.ok_or(DecodeError::Invalid("detectors"))?;
+                let pane_seconds = self.pane_seconds;
+                DetectorSet::load(settings, network.clone(), pane_seconds, from)
+            })?;
+            let detectors = detectors.map(|detectors| self.limited(detectors));
+            stages.judge.load(detectors, from)
+        })?;
+        (stages.counts, stages.journal_position) =
+            snapshot.decode(&PartName::Delivery.text(), |from| {
+                Ok((FindingCounts::load(from)?, Some(JournalPosition::load(from)?)))
+            })?;
+        Ok(stages)
+    }
+
+    /// What tells this job from others whose state would not fit: the questions, the length of panes, and whether
+    /// there are detectors. Thresholds may change between two runs.
+    pub(super) fn fingerprint(&self) -> u128 {
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update(text.len().to_le_bytes());
+            hash.update(text);
+        };
+        part("flowgauge job 1");
+        part(&format!("{} {}", self.pane_seconds, self.detectors.is_some()));
+        for top in self.tops.iter() {
+            let by: Vec<&str> = top.by.iter().map(|slot| slot.name()).collect();
+            part(&format!("{} {} {:?}", by.join(","), top.metric.name(), top.window_seconds));
+        }
+        let digest = hash.finalize();
+        u128::from_le_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    fn limited(&self, detectors: DetectorSet) -> DetectorSet {
+        let detectors = if self.counts_only { detectors.for_counts() } else { detectors };
+        detectors.with_bytes_max(self.memory.detectors_bytes)
+    }
+}

@@ -1,0 +1,255 @@
+//! The engine in one thread from a seed: inputs that stall and end, channels that are full, barriers in
+//! between, a disk that fails, processes that are killed. What comes out in the end must be what a model
+//! works out line by line, and what a run without any of this finds.
+//!
+//! `FLOWGAUGE_SIMULATION_SEEDS=A..B` runs other seeds; a failure names its seed.
+
+mod engine;
+mod inputs;
+mod model;
+mod random;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use self::engine::{Engine, Outcome};
+use self::inputs::{Input, LATENESS_SECONDS, START};
+use self::model::Model;
+use self::random::Random;
+use crate::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
+use crate::checkpoint::disk::memory::{Fault, FaultRates, Loss};
+use crate::checkpoint::disk::{Disk as _, MemoryDisk};
+use crate::checkpoint::{JournalSettings, StateDirectory};
+use crate::clock::ManualClock;
+use crate::detect::{DetectSettings, Network};
+use crate::finding::Finding;
+use crate::framing::Limits;
+use crate::pipeline::job::{Detectors, Job, JobState};
+use crate::pipeline::memory::MemoryPlan;
+use crate::record::{FieldId, Slot};
+use crate::simd::Isa;
+use crate::sink::{Sink, SinkError, encode};
+use crate::source::StopFlag;
+use crate::units::UnixSeconds;
+
+/// Seeds that are run without being asked for others.
+const SEEDS: std::ops::Range<u64> = 0..1000;
+
+const STATE: &str = "/state";
+
+/// A receiver in another process: it keeps what it was given, whoever is killed.
+#[derive(Clone, Default)]
+struct Receiver(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Sink for Receiver {
+    fn name(&self) -> &'static str {
+        "receiver"
+    }
+
+    fn write(&mut self, findings: &[Finding]) -> Result<(), SinkError> {
+        let mut lines = self.0.lock().unwrap();
+        for finding in findings {
+            let mut line = Vec::new();
+            encode::ndjson::encode(finding, &mut line);
+            lines.push(line);
+        }
+        Ok(())
+    }
+
+    fn write_again(&mut self, lines: &[Vec<u8>]) -> Result<(), SinkError> {
+        self.0.lock().unwrap().extend_from_slice(lines);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>) -> Job {
+    let by = |field| vec![Slot::Known(field)];
+    let spec = |by| TopSpec {
+        by,
+        metric: Metric::Bytes,
+        rows_max: 1000,
+        metric_min: 0,
+        window_seconds: None,
+    };
+    Job {
+        sources: Vec::new(),
+        expected_inputs: 0,
+        thread_count: threads,
+        queue_depth: 1,
+        limits: Limits::default(),
+        pane_seconds: 20,
+        time: TimeSettings {
+            lateness: Lateness::Fixed { seconds: LATENESS_SECONDS },
+            idle_after: None,
+            latest_plausible_end: UnixSeconds(START + 1_000_000),
+        },
+        filter: None,
+        tops: vec![
+            spec(by(FieldId::SrcAddr)),
+            spec(vec![Slot::Known(FieldId::SrcAddr), Slot::Known(FieldId::DstAddr)]),
+        ],
+        detectors: Some(Detectors {
+            settings: DetectSettings::default(),
+            network: Network::default(),
+        }),
+        sinks: vec![Box::new(receiver.clone())],
+        isa: Isa::detect(),
+        seed,
+        clock: Arc::clone(clock) as _,
+        stop: StopFlag::default(),
+        progress: Box::new(|_| {}),
+        memory: MemoryPlan::UNLIMITED,
+        state: None,
+    }
+}
+
+/// The findings of a run without faults, by id and revision.
+fn undisturbed(inputs: &[Input], random: &mut Random) -> BTreeSet<Vec<u8>> {
+    let (receiver, clock) = (Receiver::default(), Arc::new(ManualClock::default()));
+    let job = job(random.bits(), 1, &receiver, &clock);
+    let job = Job { expected_inputs: inputs.len(), ..job };
+    let mut engine = Engine::new(job, inputs, usize::MAX, clock).unwrap();
+    while engine.step(random) {}
+    engine.outcome();
+    let lines = receiver.0.lock().unwrap().clone();
+    let count = lines.len();
+    let set: BTreeSet<Vec<u8>> = lines.into_iter().collect();
+    assert_eq!(set.len(), count, "no finding comes twice");
+    set
+}
+
+/// One process after the other over the same disk until one reads everything; how many there were.
+fn disturbed(inputs: &[Input], receiver: &Receiver, disk: &MemoryDisk, random: &mut Random) -> (Outcome, usize) {
+    let (threads, capacity) = (1 + random.below(3), 1 + random.below(3));
+    let mut lives_left = random.below(6);
+    let crash_chance = 50 + random.below(600);
+    let interval = Duration::from_millis(1 + random.bits() % 300);
+    for life in 1.. {
+        let clock = Arc::new(ManualClock::default());
+        let directory = StateDirectory::open(Arc::new(disk.clone()), Path::new(STATE)).unwrap();
+        let state = JobState {
+            directory,
+            journal: JournalSettings::default(),
+            encode: encode::ndjson::encode,
+            interval,
+        };
+        let job = job(random.bits(), threads, receiver, &clock);
+        let job = Job { expected_inputs: inputs.len(), state: Some(state), ..job };
+        let mut engine = Engine::new(job, inputs, capacity, Arc::clone(&clock)).unwrap();
+        loop {
+            clock.advance(Duration::from_millis(random.bits() % 20));
+            let dies = lives_left > 0 && random.one_in(crash_chance);
+            if dies || disk.has_crashed() {
+                break;
+            }
+            match random.below(400) {
+                0 => disk.set_rates(FaultRates {
+                    no_space_per_mille: 300,
+                    io_per_mille: 100,
+                    short_reads_per_mille: 200,
+                }),
+                1..=20 => disk.set_rates(FaultRates::default()),
+                21 if lives_left > 0 => engine.stop(),
+                22 if lives_left > 0 => disk.fail_at(random.bits() % 30, Fault::Crash),
+                _ => {}
+            }
+            if !engine.step(random) {
+                break;
+            }
+            if engine.is_done() {
+                disk.set_rates(FaultRates::default());
+                return (engine.outcome(), life);
+            }
+        }
+        lives_left = lives_left.saturating_sub(1);
+        drop(engine);
+        disk.restart(if random.one_in(2) { Loss::Power } else { Loss::Process });
+    }
+    unreachable!("the last life ends with the stream")
+}
+
+fn simulate(seed: u64) -> (usize, usize) {
+    let mut random = Random(seed);
+    let inputs = inputs::inputs(&mut random);
+    let model = Model::of(&inputs);
+    let expected = undisturbed(&inputs, &mut random);
+    let (receiver, disk) = (Receiver::default(), MemoryDisk::new(random.bits()));
+    let (outcome, lives) = disturbed(&inputs, &receiver, &disk, &mut random);
+    check_counts(&outcome, &model);
+    let got: BTreeSet<Vec<u8>> = receiver.0.lock().unwrap().iter().cloned().collect();
+    assert_eq!(got, expected, "what the receiver was given");
+    check_journal(&disk, &expected);
+    (expected.len(), lives)
+}
+
+fn check_counts(outcome: &Outcome, model: &Model) {
+    let totals = &outcome.inputs.totals;
+    let counted = Model {
+        ok: totals.ok,
+        nodata: totals.nodata,
+        malformed: totals.faults.total(),
+        headers: totals.headers,
+        late: totals.late,
+        bytes: totals.bytes,
+        bytes_by_source: outcome.answers[0]
+            .rows
+            .iter()
+            .map(|row| (row.key[0].clone(), row.sums.bytes))
+            .collect(),
+    };
+    assert_eq!(&counted, model);
+}
+
+/// Each finding stands there once.
+fn check_journal(disk: &MemoryDisk, expected: &BTreeSet<Vec<u8>>) {
+    let mut lines = BTreeMap::new();
+    for name in disk.list(Path::new(STATE)).unwrap() {
+        if !name.starts_with("journal-") {
+            continue;
+        }
+        let text = disk.content(&Path::new(STATE).join(name)).unwrap();
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let mut line: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let members = line.as_object_mut().unwrap();
+            members.remove("seq").unwrap();
+            members.remove("crc32").unwrap();
+            let key = (members["id"].to_string(), members["revision"].to_string());
+            let twice = lines.insert(key, line);
+            assert!(twice.is_none(), "{twice:?} is in the journal twice");
+        }
+    }
+    let in_journal: BTreeSet<String> = lines.into_values().map(|line| line.to_string()).collect();
+    let value = |line: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(line).unwrap();
+    let expected: BTreeSet<String> = expected.iter().map(|line| value(line).to_string()).collect();
+    assert_eq!(in_journal, expected, "what the journal holds");
+}
+
+#[test]
+fn whatever_happens_the_outcome_is_that_of_a_quiet_run() {
+    let seeds = match std::env::var("FLOWGAUGE_SIMULATION_SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").expect("a range A..B");
+            from.parse().expect("a number")..to.parse().expect("a number")
+        }
+        Err(_) => SEEDS,
+    };
+    let (mut findings, mut lives) = (0, 0);
+    for seed in seeds.clone() {
+        let run = std::panic::catch_unwind(|| simulate(seed));
+        let (found, lived) = run.unwrap_or_else(|panic| {
+            eprintln!("the simulation with seed {seed} failed");
+            std::panic::resume_unwind(panic)
+        });
+        findings += found;
+        lives += lived;
+    }
+    let count = usize::try_from(seeds.end - seeds.start).unwrap();
+    assert!(count < 50 || findings > count / 4, "{findings} findings show little");
+    assert!(count < 50 || lives > count * 2, "{lives} lives show little");
+}
