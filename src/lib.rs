@@ -39,6 +39,8 @@ pub mod generate;
 
 pub mod aggregate;
 
+pub mod checkpoint;
+
 pub mod enrich;
 
 pub mod detect;
