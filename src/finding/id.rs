@@ -41,6 +41,16 @@ impl FindingId {
         let digest = hash.finalize();
         Self(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
     }
+
+    /// The identity that was written as `text`: 32 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(is_digit) {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(|bits| Self(bits.to_be_bytes()))
+    }
 }
 
 impl fmt::Display for FindingId {
@@ -61,6 +71,12 @@ mod tests {
         };
         assert_eq!(id(&[a], &[b]), id(&[a], &[b]));
         assert_ne!(id(&[a, b], &[]), id(&[a], &[b]));
-        assert_eq!(id(&[a], &[b]).to_string().len(), 32);
+        let text = id(&[a], &[b]).to_string();
+        assert_eq!(FindingId::from_text(&text), Some(id(&[a], &[b])));
+        for other in
+            ["", &text[1..], &text.replace(|_| true, "A"), "+0000000000000000000000000000000"]
+        {
+            assert_eq!(FindingId::from_text(other), None, "{other}");
+        }
     }
 }
