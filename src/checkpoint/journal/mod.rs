@@ -209,6 +209,12 @@ impl Journal {
         Ok(appended)
     }
 
+    /// Whether this revision of a finding is behind the snapshots that a restart may begin with.
+    #[must_use]
+    pub fn knows(&self, finding: &Finding) -> bool {
+        self.known.contains(&(finding.id, finding.revision))
+    }
+
     /// Makes all findings durable; the position behind them, for a snapshot or a sink's cursor.
     ///
     /// # Errors
