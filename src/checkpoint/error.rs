@@ -29,6 +29,12 @@ pub enum CheckpointError {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory for partials has some already.
+    #[error("`{}` has partials already; name an empty directory, or remove them", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There are snapshots, and none can be used. To begin afresh over them would lose what they hold.
     #[error(
         "none of the snapshots in `{}` can be used: {}; to begin without them, move them to another directory",

@@ -21,6 +21,7 @@ pub mod disk;
 mod error;
 mod journal;
 mod line_log;
+mod partials;
 mod snapshots;
 
 pub use container::{Part, Snapshot, SnapshotHead};
@@ -32,4 +33,5 @@ pub use journal::{
     Appended, Encode, Journal, JournalCounters, JournalFault, JournalLine, JournalPosition,
     JournalReader, JournalSettings,
 };
+pub use partials::{PartialReader, PartialWriter};
 pub use snapshots::{Restored, Snapshots, Written};

@@ -93,6 +93,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         stop,
         progress,
         memory: MemoryPlan::UNLIMITED,
+        partials: None,
         state: None,
     })
 }

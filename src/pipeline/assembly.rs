@@ -4,16 +4,16 @@
 //! takes over both. All of it is read before anything starts, so that a snapshot that turns out to be of no
 //! use leaves the choice of the one before.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::deliver::FindingCounts;
 use super::job::Detectors;
-use super::judge::Judge;
+use super::judge::{Judge, Panes};
 use super::memory::MemoryPlan;
 use super::message::PartName;
+use super::partial::PartialJob;
 use super::parse_stage::{ParseSettings, ParseStage};
 use super::sequence::Sequencer;
 use super::state::StateShard;
@@ -101,7 +101,9 @@ impl Assembly {
             sequencer: Sequencer::new(reparser, self.time, self.expected_inputs),
             shards: (0..shard_count).map(shard).collect(),
             judge: Judge::new(
-                detectors.map(|detectors| self.limited(detectors)),
+                detectors.map_or(Panes::Dropped, |detectors| {
+                    Panes::Judged(Box::new(self.limited(detectors)))
+                }),
                 self.pane_seconds,
                 shard_count,
             ),
@@ -152,6 +154,15 @@ impl Assembly {
                 Ok((FindingCounts::load(from)?, Some(JournalPosition::load(from)?)))
             })?;
         Ok(stages)
+    }
+
+    /// What partials of this job say about it.
+    pub(super) fn partial_job(&self) -> PartialJob {
+        PartialJob {
+            pane_seconds: self.pane_seconds,
+            with_contacts: self.detectors.is_some(),
+            tops: self.tops.to_vec(),
+        }
     }
 
     /// What tells this job from others whose state would not fit: the questions, the length of panes, and whether

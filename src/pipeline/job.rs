@@ -8,7 +8,7 @@ use super::memory::MemoryPlan;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
 use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
-use crate::checkpoint::{CheckpointError, Encode, JournalCounters, JournalSettings, StateDirectory};
+use crate::checkpoint::{CheckpointError, Encode, JournalCounters, JournalSettings, PartialWriter, StateDirectory};
 use crate::clock::Clock;
 use crate::detect::{DetectSettings, Network};
 use crate::finding::FindingKind;
@@ -55,6 +55,8 @@ pub struct Job {
     pub progress: Box<dyn FnMut(u64) + Send>,
     /// How much memory the tables may take.
     pub memory: MemoryPlan,
+    /// Where what was seen is written for another process to judge, in place of judging it here.
+    pub partials: Option<PartialWriter>,
     /// Where state is kept; without it the run begins with nothing and leaves nothing.
     pub state: Option<JobState>,
 }

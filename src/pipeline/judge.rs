@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::message::{Epoch, Ending, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
+use super::partial::PartialExport;
 use crate::aggregate::PaneContacts;
+use crate::checkpoint::CheckpointError;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
 use crate::finding::Finding;
@@ -21,10 +23,20 @@ pub(super) enum Judged {
     Saved(SavedPart),
 }
 
+/// What becomes of complete panes.
+pub(super) enum Panes {
+    /// Nobody asked for findings.
+    Dropped,
+    Judged(Box<DetectorSet>),
+    /// They are put together with those of other processes, and judged then.
+    Exported(PartialExport),
+}
+
 /// Aligns shards and runs detectors.
 pub(super) struct Judge {
-    /// Without them panes are dropped.
-    detectors: Option<DetectorSet>,
+    panes: Panes,
+    /// Why panes could not be exported.
+    failure: Option<CheckpointError>,
     pane_seconds: i64,
     /// How far each shard has come.
     watermarks: Vec<UnixSeconds>,
@@ -56,12 +68,13 @@ impl ToJudge {
 
 impl Judge {
     pub(super) fn new(
-        detectors: Option<DetectorSet>,
+        panes: Panes,
         pane_seconds: i64,
         shard_count: usize,
     ) -> Self {
         Self {
-            detectors,
+            panes,
+            failure: None,
             pane_seconds,
             watermarks: vec![UnixSeconds::MIN; shard_count],
             waiting: BTreeMap::new(),
@@ -69,6 +82,11 @@ impl Judge {
             barrier: None,
             ended_shards: 0,
         }
+    }
+
+    /// Writes panes instead of judging them.
+    pub(super) fn export(&mut self, partial: PartialExport) {
+        self.panes = Panes::Exported(partial);
     }
 
     /// Takes a message of a shard.
@@ -95,7 +113,9 @@ impl Judge {
 
     /// Takes panes of a shard and appends the findings of every pane that this completes.
     pub(super) fn accept(&mut self, shard: ShardPanes, findings: &mut Vec<Finding>) {
-        let Some(detectors) = &mut self.detectors else { return };
+        if matches!(self.panes, Panes::Dropped) {
+            return;
+        }
         for contacts in shard.panes {
             self.waiting.entry(contacts.pane).or_default().push(contacts);
         }
@@ -106,14 +126,22 @@ impl Judge {
             if pane.end(self.pane_seconds) > complete_until {
                 break;
             }
-            detectors.on_pane(pane, entry.remove(), findings);
+            let shards = entry.remove();
+            match &mut self.panes {
+                Panes::Dropped => {}
+                Panes::Judged(detectors) => detectors.on_pane(pane, shards, findings),
+                Panes::Exported(partial) if self.failure.is_none() => {
+                    self.failure = partial.pane(pane, &shards).err();
+                }
+                Panes::Exported(_) => {}
+            }
         }
     }
 
     /// Appends what the detectors have left to say at the end of the stream.
     pub(super) fn finish(&mut self, findings: &mut Vec<Finding>) {
         assert!(self.waiting.is_empty(), "every shard closed all its panes");
-        if let Some(detectors) = &mut self.detectors {
+        if let Panes::Judged(detectors) = &mut self.panes {
             detectors.on_end(findings);
         }
     }
@@ -127,10 +155,11 @@ impl Judge {
         detectors: Option<DetectorSet>,
         from: &mut Decoder<'_>,
     ) -> Result<(), DecodeError> {
-        if detectors.is_some() != self.detectors.is_some() {
-            return Err(DecodeError::Invalid("detectors"));
-        }
-        self.detectors = detectors;
+        self.panes = match (&self.panes, detectors) {
+            (Panes::Dropped, None) => Panes::Dropped,
+            (Panes::Judged(_), Some(detectors)) => Panes::Judged(Box::new(detectors)),
+            _ => return Err(DecodeError::Invalid("detectors")),
+        };
         from.version("judge", 1..=1)?;
         let watermarks = from.plain::<i64>()?;
         if watermarks.len() != self.watermarks.len() {
@@ -144,9 +173,30 @@ impl Judge {
         Ok(())
     }
 
+    /// What was to be exported, or why it could not be.
+    ///
+    /// # Errors
+    /// If a pane could not be written.
+    pub(super) fn into_export(self) -> Result<Option<PartialExport>, CheckpointError> {
+        match (self.failure, self.panes) {
+            (Some(failure), _) => Err(failure),
+            (None, Panes::Exported(partial)) => Ok(Some(partial)),
+            (None, Panes::Dropped | Panes::Judged(_)) => Ok(None),
+        }
+    }
+
+    /// Whether panes cannot be exported, after which the run must stop.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     fn save(&self, epoch: Epoch) -> SavedPart {
         let mut saved = Encoder::default();
-        saved.option(self.detectors.as_ref(), |saved, detectors| detectors.save(saved));
+        let detectors = match &self.panes {
+            Panes::Judged(detectors) => Some(detectors),
+            Panes::Dropped | Panes::Exported(_) => None,
+        };
+        saved.option(detectors, |saved, detectors| detectors.save(saved));
         saved.version(1);
         let watermarks: Vec<i64> = self.watermarks.iter().map(|watermark| watermark.0).collect();
         saved.plain(&watermarks);

@@ -8,6 +8,7 @@ mod layout_guess;
 mod memory;
 mod message;
 mod parse_stage;
+mod partial;
 mod sequence;
 mod sequence_stage;
 mod snapshot;
@@ -20,6 +21,7 @@ pub const SHARDS_MAX: usize = 1024;
 
 pub use deliver::DeliveryReport;
 pub use job::{Detectors, Job, JobState, Latencies, RunError, RunReport};
+pub use partial::{MergeError, Merged, PartialJob, merge};
 pub use memory::{MemoryPlan, memory_bytes_min};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};
 pub use snapshot::SnapshotReport;

@@ -296,3 +296,4 @@ impl InputState {
     }
 }
 impl Sequencer { pub(super) fn positions(&self) -> crate::source::Positions { Default::default() } pub(super) fn save(&self, _: &mut crate::codec::Encoder) {} pub(super) fn load(&mut self, _: &mut crate::codec::Decoder<'_>) -> Result<(), crate::codec::DecodeError> { Ok(()) } }
+impl InputReport { pub(super) fn save(&self, _: &mut crate::codec::Encoder) {} pub(super) fn load(_: &mut crate::codec::Decoder<'_>) -> Result<Self, crate::codec::DecodeError> { Ok(Self::default()) } pub(super) fn merge(&mut self, _: Self) {} }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use rayon::ThreadPool;
 
-use super::{Stages, finish};
+use super::{Stages, export, finish};
 use crate::aggregate::TopSet;
 use crate::framing::Chunk;
 use crate::metrics::{Stage, Stopwatch};
@@ -50,7 +50,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             behind.watch.lap(Stage::Sequence, 0);
             progress(sequence.sequencer().bytes_read());
             began = behind.watch.last();
-            if behind.delivery.has_failed() {
+            if behind.delivery.has_failed() || behind.judge.has_failed() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -65,10 +65,12 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let inputs = sequence.end(Ending::Close, now, &mut |sequenced| {
         behind.take(sequenced, &mut latencies);
     });
-    let Behind { shard, delivery, merge_pool, mut watch, .. } = behind;
+    let Behind { shard, judge, delivery, merge_pool, mut watch, .. } = behind;
     let delivered = delivery.finish();
     latencies.finding = delivered.latency.clone();
-    let answers = merge_pool.install(|| TopSet::answers(&[shard.into_tops()]));
+    let tops_of_shards = [shard.into_tops()];
+    export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
+    let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
     watch.lap(Stage::Answer, 0);
     let mut profile = parser.take_profile();
     profile.merge(&watch.take_profile());

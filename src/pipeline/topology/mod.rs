@@ -28,11 +28,12 @@ use super::job::{Job, JobState, Latencies, RunError, RunReport};
 use super::judge::Judge;
 use super::message::Epoch;
 use super::parse_stage::{ParseSettings, UsedBatch};
+use super::partial::{PartialExport, PartialJob};
 use super::sequence::InputReport;
 use super::sequence_stage::{Pacing, SequenceStage};
 use super::snapshot::{SnapshotReport, SnapshotStage};
 use super::state::StateShard;
-use crate::aggregate::{TopAnswer, TopSpec};
+use crate::aggregate::{TopAnswer, TopSet, TopSpec};
 use crate::checkpoint::{CheckpointError, Cursors, Journal, Snapshots};
 use crate::clock::Clock;
 use crate::metrics::{LatencyHistogram, Profile};
@@ -75,6 +76,8 @@ struct Stages {
     delivery: Delivery,
     snapshots: Option<SnapshotStage>,
     tops: Arc<[TopSpec]>,
+    /// Set if what was seen is exported.
+    partial_job: Option<PartialJob>,
     used_out: Sender<UsedBatch>,
     progress: Box<dyn FnMut(u64) + Send>,
     merge_pool: Arc<ThreadPool>,
@@ -122,7 +125,11 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
             (assembled, Some(saving))
         }
     };
-    let Assembled { header, parse, mut sequencer, shards, judge, counts, .. } = assembled;
+    let Assembled { header, parse, mut sequencer, shards, mut judge, counts, .. } = assembled;
+    let partial_job = job.partials.map(|writer| {
+        judge.export(PartialExport::new(writer, Arc::clone(&job.clock)));
+        assembly.partial_job()
+    });
     let mut sources = job.sources;
     let positions = sequencer.positions();
     sources.iter_mut().for_each(|source| source.resume(&positions));
@@ -148,6 +155,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         new_parser: assembly.new_parser,
         parse,
         tops,
+        partial_job,
         used_out,
         progress: job.progress,
         merge_pool,
@@ -198,6 +206,19 @@ fn restore(
     let pacing = Pacing::new(interval, next_epoch, clock.monotonic());
     let durable = DurableFindings { journal, cursors };
     Ok((assembled, Saving { snapshots, pacing, durable }))
+}
+
+/// Completes partials, if that is what the run is for.
+fn export(
+    judge: Judge,
+    job: Option<&PartialJob>,
+    tops: &[TopSet],
+    inputs: &InputReport,
+) -> Result<(), CheckpointError> {
+    match (judge.into_export()?, job) {
+        (Some(partial), Some(job)) => partial.finish(job, tops, inputs),
+        _ => Ok(()),
+    }
 }
 
 /// How long a thread was busy, and per piece of its work.

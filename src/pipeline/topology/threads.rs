@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use rayon::ThreadPool;
 
 use super::channel::{Way, Ways};
-use super::{Stages, Time, finish};
+use super::{Stages, Time, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
 use crate::framing::Chunk;
@@ -113,7 +113,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let judger = {
             let (saved, watch, pool) = (saved_out.clone(), watch(), &stages.merge_pool);
             spawn(scope, "judge", stop, move || {
-                judge_panes(judge, &judge_in, &deliver_out, &saved, pool, watch)
+                judge_panes(judge, &judge_in, &deliver_out, &saved, pool, stop, watch)
             })
         };
         let mut shards_out = Vec::new();
@@ -208,7 +208,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             tops_of_shards.push(tops_of_shard);
             profile.merge(&busy);
         }
-        let judged = join(judger);
+        let (judge, judged) = join(judger);
         profile.merge(&judged.profile);
         let mut parsed = LatencyHistogram::new();
         for time in parse_threads.into_iter().map(join) {
@@ -221,6 +221,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         source_result?;
         let latencies =
             Latencies { parse: parsed, judge: judged.latency, finding: delivered.latency.clone() };
+        export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
         let mut watch = watch();
         let answers = stages.merge_pool.install(|| TopSet::answers(&tops_of_shards));
         watch.lap(Stage::Answer, 0);
@@ -348,8 +349,9 @@ fn judge_panes(
     deliver_out: &Way<ToDeliver>,
     saved_out: &Way<SavedPart>,
     merge_pool: &ThreadPool,
+    stop: &StopFlag,
     mut watch: Stopwatch,
-) -> Time {
+) -> (Judge, Time) {
     let mut latency = LatencyHistogram::new();
     let mut is_cut_off = false;
     for message in judge_in {
@@ -363,11 +365,15 @@ fn judge_panes(
                 Judged::Saved(part) => saved_out.send(part).is_err(),
             };
         }
+        if judge.has_failed() {
+            // The rest is drained so that no stage waits; the failure is told at the end.
+            stop.request();
+        }
         if is_cut_off {
             break;
         }
     }
-    Time { latency, profile: watch.take_profile() }
+    (judge, Time { latency, profile: watch.take_profile() })
 }
 
 fn deliver(

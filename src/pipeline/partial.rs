@@ -1,0 +1,247 @@
+//! Partial runs: what several processes have seen of one stream, put together as if one had seen it all.
+//!
+//! A partial run judges nothing. It writes the contacts of each pane when the pane is complete, and its totals and
+//! tops at the end. Merging reads the panes of all in order, and asks the detectors then.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::job::Detectors;
+use super::memory::MemoryPlan;
+use super::sequence::InputReport;
+use crate::aggregate::{Metric, PaneContacts, TopAnswer, TopSet, TopSpec};
+use crate::checkpoint::{
+    CheckpointError, Part, PartialReader, PartialWriter, Refusal, RefusalReason, Snapshot,
+};
+use crate::clock::Clock;
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::detect::DetectorSet;
+use crate::finding::Finding;
+use crate::record::Slot;
+use crate::units::PaneIndex;
+
+const JOB: &str = "job";
+const INPUTS: &str = "inputs";
+
+/// Writes what a run has seen.
+pub(super) struct PartialExport {
+    writer: PartialWriter,
+    clock: Arc<dyn Clock>,
+}
+
+impl PartialExport {
+    pub(super) const fn new(writer: PartialWriter, clock: Arc<dyn Clock>) -> Self {
+        Self { writer, clock }
+    }
+
+    /// Writes what the shards have of a pane.
+    pub(super) fn pane(
+        &mut self,
+        pane: PaneIndex,
+        shards: &[PaneContacts],
+    ) -> Result<(), CheckpointError> {
+        let parts: Vec<Part> = (0..)
+            .zip(shards)
+            .map(|(index, contacts)| part(shard(index), |out| contacts.save(out)))
+            .collect();
+        self.writer.pane(pane, self.clock.now(), &parts)
+    }
+
+    /// Writes the rest and completes the partials.
+    pub(super) fn finish(
+        mut self,
+        job: &PartialJob,
+        tops: &[TopSet],
+        inputs: &InputReport,
+    ) -> Result<(), CheckpointError> {
+        let mut parts = vec![
+            part(JOB.to_owned(), |out| job.save(out)),
+            part(INPUTS.to_owned(), |out| inputs.save(out)),
+        ];
+        parts.extend(
+            (0..).zip(tops).map(|(index, tops)| part(shard(index), |out| tops.save(out))),
+        );
+        self.writer.rest(self.clock.now(), &parts)
+    }
+}
+
+fn shard(index: usize) -> String {
+    format!("shard-{index}")
+}
+
+fn part(name: String, save: impl FnOnce(&mut Encoder)) -> Part {
+    let mut out = Encoder::default();
+    save(&mut out);
+    Part { name, segments: out.into_segments() }
+}
+
+/// What a partial run was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartialJob {
+    /// Length of a pane.
+    pub pane_seconds: i64,
+    /// Whether there are contacts for detectors.
+    pub with_contacts: bool,
+    /// Questions for the largest keys.
+    pub tops: Vec<TopSpec>,
+}
+
+impl PartialJob {
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.i64(self.pane_seconds);
+        out.bool(self.with_contacts);
+        out.count(self.tops.len());
+        for top in &self.tops {
+            out.count(top.by.len());
+            top.by.iter().for_each(|slot| out.text(slot.name()));
+            out.text(&top.metric.name());
+            out.u64(top.rows_max as u64);
+            out.u128(top.metric_min);
+            out.option(top.window_seconds, Encoder::i64);
+        }
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("partial job", 1..=1)?;
+        let (pane_seconds, with_contacts) = (from.i64()?, from.bool()?);
+        if pane_seconds <= 0 {
+            return Err(DecodeError::Invalid("length of a pane"));
+        }
+        let tops = (0..from.count(8)?).map(|_| load_top(from)).collect::<Result<_, _>>()?;
+        Ok(Self { pane_seconds, with_contacts, tops })
+    }
+}
+
+fn load_top(from: &mut Decoder<'_>) -> Result<TopSpec, DecodeError> {
+    let slots = 0..from.count(8)?;
+    let by = slots.map(|_| from.text().map(Slot::from_name)).collect::<Result<_, _>>()?;
+    let metric = match from.text()? {
+        "bytes" => Metric::Bytes,
+        "packets" => Metric::Packets,
+        "flows" => Metric::Flows,
+        other => {
+            let field = other.strip_prefix("distinct:").ok_or(DecodeError::Invalid("metric"))?;
+            Metric::Distinct(Slot::from_name(field))
+        }
+    };
+    let rows_max = usize::try_from(from.u64()?).map_err(|_| DecodeError::Invalid("row count"))?;
+    let (metric_min, window_seconds) = (from.u128()?, from.option(Decoder::i64)?);
+    if window_seconds.is_some_and(|seconds| seconds <= 0) {
+        return Err(DecodeError::Invalid("window"));
+    }
+    Ok(TopSpec { by, metric, rows_max, metric_min, window_seconds })
+}
+
+/// Why partials could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// They answer different questions.
+    #[error(
+        "`{first}` and `{other}` are partials of different questions; run both with the same `--by`, `--metric`, `--top`, `--window` and `--no-detect`"
+    )]
+    Different {
+        /// A directory.
+        first: String,
+        /// One that does not go with it.
+        other: String,
+    },
+}
+
+/// Partials put together.
+#[derive(Debug)]
+pub struct Merged {
+    /// What was read, and its totals.
+    pub inputs: InputReport,
+    /// The questions asked.
+    pub tops: Vec<TopSpec>,
+    /// Their answers, in the same order.
+    pub answers: Vec<TopAnswer>,
+    /// In the order in which one process would have found them.
+    pub findings: Vec<Finding>,
+}
+
+/// Puts the partials of several processes together, in whatever order they are given.
+///
+/// # Errors
+/// If a file is missing or damaged, or they are not of the same questions.
+///
+/// # Panics
+/// If there are no partials.
+pub fn merge(
+    partials: &[(String, PartialReader)],
+    detectors: &Detectors,
+    memory: MemoryPlan,
+) -> Result<Merged, MergeError> {
+    let mut job: Option<PartialJob> = None;
+    let mut tops: Option<TopSet> = None;
+    let mut inputs = InputReport::default();
+    for (name, reader) in partials {
+        let of_this = reader.rest(|file| file.decode(JOB, PartialJob::load))?;
+        if job.get_or_insert_with(|| of_this.clone()) != &of_this {
+            let (first, other) = (partials[0].0.clone(), name.clone());
+            return Err(MergeError::Different { first, other });
+        }
+        reader.rest(|file| {
+            inputs.merge(file.decode(INPUTS, InputReport::load)?);
+            for name in shards(file) {
+                let bytes_max = memory.tops_bytes;
+                let part = file.decode(name, |from| TopSet::load(&of_this.tops, bytes_max, from))?;
+                match &mut tops {
+                    Some(tops) => tops.absorb(&part),
+                    None => tops = Some(part),
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let (job, tops) = (job.expect("there are partials"), tops.expect("each has a shard"));
+    let mut findings = Vec::new();
+    if job.with_contacts {
+        let Detectors { settings, network } = detectors.clone();
+        let detectors = DetectorSet::new(&settings, network, job.pane_seconds);
+        judge(partials, detectors.with_bytes_max(memory.detectors_bytes), &mut findings)?;
+    }
+    let answers = TopSet::answers(&[tops]);
+    Ok(Merged { inputs, tops: job.tops, answers, findings })
+}
+
+fn shards(file: &Snapshot) -> impl Iterator<Item = &str> {
+    file.names().filter(|name| name.starts_with("shard-"))
+}
+
+/// Judges all panes in order.
+fn judge(
+    partials: &[(String, PartialReader)],
+    mut detectors: DetectorSet,
+    findings: &mut Vec<Finding>,
+) -> Result<(), MergeError> {
+    let panes: BTreeSet<PaneIndex> =
+        partials.iter().flat_map(|(_, reader)| reader.panes()).copied().collect();
+    for pane in panes {
+        let mut merged: Option<PaneContacts> = None;
+        let with_pane = partials.iter().filter(|(_, reader)| reader.panes().contains(&pane));
+        for (_, reader) in with_pane {
+            reader.pane(pane, |file| {
+                for name in shards(file) {
+                    let contacts = file.decode(name, PaneContacts::load)?;
+                    if contacts.pane != pane {
+                        let error = DecodeError::Invalid("pane");
+                        return Err(RefusalReason::Part { name: name.to_owned(), error });
+                    }
+                    match &mut merged {
+                        Some(merged) => merged.merge(&contacts),
+                        None => merged = Some(contacts),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        detectors.on_pane(pane, merged.into_iter().collect(), findings);
+    }
+    detectors.on_end(findings);
+    Ok(())
+}
