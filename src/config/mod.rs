@@ -5,15 +5,21 @@
 //! line: relative to the working directory.
 
 mod component;
+mod engine;
 mod fault;
 mod file;
+mod log;
 mod plan;
 mod reader;
 mod suggest;
 
+pub use engine::{
+    CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Lateness, Limits, MemoryMax,
+};
 pub use fault::{ConfigError, ConfigFault, FaultList};
 pub use file::{FileMention, FileRole, Reading, load, process_variables, read, read_file};
-pub use plan::{EnginePlan, Limits, Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+pub use log::{LogFormat, LogLevel, LogPlan};
+pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and
