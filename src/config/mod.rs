@@ -8,9 +8,11 @@ mod component;
 mod engine;
 mod fault;
 mod file;
+mod keys;
 mod log;
 mod plan;
 mod reader;
+mod schema;
 mod suggest;
 
 pub use engine::{
@@ -21,6 +23,7 @@ pub use file::{FileMention, FileRole, Reading, load, process_variables, read, re
 pub use log::{LogFormat, LogLevel, LogPlan};
 pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
+pub use schema::schema;
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and
 /// range. It says what runs without a configuration.

@@ -12,6 +12,8 @@ use flowgauge::config::{
 };
 use flowgauge::units::RateLimit;
 
+use crate::init::fault_by_schema;
+
 /// Variables that the files below refer to.
 fn variables(name: &str) -> Option<String> {
     match name {
@@ -21,7 +23,10 @@ fn variables(name: &str) -> Option<String> {
     }
 }
 
+/// The plan of a configuration, which keeps the schema as well.
+#[track_caller]
 fn plan(text: &str) -> Plan {
+    assert_eq!(fault_by_schema(text), None, "{text}");
     read("flowgauge.toml", text, &variables).into_plan().unwrap_or_else(|error| panic!("{error}"))
 }
 
