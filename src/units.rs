@@ -10,7 +10,8 @@ mod quantity;
 use std::fmt;
 
 pub use quantity::{
-    DURATION_FORMS, SIZE_FORMS, duration_text, parse_duration, parse_size, size_text,
+    DURATION_FORMS, RATE_FORMS, RateLimit, SIZE_FORMS, duration_text, parse_duration, parse_size,
+    size_text,
 };
 
 /// A moment of event time: whole seconds since 1970-01-01T00:00:00Z, as flow logs write `start` and

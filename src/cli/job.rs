@@ -79,7 +79,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         limits: limits(&engine),
         pane_seconds: whole_seconds(engine.pane),
         time: TimeSettings {
-            lateness_seconds: whole_seconds(engine.lateness),
+            lateness_seconds: whole_seconds(engine.lateness.at_first()),
             idle_after: (!inputs.is_bounded).then_some(engine.idle_after),
             latest_plausible_end: now.saturating_add(FUTURE_MAX_SECONDS),
         },

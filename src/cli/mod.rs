@@ -6,6 +6,7 @@
 mod analyze;
 mod failure;
 mod generate;
+mod init;
 mod job;
 mod logs;
 mod output;
@@ -46,6 +47,7 @@ enum Command {
     Run(run::RunArgs),
     Analyze(analyze::AnalyzeArgs),
     Validate(validate::ValidateArgs),
+    Init(init::InitArgs),
     Generate(generate::GenerateArgs),
 }
 
@@ -59,6 +61,7 @@ pub fn main() -> u8 {
         Command::Run(args) => run::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::Validate(args) => validate::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match outcome {

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::config::{
-    ConfigError, ConfigFault, FileMention, FileRole, Plan, SinkKind, SourceKind, read_file,
+    ConfigError, ConfigFault, EnginePlan, FileMention, FileRole, Lateness, MemoryMax, Plan,
+    SinkKind, SourceKind, read_file,
 };
 use crate::detect::DetectSettings;
 use crate::enrich::OperatorContext;
 use crate::finding::FindingKind;
+use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
 use crate::source::{DiscoverError, discover};
-use crate::units::duration_text;
+use crate::units::{ByteCount, duration_text};
 
 /// Arguments of `flowgauge validate`.
 #[derive(Debug, clap::Args)]
@@ -81,15 +83,22 @@ fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
         FileRole::Sink if path.is_dir() => {
             format!("`{}` is a directory; name a file in it", path.display())
         }
-        FileRole::Sink => {
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
-            if directory.is_dir() {
-                return None;
-            }
-            format!("there is no directory `{}`; create it, or change `path`", directory.display())
+        FileRole::Sink => absent_parent(path, "path")?,
+        FileRole::State if path.is_dir() => return None,
+        FileRole::State if path.exists() => {
+            format!("`{}` is no directory; name one, for this process alone", path.display())
         }
+        FileRole::State => absent_parent(path, "state_dir")?,
     };
     Some(ConfigFault { line: mention.line, column: mention.column, message })
+}
+
+/// What to say if the directory that is to hold `path`, the value of `key`, does not exist.
+fn absent_parent(path: &Path, key: &str) -> Option<String> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
+    let directory_text = directory.display();
+    let fault = format!("there is no directory `{directory_text}`; create it, or change `{key}`");
+    (!directory.is_dir()).then_some(fault)
 }
 
 /// Why the text is not a context file.
@@ -105,14 +114,20 @@ fn print_summary(file: &Path, plan: &Plan, out: &mut dyn Write) -> io::Result<()
         "engine: {} threads, panes of {}, lateness {}",
         engine.thread_count(),
         duration_text(engine.pane),
-        duration_text(engine.lateness),
+        match engine.lateness {
+            Lateness::Auto => "auto".to_owned(),
+            Lateness::Fixed(lateness) => duration_text(lateness),
+        },
     )?;
+    writeln!(out, "memory: {}", memory_text(engine.memory_max))?;
+    writeln!(out, "state: {}", state_text(engine))?;
     for source in &plan.sources {
         let format = match &source.format {
             FormatChoice::Auto => "format auto".to_owned(),
             FormatChoice::Fixed(layout) => format!("format of {} fields", layout.field_count()),
         };
-        writeln!(out, "source {}: {}, {format}", source.name, source_text(&source.kind))?;
+        let rate = source.rate_limit.map_or_else(String::new, |limit| format!(", at most {limit}"));
+        writeln!(out, "source {}: {}, {format}{rate}", source.name, source_text(&source.kind))?;
     }
     for path in &plan.context {
         writeln!(out, "context: {}", path.display())?;
@@ -125,7 +140,34 @@ fn print_summary(file: &Path, plan: &Plan, out: &mut dyn Write) -> io::Result<()
         };
         writeln!(out, "sink {}: findings to {target}", sink.name)?;
     }
+    for note in plan.notes() {
+        writeln!(out, "note: {note}")?;
+    }
     Ok(())
+}
+
+fn memory_text(memory_max: MemoryMax) -> String {
+    let (bytes, limit) = memory_max.bytes(Path::new("/"));
+    let most = format!("at most {}", ByteCount(bytes.into()));
+    let of =
+        |owner: &str, bytes: u64| format!("{most}, half of {owner} {}", ByteCount(bytes.into()));
+    match (memory_max, limit) {
+        (MemoryMax::Bytes(_), _) => most,
+        (MemoryMax::Auto, None) => format!("{most}, as the system does not tell what there is"),
+        (MemoryMax::Auto, Some(MemoryLimit { bytes, origin: MemoryOrigin::Machine })) => {
+            of("the machine's", bytes)
+        }
+        (MemoryMax::Auto, Some(MemoryLimit { bytes, origin: MemoryOrigin::Cgroup })) => {
+            of("the cgroup's", bytes)
+        }
+    }
+}
+
+fn state_text(engine: &EnginePlan) -> String {
+    let Some(directory) = &engine.state_dir else { return "not saved".to_owned() };
+    let interval = duration_text(engine.checkpoint.interval);
+    let presence = if directory.is_dir() { "" } else { ", which will be created" };
+    format!("saved every {interval} in {}{presence}", directory.display())
 }
 
 fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
@@ -186,17 +228,56 @@ mod tests {
     #[test]
     fn a_good_file_says_what_would_run() {
         check(
-            "[engine]\nthreads = 2\n[sources.logs]\ntype = 'file'\npaths = ['ROOT/logs', 'ROOT/l*/*.log']\n\
-             [sources.demo]\ntype = 'demo'\nformat = 'v2'\n[enrich]\ncontext = ['ROOT/context.json']\n\
+            "[engine]\nthreads = 2\nmemory_max = '2GB'\nlateness = 120\n\
+             [sources.logs]\ntype = 'file'\npaths = ['ROOT/logs', 'ROOT/l*/*.log']\n\
+             [sources.demo]\ntype = 'demo'\nformat = 'v2'\nrate_limit = '1000 records/s'\n[enrich]\ncontext = ['ROOT/context.json']\n\
              [detectors.port_scan]\nenabled = false\n\
              [sinks.out]\ntype = 'file'\npath = 'ROOT/out.ndjson'\n",
             Ok("ROOT/f.toml: ok\n\
-                engine: 2 threads, panes of 60s, lateness 10m\n\
+                engine: 2 threads, panes of 60s, lateness 2m\n\
+                memory: at most 2.00 GB\n\
+                state: not saved\n\
                 source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
-                source demo: generated records, format of 14 fields\n\
+                source demo: generated records, format of 14 fields, at most 1000 records/s\n\
                 context: ROOT/context.json\n\
                 detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt\n\
-                sink out: findings to the end of ROOT/out.ndjson\n"),
+                sink out: findings to the end of ROOT/out.ndjson\n\
+                note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
+        );
+    }
+
+    #[test]
+    fn state_needs_a_place() {
+        let file = |state_dir: &str| {
+            format!(
+                "[engine]\nthreads = 1\nmemory_max = '64MiB'\n{state_dir}\n[sources.in]\ntype = 'stdin'\n"
+            )
+        };
+        let detectors = "detectors: port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, \
+                         remote_access_attempt";
+        let expected = |state: &str| {
+            format!(
+                "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\
+                 memory: at most 67.1 MB\nstate: saved every 10s in {state}\n\
+                 source in: standard input, format auto\n{detectors}\n\
+                 sink stdout: findings to standard output\n"
+            )
+        };
+        let present = file("state_dir = 'ROOT/logs'");
+        check(&present, Ok(&expected("ROOT/logs")));
+        let creatable = file("state_dir = 'ROOT/new'");
+        check(&creatable, Ok(&expected("ROOT/new, which will be created")));
+        check(
+            &file("state_dir = 'ROOT/list.json'"),
+            Err(
+                "ROOT/f.toml:4:1: `ROOT/list.json` is no directory; name one, for this process alone",
+            ),
+        );
+        check(
+            &file("state_dir = 'ROOT/no/state'"),
+            Err(
+                "ROOT/f.toml:4:1: there is no directory `ROOT/no`; create it, or change `state_dir`",
+            ),
         );
     }
 

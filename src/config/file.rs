@@ -12,8 +12,10 @@ use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
 use crate::source::DemoSettings;
 
+use super::engine::EnginePlan;
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
-use super::plan::{EnginePlan, Plan, SinkKind, SinkPlan, SourceKind, SourcePlan, usize_from};
+use super::log::LogPlan;
+use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use super::reader::{Document, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
 
@@ -74,8 +76,10 @@ pub enum FileRole {
     Source,
     /// What the operator knows of the network.
     Context,
-    /// A file that findings are appended to.
+    /// A file that findings or dead letters are appended to.
     Sink,
+    /// The directory of snapshots and journal.
+    State,
 }
 
 /// Reads the plan of a file, with the environment variables of the process.
@@ -176,7 +180,7 @@ impl Default for Draft {
 impl Draft {
     fn read_root(&mut self, mut root: TableReader<'_>) -> Vec<SpannedFault> {
         if let Some(mut engine) = root.table("engine") {
-            self.plan.engine = engine_plan(&mut engine);
+            self.plan.engine = EnginePlan::read(&mut engine, &mut self.files);
             root.absorb(engine);
         }
         let sources = root.tables_of("sources");
@@ -212,6 +216,10 @@ impl Draft {
         if self.plan.sinks.is_empty() {
             self.plan.sinks.push(SinkPlan::stdout());
         }
+        if let Some(mut log) = root.table("log") {
+            self.plan.log = LogPlan::read(&mut log);
+            root.absorb(log);
+        }
         root.finish()
     }
 
@@ -227,8 +235,9 @@ impl Draft {
             return;
         };
         let format = format_choice(&mut table);
+        let rate_limit = table.rate("rate_limit");
         if let Some(kind) = self.source_kind(type_name, &name, &mut table) {
-            self.plan.sources.push(SourcePlan { name, kind, format });
+            self.plan.sources.push(SourcePlan { name, kind, format, rate_limit });
         }
         root.absorb(table);
     }
@@ -304,18 +313,6 @@ impl Draft {
         };
         self.plan.sinks.extend(kind.map(|kind| SinkPlan { name, kind }));
         root.absorb(table);
-    }
-}
-
-fn engine_plan(engine: &mut TableReader<'_>) -> EnginePlan {
-    EnginePlan {
-        threads: usize_from(engine.count("threads", &EnginePlan::THREADS)),
-        pane: engine.seconds("pane", &EnginePlan::PANE),
-        lateness: engine.seconds("lateness", &EnginePlan::LATENESS),
-        idle_after: engine.duration("idle_after", &EnginePlan::IDLE_AFTER),
-        queue_depth: usize_from(engine.count("queue_depth", &EnginePlan::QUEUE_DEPTH)),
-        inflated_max_bytes: engine.size("inflated_max", &EnginePlan::INFLATED_MAX_BYTES),
-        line_max_bytes: engine.size("line_max", &EnginePlan::LINE_MAX_BYTES),
     }
 }
 

@@ -5,16 +5,25 @@
 //! line: relative to the working directory.
 
 mod component;
+mod engine;
 mod fault;
 mod file;
+mod keys;
+mod log;
 mod plan;
 mod reader;
+mod schema;
 mod suggest;
 
+pub use engine::{
+    CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Lateness, Limits, MemoryMax,
+};
 pub use fault::{ConfigError, ConfigFault, FaultList};
 pub use file::{FileMention, FileRole, Reading, load, process_variables, read, read_file};
-pub use plan::{EnginePlan, Limits, Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+pub use log::{LogFormat, LogLevel, LogPlan};
+pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
+pub use schema::schema;
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and
 /// range. It says what runs without a configuration.

@@ -1,17 +1,19 @@
 //! What is to run, checked and complete: the only thing that starts a pipeline.
 //!
 //! A plan comes from a configuration file, from the command line of `analyze`, or is the built-in
-//! demo. Every limit of the engine stands here with its default and range.
+//! demo.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
 use crate::source::DemoSettings;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSettings;
+use crate::units::RateLimit;
+
+use super::engine::EnginePlan;
+use super::log::LogPlan;
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Plan {
     pub context: Vec<PathBuf>,
     /// Where findings go; at least one.
     pub sinks: Vec<SinkPlan>,
+    /// What is logged, and how.
+    pub log: LogPlan,
 }
 
 impl Plan {
@@ -38,105 +42,31 @@ impl Plan {
                 name: "demo".to_owned(),
                 kind: SourceKind::Demo(DemoSettings::default()),
                 format: FormatChoice::Auto,
+                rate_limit: None,
             }],
             detectors: DetectSettings::default(),
             context: Vec::new(),
             sinks: vec![SinkPlan::stdout()],
+            log: LogPlan::default(),
         }
     }
-}
 
-/// A setting's default and the range in which it may lie, both ends included.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits<T> {
-    /// The value if the file has none.
-    pub default: T,
-    /// The least value.
-    pub min: T,
-    /// The greatest value.
-    pub max: T,
-}
-
-/// Limits and pace of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnginePlan {
-    /// Parse threads, and as many state shards; 0 is one per core.
-    pub threads: usize,
-    /// Length of a pane, in whole seconds: the step in which windows slide.
-    pub pane: Duration,
-    /// How far event time may run ahead of a record that still counts in its window; whole seconds.
-    pub lateness: Duration,
-    /// After this much silence an input no longer holds the watermark back.
-    pub idle_after: Duration,
-    /// Chunks that may wait in each channel.
-    pub queue_depth: usize,
-    /// Most bytes that one compressed record may inflate to.
-    pub inflated_max_bytes: u64,
-    /// Longest line; a longer one is counted as malformed.
-    pub line_max_bytes: u64,
-}
-
-impl EnginePlan {
-    /// Of [`Self::threads`].
-    pub const THREADS: Limits<u64> = Limits { default: 0, min: 0, max: 1024 };
-    /// Of [`Self::pane`].
-    pub const PANE: Limits<Duration> = Limits {
-        default: Duration::from_mins(1),
-        min: Duration::from_secs(1),
-        max: Duration::from_hours(1),
-    };
-    /// Of [`Self::lateness`].
-    pub const LATENESS: Limits<Duration> = Limits {
-        default: Duration::from_mins(10),
-        min: Duration::ZERO,
-        max: Duration::from_hours(24),
-    };
-    /// Of [`Self::idle_after`].
-    pub const IDLE_AFTER: Limits<Duration> = Limits {
-        default: Duration::from_mins(1),
-        min: Duration::from_secs(1),
-        max: Duration::from_hours(1),
-    };
-    /// Of [`Self::queue_depth`].
-    pub const QUEUE_DEPTH: Limits<u64> = Limits { default: 8, min: 1, max: 1024 };
-    /// Of [`Self::inflated_max_bytes`].
-    pub const INFLATED_MAX_BYTES: Limits<u64> =
-        Limits { default: 256 << 20, min: 1 << 20, max: 64 << 30 };
-    /// Of [`Self::line_max_bytes`].
-    pub const LINE_MAX_BYTES: Limits<u64> =
-        Limits { default: 16 << 20, min: 1 << 10, max: 1 << 30 };
-
-    /// How many parse threads to start: the configured number, or one per core that the process may
-    /// use.
+    /// What an operator should know before this runs, for people.
     #[must_use]
-    pub fn thread_count(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.threads)
-            .or_else(|| std::thread::available_parallelism().ok())
-            .unwrap_or(NonZeroUsize::MIN)
-    }
-}
-
-impl Default for EnginePlan {
-    fn default() -> Self {
-        Self {
-            threads: usize_from(Self::THREADS.default),
-            pane: Self::PANE.default,
-            lateness: Self::LATENESS.default,
-            idle_after: Self::IDLE_AFTER.default,
-            queue_depth: usize_from(Self::QUEUE_DEPTH.default),
-            inflated_max_bytes: Self::INFLATED_MAX_BYTES.default,
-            line_max_bytes: Self::LINE_MAX_BYTES.default,
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.engine.state_dir.is_none() {
+            notes.push(
+                "`engine.state_dir` is not set: nothing is saved, and a restart begins anew"
+                    .to_owned(),
+            );
         }
+        notes
     }
-}
-
-/// A count within the limits above as an index.
-pub(super) fn usize_from(count: u64) -> usize {
-    usize::try_from(count).expect("limits of counts are far below 2^16")
 }
 
 /// One source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SourcePlan {
     /// The name in the configuration: `[a-z0-9_-]+`.
     pub name: String,
@@ -144,10 +74,12 @@ pub struct SourcePlan {
     pub kind: SourceKind,
     /// Which layout its lines have until a header says otherwise.
     pub format: FormatChoice,
+    /// How fast it is read at most.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// The kinds of sources.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// Files, directories and patterns, as [`crate::source::discover`] takes them.
     File {

@@ -13,15 +13,19 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::units::{
-    DURATION_FORMS, SIZE_FORMS, duration_text, parse_duration, parse_size, size_text,
+    DURATION_FORMS, RATE_FORMS, RateLimit, SIZE_FORMS, duration_text, parse_duration, parse_size,
+    size_text,
 };
 
+use super::engine::Limits;
 use super::fault::{SpannedFault, SpannedFaultKind};
-use super::plan::Limits;
 use super::suggest::nearest;
 
 /// Looks up an environment variable.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// The word for what the engine finds out by itself.
+const AUTO: &str = "auto";
 
 /// What a duration of event time may look like.
 const SECONDS_FORMS: &str = "whole seconds, or a whole number with `s`, `m` or `h`";
@@ -116,56 +120,110 @@ impl<'a> TableReader<'a> {
 
     /// Takes a duration, held against `limits`.
     pub(super) fn duration(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
-        self.quantity(key, limits, duration_value, duration_text, &format!(", as {DURATION_FORMS}"))
+        self.quantity(key, limits, &DURATION, Absent::Default).unwrap_or(limits.default)
     }
 
     /// Takes a duration of event time, which has whole seconds, held against `limits`.
     pub(super) fn seconds(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
-        let read =
-            |value: &DeValue| duration_value(value).filter(|duration| duration.subsec_nanos() == 0);
-        self.quantity(key, limits, read, duration_text, &format!(", as {SECONDS_FORMS}"))
+        self.quantity(key, limits, &SECONDS, Absent::Default).unwrap_or(limits.default)
+    }
+
+    /// Takes a duration of event time; `None` for `auto`.
+    pub(super) fn seconds_or_auto(
+        &mut self,
+        key: &'static str,
+        limits: &Limits<Duration>,
+    ) -> Option<Duration> {
+        self.quantity(key, limits, &SECONDS, Absent::Auto)
     }
 
     /// Takes a number of bytes, held against `limits`.
     pub(super) fn size(&mut self, key: &'static str, limits: &Limits<u64>) -> u64 {
-        let read = |value: &DeValue| match value {
-            DeValue::String(text) => parse_size(text),
-            other => whole_number(other),
-        };
-        self.quantity(key, limits, read, size_text, &format!(", as {SIZE_FORMS}"))
+        self.quantity(key, limits, &SIZE, Absent::Default).unwrap_or(limits.default)
+    }
+
+    /// Takes a number of bytes; `None` for `auto`.
+    pub(super) fn size_or_auto(&mut self, key: &'static str, limits: &Limits<u64>) -> Option<u64> {
+        self.quantity(key, limits, &SIZE, Absent::Auto)
     }
 
     /// Takes a whole number, held against `limits`.
     pub(super) fn count(&mut self, key: &'static str, limits: &Limits<u64>) -> u64 {
-        self.quantity(key, limits, whole_number, |count| count.to_string(), ", as a whole number")
+        self.quantity(key, limits, &COUNT, Absent::Default).unwrap_or(limits.default)
     }
 
+    /// Takes a quantity; `None` stands for what holds without it.
     fn quantity<T: Copy + PartialOrd>(
         &mut self,
         key: &'static str,
         limits: &Limits<T>,
-        read: impl Fn(&DeValue) -> Option<T>,
-        show: impl Fn(T) -> String,
-        form: &str,
-    ) -> T {
-        let Some((span, value)) = self.take(key) else { return limits.default };
-        let read = read(value.get_ref());
+        form: &Form<T>,
+        absent: Absent,
+    ) -> Option<T> {
+        let (span, value) = self.take(key)?;
+        if absent == Absent::Auto && value.get_ref().as_str() == Some(AUTO) {
+            return None;
+        }
+        let read = (form.read)(value.get_ref());
         if let Some(quantity) = read
             && limits.min <= quantity
             && quantity <= limits.max
         {
-            return quantity;
+            return Some(quantity);
         }
-        let form = if read.is_none() { form } else { "" };
+        let words = if read.is_none() { form.words } else { &[] };
+        let words = words.concat();
         let (path, shown) = (self.path_of(key), self.shown(&value));
-        let [min, max, default] = [limits.min, limits.max, limits.default].map(show);
+        let [min, max, default] = [limits.min, limits.max, limits.default].map(form.show);
+        let (or, default) = match absent {
+            Absent::Default => ("", default.as_str()),
+            Absent::Auto => ("`auto`, or ", AUTO),
+        };
         self.wrong(
             span,
             format!(
-                "field `{path}` is {shown}; it must be {min} to {max}{form}; remove the line to use {default}"
+                "field `{path}` is {shown}; it must be {or}{min} to {max}{words}; remove the line to use {default}"
             ),
         );
-        limits.default
+        None
+    }
+
+    /// Takes one of some words, which mean what stands beside them.
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Option<T> {
+        let written = self.text(key)?;
+        let found = words.iter().find(|(word, _)| *word == written.content);
+        if found.is_none() {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let (path, shown) = (self.path_of(key), written.shown);
+            let hint = nearest(&written.content, names.iter().copied())
+                .map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+            let all = listed(&names);
+            self.wrong(
+                written.span,
+                format!("field `{path}` is {shown}; it must be one of {all}{hint}"),
+            );
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    /// Takes a rate; `None` is no limit.
+    pub(super) fn rate(&mut self, key: &'static str) -> Option<RateLimit> {
+        let written = self.text(key)?;
+        let rate = RateLimit::from_text(&written.content);
+        if rate.is_none() {
+            let (path, shown) = (self.path_of(key), written.shown);
+            self.wrong(
+                written.span,
+                format!(
+                    "field `{path}` is {shown}; it must be {RATE_FORMS}; remove the line for no limit"
+                ),
+            );
+        }
+        rate
     }
 
     /// Takes a text.
@@ -288,6 +346,44 @@ fn shortened(text: &str) -> String {
     }
     format!("`{shown}`")
 }
+
+/// What holds without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// The default of its limits.
+    Default,
+    /// The same as the word `auto`.
+    Auto,
+}
+
+/// How a quantity is read and written.
+struct Form<T> {
+    read: fn(&DeValue<'_>) -> Option<T>,
+    show: fn(T) -> String,
+    /// What follows the range where the form itself is wrong, in pieces.
+    words: &'static [&'static str],
+}
+
+const DURATION: Form<Duration> =
+    Form { read: duration_value, show: duration_text, words: &[", as ", DURATION_FORMS] };
+
+const SECONDS: Form<Duration> = Form {
+    read: |value| duration_value(value).filter(|duration| duration.subsec_nanos() == 0),
+    show: duration_text,
+    words: &[", as ", SECONDS_FORMS],
+};
+
+const SIZE: Form<u64> = Form {
+    read: |value| match value {
+        DeValue::String(text) => parse_size(text),
+        other => whole_number(other),
+    },
+    show: size_text,
+    words: &[", as ", SIZE_FORMS],
+};
+
+const COUNT: Form<u64> =
+    Form { read: whole_number, show: |count| count.to_string(), words: &[", as a whole number"] };
 
 fn duration_value(value: &DeValue<'_>) -> Option<Duration> {
     match value {

@@ -1,10 +1,13 @@
-//! How long stages take: latency histograms and times per stage, filled by the threads of the pipeline per
-//! chunk or pane, never per record; merged when the run ends, read by reports.
+//! How long stages take and how much memory there is: latency histograms and times per stage, filled by
+//! the threads of the pipeline per chunk or pane, never per record; merged when the run ends, read by
+//! reports.
 
 mod back_pressure;
 mod latency;
+mod memory;
 mod profile;
 
 pub use back_pressure::{BackPressure, ChannelMeter, ChannelMeters};
 pub use latency::LatencyHistogram;
+pub use memory::{MemoryLimit, MemoryOrigin, memory_limit, resident_bytes};
 pub use profile::{Profile, Stage, StageTime, Stopwatch};

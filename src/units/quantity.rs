@@ -1,6 +1,7 @@
 //! Durations and sizes as people write them, in configuration and on the command line, and as
 //! messages write them back.
 
+use std::fmt;
 use std::time::Duration;
 
 /// The forms that [`parse_duration`] reads, for messages.
@@ -9,6 +10,9 @@ pub const DURATION_FORMS: &str =
 
 /// The forms that [`parse_size`] reads, for messages.
 pub const SIZE_FORMS: &str = "bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`";
+
+/// The forms that [`RateLimit::from_text`] reads, for messages.
+pub const RATE_FORMS: &str = "bytes or records a second, like `50MiB/s` or `100000 records/s`";
 
 /// Reads whole seconds (`90`) or a whole number with `ms`, `s`, `m` or `h`; `None` for anything else.
 #[must_use]
@@ -40,6 +44,41 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(unit_bytes)
+}
+
+/// How fast something may go at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimit {
+    /// Bytes per second.
+    Bytes(u64),
+    /// Records per second.
+    Records(u64),
+}
+
+impl RateLimit {
+    /// Reads a size (`50MiB/s`) or a number of records (`100000 records/s`) per second, at least 1;
+    /// `None` for anything else.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let amount = text.strip_suffix("/s")?;
+        let limit = match split_unit(amount)? {
+            (records, "records" | "record") => Self::Records(records),
+            // A bare number would be bytes to some readers and records to others.
+            (_, "") => return None,
+            _ => Self::Bytes(parse_size(amount)?),
+        };
+        (!matches!(limit, Self::Bytes(0) | Self::Records(0))).then_some(limit)
+    }
+}
+
+/// Writes the limit so that [`RateLimit::from_text`] reads it back.
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{}/s", size_text(*bytes)),
+            Self::Records(records) => write!(f, "{records} records/s"),
+        }
+    }
 }
 
 /// The number and what follows it; `None` unless the text starts with a digit.
@@ -119,6 +158,26 @@ mod tests {
         check_size("64 KiB", Some(64 << 10));
         for text in ["", "MiB", "1mib", "1TB", "-1", "1.5GB", "18446744073709551615GB"] {
             check_size(text, None);
+        }
+    }
+
+    #[test]
+    fn rates_are_bytes_or_records_a_second() {
+        let check = |text: &str, expected: Option<RateLimit>| {
+            let read = RateLimit::from_text(text);
+            assert_eq!(read, expected, "{text}");
+            if let Some(rate) = read {
+                assert_eq!(RateLimit::from_text(&rate.to_string()), read, "{rate}");
+            }
+        };
+        check("50MiB/s", Some(RateLimit::Bytes(50 << 20)));
+        check("1 MB/s", Some(RateLimit::Bytes(1_000_000)));
+        check("999B/s", Some(RateLimit::Bytes(999)));
+        check("100000 records/s", Some(RateLimit::Records(100_000)));
+        check("1record/s", Some(RateLimit::Records(1)));
+        for text in ["", "/s", "50MiB", "50/s", "0B/s", "0 records/s", "-1B/s", "5 cats/s", "1B/m"]
+        {
+            check(text, None);
         }
     }
 

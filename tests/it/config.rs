@@ -1,12 +1,18 @@
 //! Configuration files as users write them: what the default says, and what each fault says.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use flowgauge::config::{
-    ConfigError, DEFAULT_CONFIG, EnginePlan, FileRole, Plan, SinkKind, SourceKind, read,
+    ConfigError, DEFAULT_CONFIG, EnginePlan, FileRole, Lateness, LogFormat, LogLevel, MemoryMax,
+    Plan, SinkKind, SourceKind, read,
 };
+use flowgauge::units::RateLimit;
+
+use crate::init::fault_by_schema;
 
 /// Variables that the files below refer to.
 fn variables(name: &str) -> Option<String> {
@@ -17,7 +23,10 @@ fn variables(name: &str) -> Option<String> {
     }
 }
 
+/// The plan of a configuration, which keeps the schema as well.
+#[track_caller]
 fn plan(text: &str) -> Plan {
+    assert_eq!(fault_by_schema(text), None, "{text}");
     read("flowgauge.toml", text, &variables).into_plan().unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -111,10 +120,23 @@ fn documented_keys(start: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// The tables of `table` that the default file shows.
+fn tables_below(table: &str) -> impl Iterator<Item = String> {
+    let start = format!("[{table}.");
+    DEFAULT_CONFIG
+        .lines()
+        .filter_map(move |line| Some(line.strip_prefix(&start)?.strip_suffix(']')?.to_owned()))
+}
+
 #[test]
 fn every_key_stands_in_the_default_file() {
     for (table, start) in [
         ("[engine]", "[engine]"),
+        ("[engine.checkpoint]", "[engine.checkpoint]"),
+        ("[engine.journal]", "[engine.journal]"),
+        ("[engine.dead_letters]", "[engine.dead_letters]"),
+        ("[engine.shutdown]", "[engine.shutdown]"),
+        ("[log]", "[log]"),
         ("[sources.x]\ntype = \"demo\"", "[sources.demo]"),
         ("[sources.x]\ntype = \"file\"\npaths = ['x']", "[sources.archive]"),
         #[cfg(feature = "kinesis")]
@@ -130,8 +152,11 @@ fn every_key_stands_in_the_default_file() {
     ] {
         let mut documented = documented_keys(start);
         // Common to all sources or sinks; shown once.
-        for common in ["format", "inputs"] {
+        for common in ["format", "inputs", "rate_limit"] {
             documented.insert(common.to_owned());
+        }
+        if start == "[engine]" {
+            documented.extend(tables_below("engine"));
         }
         let missing: Vec<String> = keys_of(table).difference(&documented).cloned().collect();
         assert_eq!(missing, [""; 0], "keys of {table} that the default file does not show");
@@ -150,9 +175,26 @@ fn a_full_file_becomes_a_plan() {
         pane = 30
         lateness = "2m"
         inflated_max = "1GiB"
+        memory_max = "4GiB"
+        state_dir = { env = "PASSWORD" }
+        [engine.checkpoint]
+        interval = "30s"
+        [engine.journal]
+        file_bytes_max = "1MiB"
+        files_max = 3
+        [engine.dead_letters]
+        path = "dead.ndjson"
+        [engine.shutdown]
+        limit = 5
+        [log]
+        format = "json"
+        level = "info"
+        rate_limit = 0
+        stats_interval = "0s"
         [sources.zulu]
         type = "file"
         paths = ["logs", { env = "PASSWORD" }]
+        rate_limit = "50MiB/s"
         format = { env = "LOG_FORMAT" }
         [sources.alpha]
         type = "stdin"
@@ -169,7 +211,17 @@ fn a_full_file_becomes_a_plan() {
     assert_eq!(plan.engine.threads, 4);
     assert_eq!(plan.engine.thread_count().get(), 4);
     assert_eq!(plan.engine.pane.as_secs(), 30);
-    assert_eq!(plan.engine.lateness.as_secs(), 120);
+    assert_eq!(plan.engine.lateness, Lateness::Fixed(Duration::from_mins(2)));
+    assert_eq!(plan.engine.memory_max, MemoryMax::Bytes(4 << 30));
+    assert_eq!(plan.engine.state_dir.as_deref(), Some(Path::new("hunter2")));
+    assert_eq!(plan.engine.checkpoint.interval, Duration::from_secs(30));
+    assert_eq!((plan.engine.journal.file_bytes_max, plan.engine.journal.files_max), (1 << 20, 3));
+    assert_eq!(plan.engine.dead_letters.path.as_deref(), Some(Path::new("dead.ndjson")));
+    assert_eq!(plan.engine.shutdown_limit, Duration::from_secs(5));
+    assert_eq!((plan.log.format, plan.log.level), (LogFormat::Json, LogLevel::Info));
+    assert_eq!((plan.log.rate_limit, plan.log.stats_interval), (0, Duration::ZERO));
+    assert_eq!(plan.sources[0].rate_limit, Some(RateLimit::Bytes(50 << 20)));
+    assert_eq!(plan.sources[1].rate_limit, None);
     assert_eq!(plan.engine.inflated_max_bytes, 1 << 30);
     assert_eq!(plan.engine.line_max_bytes, EnginePlan::default().line_max_bytes);
     let names: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
@@ -178,7 +230,7 @@ fn a_full_file_becomes_a_plan() {
             && paths[1].as_os_str() == "hunter2"));
     assert_eq!(plan.sources[0].format.initial_layout().field_count(), 2);
     assert!(!plan.detectors.port_scan.enabled && plan.detectors.host_sweep.enabled);
-    assert_eq!(plan.context, [std::path::PathBuf::from("context.json")]);
+    assert_eq!(plan.context, [PathBuf::from("context.json")]);
     assert!(
         matches!(&plan.sinks[0].kind, SinkKind::File { path } if path.ends_with("findings.ndjson"))
     );
@@ -230,7 +282,7 @@ listen = "127.0.0.1:9600"
             "8:10: `[sources.files]` names no file; add `paths = [\"DIRECTORY, FILE or PATTERN\"]`",
             "10:1: field `sources.files.format`: the format names `srcaddr` twice; a flow log has each field once",
             "11:8: `[sinks.out]` has no `path`; add `path = \"FILE\"`, the file that findings go to",
-            "13:2: unknown table `serve` in the file; it has `engine`, `sources`, `detectors`, `enrich`, `sinks`",
+            "13:2: unknown table `serve` in the file; it has `engine`, `sources`, `detectors`, `enrich`, `sinks`, `log`",
         ],
     );
 }
@@ -243,11 +295,38 @@ fn limits_of_the_engine_are_kept() {
         &[
             "2:1: field `engine.threads` is `1025`; it must be 0 to 1024; remove the line to use 0",
             "3:1: field `engine.pane` is `2h`; it must be 1s to 1h; remove the line to use 60s",
-            "4:1: field `engine.lateness` is `soon`; it must be 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 10m",
+            "4:1: field `engine.lateness` is `soon`; it must be `auto`, or 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use auto",
             "5:1: field `engine.idle_after` is `0.5`; it must be 1s to 1h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
             "6:1: field `engine.queue_depth` is `0`; it must be 1 to 1024; remove the line to use 8",
             "7:1: field `engine.inflated_max` is `1TB`; it must be 1MiB to 64GiB, as bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`; remove the line to use 256MiB",
             "8:1: field `engine.line_max` is `{ env = 'X' }`; it must be 1KiB to 1GiB, as bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`; remove the line to use 16MiB",
+        ],
+    );
+}
+
+#[test]
+fn limits_of_what_is_saved_and_logged_are_kept() {
+    check_part(
+        "[engine]\nmemory_max = '1MiB'\nstate_dir = 5\n[engine.checkpoint]\ninterval = '100ms'\nintervall = 1\n\
+         [engine.journal]\nfile_bytes_max = 1\nfiles_max = 1\n[engine.dead_letters]\nbytes_max = 'all'\n\
+         [engine.shutdown]\nlimit = 0\n[log]\nformat = 'jsn'\nlevel = 'loud'\nrate_limit = -1\n\
+         stats_interval = 'never'\n[sources.a]\ntype = 'stdin'\nrate_limit = '50'\n\
+         [sources.b]\ntype = 'demo'\nrate_limit = { env = 'PASSWORD' }",
+        &[
+            "2:1: field `engine.memory_max` is `1MiB`; it must be `auto`, or 64MiB to 16384GiB; remove the line to use auto",
+            "3:1: field `engine.state_dir` is `5`; it must be a string, in quotes",
+            "5:1: field `engine.checkpoint.interval` is `100ms`; it must be 1s to 1h; remove the line to use 10s",
+            "6:1: unknown key `intervall` in `[engine.checkpoint]`; did you mean `interval`?",
+            "8:1: field `engine.journal.file_bytes_max` is `1`; it must be 1MiB to 4GiB; remove the line to use 64MiB",
+            "9:1: field `engine.journal.files_max` is `1`; it must be 2 to 1024; remove the line to use 16",
+            "11:1: field `engine.dead_letters.bytes_max` is `all`; it must be 1MiB to 64GiB, as bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`; remove the line to use 64MiB",
+            "13:1: field `engine.shutdown.limit` is `0`; it must be 1s to 24h; remove the line to use 60s",
+            "15:1: field `log.format` is `jsn`; it must be one of `text`, `json`; did you mean `json`?",
+            "16:1: field `log.level` is `loud`; it must be one of `error`, `warn`, `info`, `debug`, `trace`",
+            "17:1: field `log.rate_limit` is `-1`; it must be 0 to 1000000, as a whole number; remove the line to use 10",
+            "18:1: field `log.stats_interval` is `never`; it must be 0s to 24h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
+            "21:1: field `sources.a.rate_limit` is `50`; it must be bytes or records a second, like `50MiB/s` or `100000 records/s`; remove the line for no limit",
+            "24:1: field `sources.b.rate_limit` is the content of environment variable `PASSWORD`; it must be bytes or records a second, like `50MiB/s` or `100000 records/s`; remove the line for no limit",
         ],
     );
 }
@@ -258,7 +337,7 @@ fn event_time_is_in_whole_seconds() {
         "[engine]\npane = '1500ms'\nlateness = '1500ms'\nidle_after = '1500ms'",
         &[
             "2:1: field `engine.pane` is `1500ms`; it must be 1s to 1h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 60s",
-            "3:1: field `engine.lateness` is `1500ms`; it must be 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 10m",
+            "3:1: field `engine.lateness` is `1500ms`; it must be `auto`, or 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use auto",
         ],
     );
 }
@@ -286,7 +365,7 @@ fn components_say_which_keys_they_have() {
         &[
             "1:10: `[sources.a]` has no `type`; add one of `file`, `stdin`, `demo`, `kinesis`",
             "5:10: source `c` reads standard input, as source `b` does; remove one",
-            "7:1: unknown key `paths` in `[sources.c]`; it has `type`, `format`",
+            "7:1: unknown key `paths` in `[sources.c]`; it has `type`, `format`, `rate_limit`",
         ],
     );
     check_part(

@@ -7,6 +7,7 @@ mod detect;
 mod framing;
 mod generate;
 mod hostile;
+mod init;
 mod kinesis;
 mod program;
 mod run;

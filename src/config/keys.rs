@@ -1,0 +1,418 @@
+//! The one table of keys: which tables a configuration has, which keys they take, and of what kind
+//! their values are.
+//!
+//! The JSON schema is made from it, with descriptions and defaults from the default file. The tests
+//! below hold that the reader and the components take exactly these keys and keep exactly these ranges.
+
+use std::time::Duration;
+
+use super::engine::{CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Limits};
+use super::log::{LogFormat, LogLevel, LogPlan};
+
+/// A table of keys.
+pub(super) struct Table {
+    /// Its path in the default file, where its keys are described.
+    pub(super) shown: &'static str,
+    /// The path of another table of the default file that describes keys which this one leaves out.
+    pub(super) like: &'static str,
+    /// What it takes.
+    pub(super) keys: &'static [Key],
+    /// Keys of which exactly one must be there.
+    pub(super) one_of: &'static [&'static str],
+}
+
+/// A key of a table.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) presence: Presence,
+}
+
+/// Whether a key must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Optional,
+    Required,
+}
+
+/// What a key's value may be.
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Switch,
+    /// Any whole number.
+    Integer,
+    /// A whole number in a range.
+    Count { min: u64, max: u64 },
+    /// A duration: whole seconds, or text with a unit.
+    Duration(Limits<Duration>),
+    /// A size: bytes, or text with a unit.
+    Size(Limits<u64>),
+    /// A duration as text alone.
+    DurationText,
+    /// A size as text alone.
+    SizeText,
+    /// Bytes or records a second.
+    Rate,
+    /// `auto` or another kind.
+    Auto(&'static Kind),
+    /// Any text.
+    Text,
+    /// One of these words.
+    Word(fn() -> Vec<&'static str>),
+    /// A list.
+    List(&'static Kind),
+    /// A count for each of these words.
+    Counts(fn() -> Vec<&'static str>),
+    /// Where reading a stream begins.
+    Start,
+    /// A table within.
+    Table(&'static Table),
+    /// Tables with names of the user's, of which each says its type.
+    Components(&'static [(&'static str, Table)]),
+}
+
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, presence: Presence::Optional }
+}
+
+const fn required(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, presence: Presence::Required }
+}
+
+const fn count(name: &'static str, min: u64, max: u64) -> Key {
+    key(name, Kind::Count { min, max })
+}
+
+const fn limited(name: &'static str, limits: Limits<u64>) -> Key {
+    count(name, limits.min, limits.max)
+}
+
+const fn table(shown: &'static str, keys: &'static [Key]) -> Table {
+    Table { shown, like: shown, keys, one_of: &[] }
+}
+
+/// The whole file.
+pub(super) const ROOT: Table = table(
+    "",
+    &[
+        key("engine", Kind::Table(&ENGINE)),
+        required("sources", Kind::Components(&SOURCES)),
+        key("detectors", Kind::Table(&DETECTORS)),
+        key("enrich", Kind::Table(&ENRICH)),
+        key("sinks", Kind::Components(&SINKS)),
+        key("log", Kind::Table(&LOG)),
+    ],
+);
+
+const ENGINE: Table = table(
+    "engine",
+    &[
+        limited("threads", EnginePlan::THREADS),
+        key("memory_max", Kind::Auto(&Kind::Size(EnginePlan::MEMORY_MAX_BYTES))),
+        key("pane", Kind::Duration(EnginePlan::PANE)),
+        key("lateness", Kind::Auto(&Kind::Duration(EnginePlan::LATENESS))),
+        key("idle_after", Kind::Duration(EnginePlan::IDLE_AFTER)),
+        limited("queue_depth", EnginePlan::QUEUE_DEPTH),
+        key("inflated_max", Kind::Size(EnginePlan::INFLATED_MAX_BYTES)),
+        key("line_max", Kind::Size(EnginePlan::LINE_MAX_BYTES)),
+        key("state_dir", Kind::Text),
+        key("checkpoint", Kind::Table(&CHECKPOINT)),
+        key("journal", Kind::Table(&JOURNAL)),
+        key("dead_letters", Kind::Table(&DEAD_LETTERS)),
+        key("shutdown", Kind::Table(&SHUTDOWN)),
+    ],
+);
+
+const CHECKPOINT: Table =
+    table("engine.checkpoint", &[key("interval", Kind::Duration(CheckpointPlan::INTERVAL))]);
+
+const JOURNAL: Table = table(
+    "engine.journal",
+    &[
+        key("file_bytes_max", Kind::Size(JournalPlan::FILE_BYTES_MAX)),
+        limited("files_max", JournalPlan::FILES_MAX),
+    ],
+);
+
+const DEAD_LETTERS: Table = table(
+    "engine.dead_letters",
+    &[key("path", Kind::Text), key("bytes_max", Kind::Size(DeadLetterPlan::BYTES_MAX))],
+);
+
+const SHUTDOWN: Table =
+    table("engine.shutdown", &[key("limit", Kind::Duration(EnginePlan::SHUTDOWN_LIMIT))]);
+
+const SOURCES: [(&str, Table); 4] = [
+    (
+        "file",
+        source(
+            "sources.archive",
+            &[FORMAT, RATE_LIMIT, required("paths", Kind::List(&Kind::Text))],
+        ),
+    ),
+    ("stdin", source("sources.pipe", &[FORMAT, RATE_LIMIT])),
+    (
+        "demo",
+        source(
+            "sources.demo",
+            &[
+                FORMAT,
+                RATE_LIMIT,
+                count("seed", 0, u64::MAX),
+                count("records", 0, u64::MAX),
+                count("records_per_second", 1, 1_000_000),
+                count("speed", 0, 10_000),
+                count("shards", 1, 64),
+                count("interfaces", 64, 1_000_000),
+                count("external_addresses", 16, 100_000_000),
+                key("attacks", Kind::Counts(attack_kinds)),
+                count("attack_period_seconds", 60, 86_400),
+                key("start", Kind::Integer),
+            ],
+        ),
+    ),
+    (
+        "kinesis",
+        Table {
+            one_of: &["stream", "stream_arn"],
+            ..source(
+                "sources.prod",
+                &[
+                    FORMAT,
+                    RATE_LIMIT,
+                    key("stream", Kind::Text),
+                    key("stream_arn", Kind::Text),
+                    key("region", Kind::Text),
+                    key("endpoint", Kind::Text),
+                    key("profile", Kind::Text),
+                    key("start", Kind::Start),
+                    key("poll_interval", Kind::DurationText),
+                    count("records_per_call_max", 1, 10_000),
+                    key("read_ahead_max", Kind::SizeText),
+                ],
+            )
+        },
+    ),
+];
+
+/// What every source takes.
+const FORMAT: Key = key("format", Kind::Text);
+const RATE_LIMIT: Key = key("rate_limit", Kind::Rate);
+
+const fn source(shown: &'static str, keys: &'static [Key]) -> Table {
+    Table { shown, like: "sources.demo", keys, one_of: &[] }
+}
+
+fn attack_kinds() -> Vec<&'static str> {
+    crate::generate::AttackKind::ALL.map(crate::generate::AttackKind::name).to_vec()
+}
+
+const WINDOW_SECONDS: Key = window("window_seconds");
+
+const fn window(name: &'static str) -> Key {
+    count(name, 60, 86_400)
+}
+
+const ENABLED: Key = key("enabled", Kind::Switch);
+const PORTS: Key = key("ports", Kind::List(&Kind::Count { min: 0, max: 65_535 }));
+const TRACKED_MAX: Key = count("tracked_max", 1_000, 1_000_000_000);
+
+const DETECTORS: Table = table(
+    "detectors",
+    &[
+        key("port_scan", Kind::Table(&PORT_SCAN)),
+        key("host_sweep", Kind::Table(&HOST_SWEEP)),
+        key("ssh_bruteforce", Kind::Table(&SSH_BRUTEFORCE)),
+        key("rdp_bruteforce", Kind::Table(&RDP_BRUTEFORCE)),
+        key("remote_access_attempt", Kind::Table(&REMOTE_ACCESS_ATTEMPT)),
+    ],
+);
+
+const PORT_SCAN: Table = table(
+    "detectors.port_scan",
+    &[
+        ENABLED,
+        count("ports_min", 2, 65_536),
+        WINDOW_SECONDS,
+        window("medium_window_seconds"),
+        window("slow_window_seconds"),
+        count("failed_per_answered_min", 0, 100),
+        count("block_hosts_min", 2, 65_536),
+        TRACKED_MAX,
+    ],
+);
+
+const HOST_SWEEP: Table = table(
+    "detectors.host_sweep",
+    &[
+        ENABLED,
+        count("hosts_min", 2, 65_536),
+        WINDOW_SECONDS,
+        window("medium_window_seconds"),
+        window("slow_window_seconds"),
+        count("failed_share_min_percent", 1, 100),
+        count("prevalence_max", 1, 65_536),
+        TRACKED_MAX,
+    ],
+);
+
+const BRUTEFORCE: &[Key] = &[
+    ENABLED,
+    PORTS,
+    count("sessions_min", 2, 100_000),
+    WINDOW_SECONDS,
+    count("slow_sessions_min", 2, 100_000),
+    window("slow_window_seconds"),
+    count("spray_sessions_min", 2, 100_000),
+    count("management_hosts_min", 1, 65_536),
+    TRACKED_MAX,
+];
+
+const SSH_BRUTEFORCE: Table = table("detectors.ssh_bruteforce", BRUTEFORCE);
+
+const RDP_BRUTEFORCE: Table =
+    Table { like: "detectors.ssh_bruteforce", ..table("detectors.rdp_bruteforce", BRUTEFORCE) };
+
+const REMOTE_ACCESS_ATTEMPT: Table =
+    table("detectors.remote_access_attempt", &[ENABLED, PORTS, TRACKED_MAX]);
+
+const ENRICH: Table = table("enrich", &[key("context", Kind::List(&Kind::Text))]);
+
+const INPUTS: Key = key("inputs", Kind::List(&Kind::Word(|| vec!["findings"])));
+
+const SINKS: [(&str, Table); 2] = [
+    ("stdout", table("sinks.stdout", &[INPUTS])),
+    (
+        "file",
+        Table {
+            like: "sinks.stdout",
+            ..table("sinks.journal", &[INPUTS, required("path", Kind::Text)])
+        },
+    ),
+];
+
+const LOG: Table = table(
+    "log",
+    &[
+        key("format", Kind::Word(|| LogFormat::WORDS.map(|(word, _)| word).to_vec())),
+        key("level", Kind::Word(|| LogLevel::WORDS.map(|(word, _)| word).to_vec())),
+        limited("rate_limit", LogPlan::RATE_LIMIT),
+        key("stats_interval", Kind::Duration(LogPlan::STATS_INTERVAL)),
+    ],
+);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::file::read;
+    use super::*;
+
+    /// Every table with the text that opens it in an otherwise complete file.
+    fn tables() -> Vec<(String, &'static Table)> {
+        let mut found = Vec::new();
+        collect(&ROOT, "", &mut found);
+        found
+    }
+
+    fn collect(table: &'static Table, path: &str, found: &mut Vec<(String, &'static Table)>) {
+        for key in table.keys {
+            let path =
+                if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+            match &key.kind {
+                Kind::Table(inner) => {
+                    found.push((format!("[{path}]\n"), inner));
+                    collect(inner, &path, found);
+                }
+                Kind::Components(components) => {
+                    let is_built = |name: &str| name != "kinesis" || cfg!(feature = "kinesis");
+                    for (name, inner) in components.iter().filter(|(name, _)| is_built(name)) {
+                        let required = match *name {
+                            "file" if path == "sources" => "paths = ['x']\n",
+                            "file" => "path = 'x'\n",
+                            "kinesis" => "stream = 'x'\n",
+                            _ => "",
+                        };
+                        found.push((format!("[{path}.x]\ntype = '{name}'\n{required}"), inner));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn faults(text: &str) -> String {
+        let text = format!("{text}\n[sources.complete]\ntype = 'demo'\n");
+        let outcome = read("f", &text, &|_| None).into_plan();
+        outcome.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn the_reader_takes_exactly_these_keys() {
+        for (opening, table) in tables() {
+            let found = faults(&format!("{opening}\"?????????????\" = 1"));
+            let (_, listed) = found.split_once("; it has ").unwrap_or_else(|| panic!("{found}"));
+            let read: BTreeSet<&str> =
+                listed.lines().next().unwrap().split('`').skip(1).step_by(2).collect();
+            let mut known: BTreeSet<&str> = table.keys.iter().map(|key| key.name).collect();
+            if opening.contains("type = ") {
+                known.insert("type");
+            }
+            assert_eq!(read, known, "keys of {opening}");
+        }
+    }
+
+    /// Values at the ends of a range, and beyond them.
+    fn ends(kind: &Kind) -> Option<([String; 2], Vec<String>)> {
+        let milliseconds = |duration: Duration| format!("'{}ms'", duration.as_millis());
+        match kind {
+            Kind::Count { min, max } => {
+                let beyond = min.checked_sub(1).into_iter().chain(max.checked_add(1));
+                let is_writable = |value: &u64| i64::try_from(*value).is_ok();
+                let last = (*max).min(i64::MAX.unsigned_abs());
+                Some((
+                    [*min, last].map(|value| value.to_string()),
+                    beyond.filter(is_writable).map(|value| value.to_string()).collect(),
+                ))
+            }
+            Kind::Duration(limits) => {
+                let second = Duration::from_secs(1);
+                let beyond =
+                    limits.min.checked_sub(second).into_iter().chain([limits.max + second]);
+                Some((
+                    [limits.min, limits.max].map(milliseconds),
+                    beyond.map(milliseconds).collect(),
+                ))
+            }
+            Kind::Size(limits) => {
+                let beyond = [limits.min - 1, limits.max + 1].map(|bytes| bytes.to_string());
+                Some(([limits.min, limits.max].map(|bytes| bytes.to_string()), beyond.to_vec()))
+            }
+            Kind::Auto(inner) => ends(inner),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_components_keep_exactly_these_ranges() {
+        let mut checked_count = 0;
+        for (opening, table) in tables() {
+            for key in table.keys {
+                let Some((within, beyond)) = ends(&key.kind) else { continue };
+                let said = |value: &str| faults(&format!("{opening}{} = {value}", key.name));
+                for value in within {
+                    let fault = said(&value);
+                    let is_refused = fault.contains(&format!("{}` is", key.name))
+                        && fault.contains("; it must be");
+                    assert!(!is_refused, "{opening}{} = {value}: {fault}", key.name);
+                }
+                for value in beyond {
+                    let fault = said(&value);
+                    assert!(fault.contains(key.name), "{opening}{} = {value}: {fault}", key.name);
+                    checked_count += 1;
+                }
+            }
+        }
+        assert!(checked_count > 80, "{checked_count}");
+    }
+}
