@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::failure::Failure;
-use crate::aggregate::{TimeSettings, TopSpec};
+use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::clock::Clock;
 use crate::config::{EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::{DetectSettings, DetectorSet, Network};
@@ -79,7 +79,9 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         limits: limits(&engine),
         pane_seconds: whole_seconds(engine.pane),
         time: TimeSettings {
-            lateness_seconds: whole_seconds(engine.lateness),
+            lateness: engine
+                .lateness
+                .map_or(Lateness::Detected, |lateness| Lateness::Fixed(whole_seconds(lateness))),
             idle_after: (!inputs.is_bounded).then_some(engine.idle_after),
             latest_plausible_end: now.saturating_add(FUTURE_MAX_SECONDS),
         },

@@ -105,7 +105,7 @@ fn print_summary(file: &Path, plan: &Plan, out: &mut dyn Write) -> io::Result<()
         "engine: {} threads, panes of {}, lateness {}",
         engine.thread_count(),
         duration_text(engine.pane),
-        duration_text(engine.lateness),
+        engine.lateness.map_or_else(|| "auto".to_owned(), duration_text),
     )?;
     for source in &plan.sources {
         let format = match &source.format {
@@ -191,7 +191,7 @@ mod tests {
              [detectors.port_scan]\nenabled = false\n\
              [sinks.out]\ntype = 'file'\npath = 'ROOT/out.ndjson'\n",
             Ok("ROOT/f.toml: ok\n\
-                engine: 2 threads, panes of 60s, lateness 10m\n\
+                engine: 2 threads, panes of 60s, lateness auto\n\
                 source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
                 source demo: generated records, format of 14 fields\n\
                 context: ROOT/context.json\n\

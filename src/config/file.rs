@@ -311,7 +311,7 @@ fn engine_plan(engine: &mut TableReader<'_>) -> EnginePlan {
     EnginePlan {
         threads: usize_from(engine.count("threads", &EnginePlan::THREADS)),
         pane: engine.seconds("pane", &EnginePlan::PANE),
-        lateness: engine.seconds("lateness", &EnginePlan::LATENESS),
+        lateness: engine.seconds_or_auto("lateness", &EnginePlan::LATENESS),
         idle_after: engine.duration("idle_after", &EnginePlan::IDLE_AFTER),
         queue_depth: usize_from(engine.count("queue_depth", &EnginePlan::QUEUE_DEPTH)),
         inflated_max_bytes: engine.size("inflated_max", &EnginePlan::INFLATED_MAX_BYTES),

@@ -64,8 +64,9 @@ pub struct EnginePlan {
     pub threads: usize,
     /// Length of a pane, in whole seconds: the step in which windows slide.
     pub pane: Duration,
-    /// How far event time may run ahead of a record that still counts in its window; whole seconds.
-    pub lateness: Duration,
+    /// How far event time may run ahead of a record that still counts in its window; whole seconds. What
+    /// each input shows without it.
+    pub lateness: Option<Duration>,
     /// After this much silence an input no longer holds the watermark back.
     pub idle_after: Duration,
     /// Chunks that may wait in each channel.
@@ -85,7 +86,7 @@ impl EnginePlan {
         min: Duration::from_secs(1),
         max: Duration::from_hours(1),
     };
-    /// Of [`Self::lateness`].
+    /// Of [`Self::lateness`] if it is set; the default is what holds until an input has shown another.
     pub const LATENESS: Limits<Duration> = Limits {
         default: Duration::from_mins(10),
         min: Duration::ZERO,
@@ -121,7 +122,7 @@ impl Default for EnginePlan {
         Self {
             threads: usize_from(Self::THREADS.default),
             pane: Self::PANE.default,
-            lateness: Self::LATENESS.default,
+            lateness: None,
             idle_after: Self::IDLE_AFTER.default,
             queue_depth: usize_from(Self::QUEUE_DEPTH.default),
             inflated_max_bytes: Self::INFLATED_MAX_BYTES.default,

@@ -126,6 +126,31 @@ impl<'a> TableReader<'a> {
         self.quantity(key, limits, read, duration_text, &format!(", as {SECONDS_FORMS}"))
     }
 
+    /// Takes a duration of event time, held against `limits`, or `None` for `auto`, which is the default.
+    pub(super) fn seconds_or_auto(
+        &mut self,
+        key: &'static str,
+        limits: &Limits<Duration>,
+    ) -> Option<Duration> {
+        let (span, value) = self.take(key)?;
+        let read = duration_value(value.get_ref()).filter(|duration| duration.subsec_nanos() == 0);
+        let is_auto = matches!(value.get_ref(), DeValue::String(text) if text == "auto");
+        let is_within = |duration: &Duration| limits.min <= *duration && *duration <= limits.max;
+        if let Some(duration) = read.filter(is_within) {
+            return Some(duration);
+        }
+        if !is_auto {
+            let form = if read.is_none() { format!(", as {SECONDS_FORMS}") } else { String::new() };
+            let (path, shown) = (self.path_of(key), self.shown(&value));
+            let [min, max] = [limits.min, limits.max].map(duration_text);
+            let message = format!(
+                "field `{path}` is {shown}; it must be `auto`, or {min} to {max}{form}; remove the line to use `auto`"
+            );
+            self.wrong(span, message);
+        }
+        None
+    }
+
     /// Takes a number of bytes, held against `limits`.
     pub(super) fn size(&mut self, key: &'static str, limits: &Limits<u64>) -> u64 {
         let read = |value: &DeValue| match value {

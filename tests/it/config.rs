@@ -169,7 +169,7 @@ fn a_full_file_becomes_a_plan() {
     assert_eq!(plan.engine.threads, 4);
     assert_eq!(plan.engine.thread_count().get(), 4);
     assert_eq!(plan.engine.pane.as_secs(), 30);
-    assert_eq!(plan.engine.lateness.as_secs(), 120);
+    assert_eq!(plan.engine.lateness.map(|lateness| lateness.as_secs()), Some(120));
     assert_eq!(plan.engine.inflated_max_bytes, 1 << 30);
     assert_eq!(plan.engine.line_max_bytes, EnginePlan::default().line_max_bytes);
     let names: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
@@ -243,7 +243,7 @@ fn limits_of_the_engine_are_kept() {
         &[
             "2:1: field `engine.threads` is `1025`; it must be 0 to 1024; remove the line to use 0",
             "3:1: field `engine.pane` is `2h`; it must be 1s to 1h; remove the line to use 60s",
-            "4:1: field `engine.lateness` is `soon`; it must be 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 10m",
+            "4:1: field `engine.lateness` is `soon`; it must be `auto`, or 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use `auto`",
             "5:1: field `engine.idle_after` is `0.5`; it must be 1s to 1h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
             "6:1: field `engine.queue_depth` is `0`; it must be 1 to 1024; remove the line to use 8",
             "7:1: field `engine.inflated_max` is `1TB`; it must be 1MiB to 64GiB, as bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`; remove the line to use 256MiB",
@@ -258,7 +258,7 @@ fn event_time_is_in_whole_seconds() {
         "[engine]\npane = '1500ms'\nlateness = '1500ms'\nidle_after = '1500ms'",
         &[
             "2:1: field `engine.pane` is `1500ms`; it must be 1s to 1h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 60s",
-            "3:1: field `engine.lateness` is `1500ms`; it must be 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use 10m",
+            "3:1: field `engine.lateness` is `1500ms`; it must be `auto`, or 0s to 24h, as whole seconds, or a whole number with `s`, `m` or `h`; remove the line to use `auto`",
         ],
     );
 }
