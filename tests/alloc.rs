@@ -8,7 +8,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use flowgauge::aggregate::{
-    Metric, Router, RowLists, TOTALS_COLUMNS, TimeSettings, TopSet, TopSpec, Totals, Watermarks,
+    Lateness, Metric, Router, RowLists, TOTALS_COLUMNS, TimeSettings, TopSet, TopSpec, Totals,
+    Watermarks,
 };
 use flowgauge::framing::InputId;
 use flowgauge::record::{ColumnSet, FieldId, Layout, ParsedBlock, Parser, Slot, TextSlice};
@@ -98,7 +99,7 @@ fn known_keys_allocate_nothing_from_text_to_tables() {
         let mut shards: Vec<TopSet> = (0..shard_count).map(|_| TopSet::new(&tops, 1)).collect();
         let mut totals = Totals::default();
         let time = TimeSettings {
-            lateness_seconds: 100,
+            lateness: Lateness::Fixed(100),
             idle_after: None,
             latest_plausible_end: UnixSeconds::MAX,
         };
@@ -111,8 +112,10 @@ fn known_keys_allocate_nothing_from_text_to_tables() {
             for batch in block.batches.drain(..) {
                 totals.add_batch(&batch, None);
                 let routed = router.route(batch, None, std::mem::take(&mut lists));
+                let starts = routed.batch.seconds(FieldId::Start);
                 let ends = routed.batch.seconds(FieldId::End).expect("a column of the job");
-                let late = watermarks.observe(INPUT, Duration::ZERO, &ends, routed.kept_rows());
+                let late =
+                    watermarks.observe(INPUT, Duration::ZERO, (starts, &ends), routed.kept_rows());
                 assert!(late.is_empty());
                 watermarks.advance(Duration::ZERO);
                 shards.iter_mut().enumerate().for_each(|(index, shard)| shard.add(&routed, index));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
 use std::sync::Arc;
 
-use flowgauge::aggregate::{Metric, TimeSettings, TopSpec};
+use flowgauge::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
 use flowgauge::clock::SystemClock;
 use flowgauge::config::EnginePlan;
 use flowgauge::detect::{DetectSettings, DetectorSet, Network};
@@ -126,7 +126,7 @@ impl Input {
             pane_seconds: PANE_SECONDS,
             time: TimeSettings {
                 // Less than a live stream's, so that panes of the short file close before its end.
-                lateness_seconds: PANE_SECONDS,
+                lateness: Lateness::Fixed(PANE_SECONDS),
                 idle_after: None,
                 latest_plausible_end: UnixSeconds::MAX,
             },

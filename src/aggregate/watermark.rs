@@ -1,16 +1,22 @@
 //! How far event time has come: per input, and for the whole pipeline.
 //!
-//! An input's watermark is the greatest `end` it has shown less the allowed lateness. The pipeline's is the
-//! least of its inputs' that are neither finished nor silent. A record behind its input's
-//! watermark is late: it counts in totals and tops and is left out of windows. Because that rule
-//! only looks at what came before in the same input, it gives the same answer however the input
+//! An input's watermark is the greatest `end` it has shown less the allowed lateness ([`Lateness`]), and never
+//! goes back. The pipeline's is the least of its inputs' that are neither finished nor silent. A record
+//! behind its input's watermark is late: it counts in totals and tops and is left out of windows. Because
+//! that rule only looks at what came before in the same input, it gives the same answer however the input
 //! is cut into chunks and however many threads there are.
+//!
+//! An input that comes back from silence may find the pipeline's watermark ahead of its own; what is behind
+//! it is late, and counted as such.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::lateness::{Habits, Lateness};
 use super::route::{Rows, row_number};
 use super::row_bits::least_and_greatest;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::framing::InputId;
 use crate::record::ColumnView;
 use crate::units::UnixSeconds;
@@ -19,15 +25,20 @@ use crate::units::UnixSeconds;
 #[derive(Clone, Copy, Debug)]
 struct InputProgress {
     latest_end: UnixSeconds,
+    watermark: UnixSeconds,
+    habits: Habits,
     finished: bool,
     last_data_at: Duration,
 }
+
+/// The fewest bytes of a saved input: its name's length, two moments, what it has shown.
+const EARLIER_BYTES_MIN: usize = 8 + 2 * 8 + 4 + 1 + 8;
 
 /// Settings of event time.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeSettings {
     /// How far behind the newest record of its input a record may be.
-    pub lateness_seconds: i64,
+    pub lateness: Lateness,
     /// Wall time after which a silent input no longer holds the others back; `None` for bounded inputs,
     /// which are never silent, only slow.
     pub idle_after: Option<Duration>,
@@ -40,6 +51,9 @@ pub struct TimeSettings {
 pub struct Watermarks {
     settings: TimeSettings,
     inputs: BTreeMap<InputId, InputProgress>,
+    /// Inputs of an earlier run that are not open again yet; they hold time back as they did.
+    earlier: BTreeMap<Arc<str>, InputProgress>,
+    expected_count: usize,
     /// Bounded inputs that were announced and are not open yet; while there is one, time stands still.
     unopened_count: usize,
     current: UnixSeconds,
@@ -52,6 +66,8 @@ impl Watermarks {
         Self {
             settings,
             inputs: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            expected_count: expected_inputs,
             unopened_count: expected_inputs,
             current: UnixSeconds::MIN,
         }
@@ -60,9 +76,17 @@ impl Watermarks {
     /// An input begins.
     pub fn open(&mut self, input: InputId, now: Duration) {
         self.unopened_count = self.unopened_count.saturating_sub(1);
-        let progress =
-            InputProgress { latest_end: UnixSeconds::MIN, finished: false, last_data_at: now };
-        self.inputs.insert(input, progress);
+        self.inputs.insert(input, InputProgress::new(now));
+    }
+
+    /// An input of an earlier run is open again and goes on from where it was.
+    pub fn reopen(&mut self, name: &str, input: InputId, now: Duration) {
+        match self.earlier.remove(name) {
+            Some(progress) => {
+                self.inputs.insert(input, InputProgress { last_data_at: now, ..progress });
+            }
+            None => self.open(input, now),
+        }
     }
 
     /// An input ends and no longer holds others back.
@@ -72,8 +96,8 @@ impl Watermarks {
         }
     }
 
-    /// Takes `end`s of an input's next records in order, those in `rows`, and returns the rows that are
-    /// behind the watermark.
+    /// Takes `start`s and `end`s of an input's next records in order, those in `rows`, and returns the rows
+    /// that are behind the watermark. `starts` are missed only by what finds out the lateness.
     ///
     /// Most batches have none, which their least and greatest `end` show: if the least is not behind the
     /// watermark that the greatest makes, no row is behind any watermark on the way there.
@@ -81,7 +105,7 @@ impl Watermarks {
         &mut self,
         input: InputId,
         now: Duration,
-        ends: &ColumnView<'_, i64>,
+        (starts, ends): (Option<ColumnView<'_, i64>>, &ColumnView<'_, i64>),
         rows: Rows<'_>,
     ) -> Vec<u32> {
         let Some(progress) = self.inputs.get_mut(&input) else {
@@ -90,15 +114,14 @@ impl Watermarks {
         progress.last_data_at = now;
         let (settings, current) = (&self.settings, self.current);
         if ends.is_dense() && matches!(rows, Rows::All(_)) {
-            let Some((least, greatest)) = least_and_greatest(ends.raw()) else { return Vec::new() };
-            let latest_end = progress.latest_end.max(UnixSeconds(greatest));
-            let watermark = latest_end.saturating_add(-settings.lateness_seconds).max(current);
-            if greatest <= settings.latest_plausible_end.0 && least >= watermark.0 {
-                progress.latest_end = latest_end;
+            let Some(bounds) = least_and_greatest(ends.raw()) else { return Vec::new() };
+            if progress.pass(settings, current, (starts, ends.raw()), bounds) {
                 return Vec::new();
             }
         }
-        observe_rows(progress, settings, current, rows.map(|row| (row_number(row), ends.get(row))))
+        let start = |row| starts.and_then(|starts| starts.get(row));
+        let times = rows.map(|row| (row_number(row), start(row), ends.get(row)));
+        progress.observe_rows(settings, current, times)
     }
 
     /// The pipeline's watermark at wall time `now`: every pane that ends by it is complete. Never
@@ -116,48 +139,165 @@ impl Watermarks {
         self.current
     }
 
+    /// Saves how far time has come, in inputs too: those that have a name by `name_of`, and go on in a later
+    /// run. The others are left out as if they had never been open.
+    pub fn save(&self, name_of: &dyn Fn(InputId) -> Option<Arc<str>>, out: &mut Encoder) {
+        out.version(1);
+        out.i64(self.current.0);
+        out.count(self.expected_count);
+        let unfinished = self.inputs.iter().filter(|(_, progress)| !progress.finished);
+        let (mut named, mut unnamed_count) = (Vec::new(), 0);
+        for (input, progress) in unfinished {
+            match name_of(*input) {
+                Some(name) => named.push((name, progress)),
+                None => unnamed_count += 1,
+            }
+        }
+        named.extend(self.earlier.iter().map(|(name, progress)| (Arc::clone(name), progress)));
+        out.count(self.unopened_count + unnamed_count);
+        out.count(named.len());
+        for (name, progress) in named {
+            out.text(&name);
+            out.i64(progress.latest_end.0);
+            out.i64(progress.watermark.0);
+            progress.habits.save(out);
+        }
+    }
+
+    /// What was saved, to go on at wall time `now` with `expected_inputs`, counted as for [`Self::new`]
+    /// whether they were finished before or not.
+    ///
+    /// # Errors
+    /// If the bytes are none that [`Self::save`] wrote.
+    pub fn load(
+        settings: TimeSettings,
+        expected_inputs: usize,
+        now: Duration,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        from.version("the watermarks", 1..=1)?;
+        let current = UnixSeconds(from.i64()?);
+        let counts = [from.u64()?, from.u64()?];
+        let [expected_before, unopened_before] =
+            counts.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        let mut earlier = BTreeMap::new();
+        for _ in 0..from.count(EARLIER_BYTES_MIN)? {
+            let name = Arc::from(from.text()?);
+            let (latest_end, watermark) = (UnixSeconds(from.i64()?), UnixSeconds(from.i64()?));
+            let habits = Habits::load(from)?;
+            let progress =
+                InputProgress { latest_end, watermark, habits, ..InputProgress::new(now) };
+            earlier.insert(name, progress);
+        }
+        let unopened_count =
+            unopened_before.saturating_add(expected_inputs).saturating_sub(expected_before);
+        let (inputs, expected_count) = (BTreeMap::new(), expected_inputs);
+        Ok(Self { settings, inputs, earlier, expected_count, unopened_count, current })
+    }
+
     fn least_of_active(&self, now: Duration) -> UnixSeconds {
         let mut least: Option<UnixSeconds> = None;
         let mut newest_of_idle = UnixSeconds::MIN;
-        for progress in self.inputs.values().filter(|progress| !progress.finished) {
+        let inputs = self.inputs.values().chain(self.earlier.values());
+        for progress in inputs.filter(|progress| !progress.finished) {
             let silent_for = now.saturating_sub(progress.last_data_at);
             if self.settings.idle_after.is_some_and(|limit| silent_for >= limit) {
                 // A silent input's own time goes on with the wall, so that its last panes close too.
                 let silent_seconds = i64::try_from(silent_for.as_secs()).unwrap_or(i64::MAX);
-                if progress.latest_end > UnixSeconds::MIN {
+                if progress.watermark > UnixSeconds::MIN {
                     newest_of_idle =
-                        newest_of_idle.max(progress.latest_end.saturating_add(silent_seconds));
+                        newest_of_idle.max(progress.watermark.saturating_add(silent_seconds));
                 }
             } else {
-                least = Some(least.map_or(progress.latest_end, |l| l.min(progress.latest_end)));
+                least = Some(least.map_or(progress.watermark, |l| l.min(progress.watermark)));
             }
         }
-        match least.unwrap_or(newest_of_idle) {
-            UnixSeconds::MIN => UnixSeconds::MIN,
-            end => end.saturating_add(-self.settings.lateness_seconds),
-        }
+        least.unwrap_or(newest_of_idle)
     }
 }
 
-/// The rule, row by row: a record is late if it is behind what came before it and itself.
-fn observe_rows(
-    progress: &mut InputProgress,
-    settings: &TimeSettings,
-    current: UnixSeconds,
-    ends: impl Iterator<Item = (u32, Option<i64>)>,
-) -> Vec<u32> {
-    let mut late = Vec::new();
-    for (row, end) in ends {
-        let Some(end) = end.map(UnixSeconds) else { continue };
-        if end > progress.latest_end && end <= settings.latest_plausible_end {
-            progress.latest_end = end;
-        }
-        let watermark = progress.latest_end.saturating_add(-settings.lateness_seconds).max(current);
-        if end < watermark || end > settings.latest_plausible_end {
-            late.push(row);
+impl InputProgress {
+    const fn new(now: Duration) -> Self {
+        Self {
+            latest_end: UnixSeconds::MIN,
+            watermark: UnixSeconds::MIN,
+            habits: Habits::unknown(),
+            finished: false,
+            last_data_at: now,
         }
     }
-    late
+
+    fn lateness_seconds(&self, settings: &TimeSettings) -> i64 {
+        match settings.lateness {
+            Lateness::Fixed(seconds) => seconds,
+            Lateness::Detected => self.habits.lateness_seconds(self.latest_end),
+        }
+    }
+
+    /// Whether records still can change the lateness.
+    fn is_learning(&self, settings: &TimeSettings) -> bool {
+        settings.lateness == Lateness::Detected && !self.habits.is_settled()
+    }
+
+    /// Takes a whole batch if none of its rows is late and none decides anything; otherwise leaves all as
+    /// it was and says so.
+    fn pass(
+        &mut self,
+        settings: &TimeSettings,
+        current: UnixSeconds,
+        (starts, ends): (Option<ColumnView<'_, i64>>, &[i64]),
+        (least, greatest): (i64, i64),
+    ) -> bool {
+        if greatest > settings.latest_plausible_end.0 {
+            return false;
+        }
+        let latest_before = self.latest_end;
+        let mut after = *self;
+        after.latest_end = latest_before.max(UnixSeconds(greatest));
+        if self.is_learning(settings) {
+            let latest = (latest_before, after.latest_end);
+            if !after.habits.see_all(starts, ends, UnixSeconds(least), latest) {
+                return false;
+            }
+        }
+        after.advance(settings);
+        if least < after.watermark.max(current).0 {
+            return false;
+        }
+        *self = after;
+        true
+    }
+
+    /// The rule, row by row: a record is late if it is behind what came before it and itself.
+    fn observe_rows(
+        &mut self,
+        settings: &TimeSettings,
+        current: UnixSeconds,
+        times: impl Iterator<Item = (u32, Option<i64>, Option<i64>)>,
+    ) -> Vec<u32> {
+        let mut late = Vec::new();
+        for (row, start, end) in times {
+            let Some(end) = end.map(UnixSeconds) else { continue };
+            if end > settings.latest_plausible_end {
+                late.push(row);
+                continue;
+            }
+            self.latest_end = self.latest_end.max(end);
+            if self.is_learning(settings) {
+                self.habits.see(start, end, self.latest_end);
+            }
+            self.advance(settings);
+            if end < self.watermark.max(current) {
+                late.push(row);
+            }
+        }
+        late
+    }
+
+    fn advance(&mut self, settings: &TimeSettings) {
+        let lateness_seconds = self.lateness_seconds(settings);
+        self.watermark = self.watermark.max(self.latest_end.saturating_add(-lateness_seconds));
+    }
 }
 
 #[cfg(test)]
@@ -171,13 +311,16 @@ mod tests {
 
     fn watermarks(expected_inputs: usize, idle_after: Option<Duration>) -> Watermarks {
         let latest_plausible_end = UnixSeconds(1_000_000);
-        let settings = TimeSettings { lateness_seconds: 100, idle_after, latest_plausible_end };
-        Watermarks::new(settings, expected_inputs)
+        let lateness = Lateness::Fixed(100);
+        Watermarks::new(
+            TimeSettings { lateness, idle_after, latest_plausible_end },
+            expected_inputs,
+        )
     }
 
     fn observe(marks: &mut Watermarks, input: InputId, at: Duration, ends: &[i64]) -> Vec<u32> {
         let column = ColumnView::dense(ends);
-        marks.observe(input, at, &column, Rows::All(0..ends.len()))
+        marks.observe(input, at, (None, &column), Rows::All(0..ends.len()))
     }
 
     proptest! {
@@ -195,14 +338,207 @@ mod tests {
             whole.open(A, Duration::ZERO);
             single.open(A, Duration::ZERO);
             for ends in &batches {
-                let rows = (0..).zip(ends.iter().copied().map(Some));
+                let rows = (0..).zip(ends).map(|(row, end)| (row, None, Some(*end)));
                 let (settings, current) = (single.settings, single.current);
                 let progress = single.inputs.get_mut(&A).unwrap();
-                let expected = observe_rows(progress, &settings, current, rows);
+                let expected = progress.observe_rows(&settings, current, rows);
                 prop_assert_eq!(observe(&mut whole, A, Duration::ZERO, ends), expected);
                 prop_assert_eq!(whole.advance(Duration::ZERO), single.advance(Duration::ZERO));
             }
         }
+    }
+
+    /// What a record has to do with time, and how it is told.
+    #[derive(Clone, Copy, Debug)]
+    struct Times {
+        start: i64,
+        end: i64,
+    }
+
+    /// The rule as it would be written for one record at a time and without limits of memory.
+    #[derive(Default)]
+    struct Naive {
+        /// Everything that counts so far.
+        seen: Vec<Times>,
+        watermark: Option<i64>,
+    }
+
+    impl Naive {
+        fn lateness(&self) -> i64 {
+            let interval = |times: &Times| times.end - times.start;
+            let intervals = self.seen.iter().filter(|times| (0..=900).contains(&interval(times)));
+            if intervals.clone().any(|times| interval(times) > 75) {
+                return 600;
+            }
+            let latest = self.seen.iter().map(|times| times.end).max().unwrap();
+            let span = intervals.clone().next().map_or(0, |first| latest - first.end);
+            if intervals.count() < 4096 || span < 300 {
+                return 600;
+            }
+            let mut newest = i64::MIN;
+            let behind = self.seen.iter().map(|times| {
+                newest = newest.max(times.end);
+                newest - times.end
+            });
+            let disorder = behind.filter(|behind| *behind <= 600).max().unwrap();
+            ((disorder + 29) / 30 * 60).clamp(120, 600)
+        }
+
+        fn is_late(&mut self, times: Times) -> bool {
+            if times.end > 1_000_000 {
+                return true;
+            }
+            self.seen.push(times);
+            let latest = self.seen.iter().map(|times| times.end).max().unwrap();
+            self.watermark = self.watermark.max(Some(latest - self.lateness()));
+            times.end < self.watermark.unwrap()
+        }
+    }
+
+    fn detected() -> Watermarks {
+        let mut marks = watermarks(1, None);
+        marks.settings.lateness = Lateness::Detected;
+        marks.open(A, Duration::ZERO);
+        marks
+    }
+
+    /// Late rows of a stream that is taken in batches of these sizes, by turns.
+    fn late_of(marks: &mut Watermarks, stream: &[Times], sizes: &[usize]) -> Vec<bool> {
+        let mut late = Vec::new();
+        let (mut rest, mut sizes) = (stream, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
+            rest = after;
+            let starts: Vec<i64> = batch.iter().map(|times| times.start).collect();
+            let ends: Vec<i64> = batch.iter().map(|times| times.end).collect();
+            let columns = (Some(ColumnView::dense(&starts)), &ColumnView::dense(&ends));
+            let rows = marks.observe(A, Duration::ZERO, columns, Rows::All(0..batch.len()));
+            marks.advance(Duration::ZERO);
+            late.extend((0..).take(batch.len()).map(|row| rows.contains(&row)));
+        }
+        late
+    }
+
+    /// Records that come at a pace of a second per `pace`, out of order by up to `disorder` seconds.
+    fn steady(count: usize, pace: i64, disorder: i64, draws: &[u32]) -> Vec<Times> {
+        let times = (0_i64..).zip(draws.iter().cycle()).map(|(index, draw)| {
+            let draw = i64::from(*draw);
+            let end = 10_000 + index / pace - draw % (disorder + 1);
+            Times { start: end - draw / 1_000 % 61, end }
+        });
+        times.take(count).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn detected_lateness_is_that_of_one_record_after_the_other(
+            draws in prop::collection::vec(any::<u32>(), 1..400),
+            (disorder, pace) in (0_i64..400, 6_i64..16),
+            odd in prop::collection::vec((3_900_usize..5_000, -1_000_i64..2_000, -700_i64..700), 0..4),
+            sizes in prop::collection::vec(1_usize..900, 1..6),
+        ) {
+            let mut stream = steady(5_000, pace, disorder, &draws);
+            for (place, interval, shift) in odd {
+                let end = stream[place].end + shift;
+                stream[place] = Times { start: end - interval, end };
+            }
+            let mut naive = Naive::default();
+            let late = late_of(&mut detected(), &stream, &sizes);
+            let expected: Vec<bool> = stream.iter().map(|times| naive.is_late(*times)).collect();
+            prop_assert_eq!(late, expected);
+        }
+    }
+
+    fn lateness_of(marks: &Watermarks) -> i64 {
+        let progress = &marks.inputs[&A];
+        progress.lateness_seconds(&marks.settings)
+    }
+
+    #[test]
+    fn short_intervals_in_good_order_need_two_minutes() {
+        let check = |stream: &[Times], expected: i64| {
+            let mut marks = detected();
+            late_of(&mut marks, stream, &[1_000]);
+            assert_eq!(lateness_of(&marks), expected);
+        };
+        check(&steady(4_000, 10, 20, &[1, 7, 60_019]), 600);
+        check(&steady(5_000, 100, 20, &[1, 7, 60_019]), 600);
+        check(&steady(5_000, 10, 20, &[1, 7, 60_019]), 120);
+        check(&steady(5_000, 10, 124, &[0, 124, 60_124]), 300);
+        let mut long = steady(5_000, 10, 20, &[1, 7, 60_019]);
+        long[100].start = long[100].end - 599;
+        check(&long, 600);
+    }
+
+    #[test]
+    fn a_broken_start_says_nothing() {
+        for start in [-5, i64::MIN, i64::MAX, 1_767_225_600, 0] {
+            let mut stream = steady(5_000, 10, 20, &[1, 7, 60_019]);
+            stream[4_900].start = start;
+            let mut marks = detected();
+            late_of(&mut marks, &stream, &[1_000]);
+            assert_eq!(lateness_of(&marks), 120, "start {start}");
+        }
+    }
+
+    #[test]
+    fn going_back_to_ten_minutes_keeps_what_is_not_behind_the_watermark() {
+        let mut stream = steady(5_000, 10, 20, &[1, 7, 60_019]);
+        let newest = stream.iter().map(|times| times.end).max().unwrap();
+        let mut marks = detected();
+        late_of(&mut marks, &stream, &[500]);
+        assert_eq!(marks.advance(Duration::ZERO), UnixSeconds(newest - 120));
+        stream = vec![
+            Times { start: newest - 500, end: newest },
+            Times { start: newest - 30, end: newest + 300 },
+            Times { start: newest - 500, end: newest - 100 },
+            Times { start: newest - 500, end: newest - 121 },
+        ];
+        assert_eq!(late_of(&mut marks, &stream, &[4]), [false, false, false, true]);
+        assert_eq!(marks.advance(Duration::ZERO), UnixSeconds(newest - 120));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn saving_and_loading_changes_nothing(
+            draws in prop::collection::vec(any::<u32>(), 1..400),
+            (disorder, cut) in (0_i64..200, 0_usize..5_000),
+            (flip, length) in (any::<u16>(), any::<u16>()),
+        ) {
+            let stream = steady(5_000, 10, disorder, &draws);
+            let mut whole = detected();
+            whole.expected_count = 1;
+            late_of(&mut whole, &stream[..cut], &[300]);
+            let mut out = Encoder::default();
+            whole.save(&|_| Some("a".into()), &mut out);
+            let mut bytes = out.into_bytes();
+            let load = |bytes: &[u8]| {
+                Watermarks::load(whole.settings, 1, Duration::ZERO, &mut Decoder::new(bytes))
+            };
+            let mut loaded = load(&bytes).unwrap();
+            prop_assert_eq!(loaded.advance(Duration::ZERO), whole.current());
+            loaded.reopen("a", A, Duration::ZERO);
+            let rest = &stream[cut..];
+            prop_assert_eq!(late_of(&mut loaded, rest, &[777]), late_of(&mut whole, rest, &[777]));
+            prop_assert_eq!(loaded.current(), whole.current());
+            prop_assert!(load(&bytes[..usize::from(length) % bytes.len()]).is_err());
+            let bit = usize::from(flip) % (8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(mut flipped) = load(&bytes) {
+                flipped.reopen("a", A, Duration::ZERO);
+                late_of(&mut flipped, rest, &[777]);
+            }
+        }
+    }
+
+    #[test]
+    fn without_starts_nothing_is_found_out() {
+        let mut marks = detected();
+        let ends: Vec<i64> = steady(9_000, 10, 20, &[1, 7]).iter().map(|times| times.end).collect();
+        observe(&mut marks, A, Duration::ZERO, &ends);
+        assert_eq!(lateness_of(&marks), 600);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::failure::Failure;
-use crate::aggregate::{TimeSettings, TopSpec};
+use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::clock::Clock;
-use crate::config::{EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::{DetectSettings, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
@@ -79,7 +79,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         limits: limits(&engine),
         pane_seconds: whole_seconds(engine.pane),
         time: TimeSettings {
-            lateness_seconds: whole_seconds(engine.lateness.at_first()),
+            lateness: lateness(engine.lateness),
             idle_after: (!inputs.is_bounded).then_some(engine.idle_after),
             latest_plausible_end: now.saturating_add(FUTURE_MAX_SECONDS),
         },
@@ -96,6 +96,13 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         partials: None,
         state: None,
     })
+}
+
+fn lateness(configured: config::Lateness) -> Lateness {
+    match configured {
+        config::Lateness::Auto => Lateness::Detected,
+        config::Lateness::Fixed(lateness) => Lateness::Fixed(whole_seconds(lateness)),
+    }
 }
 
 fn whole_seconds(duration: std::time::Duration) -> i64 {

@@ -224,7 +224,8 @@ fn late_rows(
     routed: &RoutedBatch,
 ) -> Vec<u32> {
     let Some(ends) = routed.batch.seconds(FieldId::End) else { return Vec::new() };
-    watermarks.observe(input, now, &ends, routed.kept_rows())
+    let starts = routed.batch.seconds(FieldId::Start);
+    watermarks.observe(input, now, (starts, &ends), routed.kept_rows())
 }
 
 fn warn_of_unknown_names(warned: &mut BTreeSet<String>, layout: &Layout, input: &str) {

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use flowgauge::aggregate::{Metric, TimeSettings, TopSpec};
+use flowgauge::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
 use flowgauge::clock::{Clock, SystemClock};
 use flowgauge::detect::{DetectSettings, DetectorSet, Network};
 use flowgauge::finding::Finding;
@@ -121,7 +121,7 @@ fn outcome(inputs: Vec<Vec<Vec<u8>>>, in_turns: bool, thread_count: usize) -> (S
         limits: Limits::default(),
         pane_seconds: 60,
         time: TimeSettings {
-            lateness_seconds: 120,
+            lateness: Lateness::Fixed(120),
             idle_after: None,
             latest_plausible_end: UnixSeconds::MAX,
         },

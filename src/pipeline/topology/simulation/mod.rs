@@ -85,7 +85,7 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
         limits: Limits::default(),
         pane_seconds: 20,
         time: TimeSettings {
-            lateness: Lateness::Fixed { seconds: LATENESS_SECONDS },
+            lateness: Lateness::Fixed(LATENESS_SECONDS),
             idle_after: None,
             latest_plausible_end: UnixSeconds(START + 1_000_000),
         },
