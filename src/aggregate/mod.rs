@@ -37,4 +37,5 @@ pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, Wid
 pub use top::{Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
 pub use totals::{Sums, TOTALS_COLUMNS, Totals};
 pub use watermark::{TimeSettings, Watermarks};
+
 mod stub;

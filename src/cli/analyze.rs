@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
-use super::job::{self, Request};
+use super::job::{self, Keeping, Request};
 use super::output::{self, OutputFormat};
 use super::signals::Signals;
 use super::{progress, report};
@@ -17,7 +17,6 @@ use crate::config::EnginePlan;
 use crate::detect::DetectSettings;
 use crate::pipeline::{self, RunReport, Summary};
 use crate::record::{Filter, FormatChoice, Layout, Slot};
-use crate::sink::Sink;
 use crate::source::{STDIN, StopFlag, discover};
 use crate::units::{DURATION_FORMS, UnixSeconds, parse_duration};
 
@@ -39,6 +38,9 @@ pub(crate) struct AnalyzeArgs {
     /// Write findings as NDJSON to a file, or `-` for standard output
     #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
     findings: Option<PathBuf>,
+    /// Write what was seen to a directory for `merge`, and judge nothing
+    #[arg(long, value_name = "DIR", conflicts_with = "findings")]
+    partials: Option<PathBuf>,
     /// Order of the fields: auto (header, else AWS's default), v2 to v11, tgw, names, or a `LogFormat`
     #[arg(long, default_value = "auto", value_parser = FormatChoice::from_text)]
     format: FormatChoice,
@@ -135,7 +137,8 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
         filter: Filter::within(args.condition.clone(), event_time(args)),
         tops: tops(args),
         detectors,
-        sinks: sinks(args)?,
+        sinks: job::finding_sinks(args.findings.as_deref())?,
+        keeping: Keeping { partials: args.partials.clone(), ..Keeping::default() },
         clock: Arc::new(SystemClock::new()),
         stop,
         progress: progress::bytes_bar(total_bytes),
@@ -204,21 +207,4 @@ fn tops(args: &AnalyzeArgs) -> Vec<TopSpec> {
         window_seconds: args.window,
     };
     keys.into_iter().map(spec).collect()
-}
-
-fn sinks(args: &AnalyzeArgs) -> Result<Vec<Box<dyn Sink>>, Failure> {
-    match args.findings.as_deref() {
-        None => Ok(Vec::new()),
-        Some(path) if path.as_os_str() == STDIN => Ok(vec![job::stdout_sink("findings")]),
-        Some(path) => {
-            // A report describes one run: what an earlier run left in the file does not belong.
-            match std::fs::File::create(path) {
-                Ok(_) => Ok(vec![job::file_sink("findings", path)?]),
-                Err(error) => Err(Failure::usage(
-                    anyhow::Error::new(error)
-                        .context(format!("cannot write findings to `{}`", path.display())),
-                )),
-            }
-        }
-    }
 }

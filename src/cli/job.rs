@@ -10,18 +10,20 @@ use anyhow::Context as _;
 
 use super::failure::Failure;
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
+use crate::checkpoint::disk::SystemDisk;
+use crate::checkpoint::{JournalSettings, PartialWriter, StateDirectory};
 use crate::clock::Clock;
 use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::{DetectSettings, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
-use crate::pipeline::{Detectors, Job, MemoryPlan, RunError};
+use crate::pipeline::{Detectors, Job, JobState, MemoryPlan, RunError};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
-use crate::source::{DemoSource, FileSource, InputIds, Source, StopFlag};
+use crate::source::{DemoSource, FileSource, InputIds, STDIN, Source, StopFlag};
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
 /// interface.
@@ -50,6 +52,15 @@ pub(crate) struct Request {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stop: StopFlag,
     pub(crate) progress: Box<dyn FnMut(u64) + Send>,
+    pub(crate) keeping: Keeping,
+}
+
+/// What is to outlive the run, beside findings.
+#[derive(Default)]
+pub(crate) struct Keeping {
+    /// Where partials go.
+    pub(crate) partials: Option<PathBuf>,
+    pub(crate) state: Option<JobState>,
 }
 
 /// Opened sources.
@@ -69,8 +80,10 @@ pub(crate) fn default_keys() -> Vec<Vec<Slot>> {
 
 /// The job of a request.
 pub(crate) fn build(request: Request) -> Result<Job, Failure> {
-    let Request { engine, inputs, filter, tops, detectors, sinks, clock, stop, progress } = request;
+    let Request { engine, inputs, filter, tops, detectors, sinks, .. } = request;
+    let Request { clock, stop, progress, keeping, .. } = request;
     let now = clock.now();
+    let (memory, partials) = (memory(&engine, keeping.state.is_some()), partials(&keeping)?);
     Ok(Job {
         sources: inputs.sources,
         expected_inputs: inputs.expected_count,
@@ -92,10 +105,35 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         clock,
         stop,
         progress,
-        memory: MemoryPlan::UNLIMITED,
-        partials: None,
-        state: None,
+        memory,
+        partials,
+        state: keeping.state,
     })
+}
+
+/// How much memory the tables of a run may take.
+pub(crate) fn memory(engine: &EnginePlan, has_snapshots: bool) -> MemoryPlan {
+    let (memory_bytes, _) = engine.memory_max.bytes(Path::new("/"));
+    MemoryPlan::of(memory_bytes, engine.thread_count().get() as u64, has_snapshots)
+}
+
+fn partials(keeping: &Keeping) -> Result<Option<PartialWriter>, Failure> {
+    let Some(path) = &keeping.partials else { return Ok(None) };
+    let directory = StateDirectory::open(Arc::new(SystemDisk), path).map_err(Failure::usage)?;
+    Ok(Some(PartialWriter::new(directory).map_err(Failure::usage)?))
+}
+
+/// Opens the state directory of a plan, if it has one.
+pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
+    let Some(path) = &engine.state_dir else { return Ok(None) };
+    let directory = StateDirectory::open(Arc::new(SystemDisk), path).map_err(Failure::usage)?;
+    let journal = JournalSettings {
+        file_bytes_max: engine.journal.file_bytes_max,
+        files_max: engine.journal.files_max,
+        ..JournalSettings::default()
+    };
+    let (encode, interval) = (encode::ndjson::encode, engine.checkpoint.interval);
+    Ok(Some(JobState { directory, journal, encode, interval }))
 }
 
 fn lateness(configured: config::Lateness) -> Lateness {
@@ -163,7 +201,7 @@ pub(crate) fn plan_inputs(
                 inputs.expected_count += files.len();
             }
             SourceKind::Stdin => {
-                let stdin = [PathBuf::from(crate::source::STDIN)];
+                let stdin = [PathBuf::from(STDIN)];
                 let reader = FileSource::split(&stdin, &plan.format, &limits(engine), 1, &ids);
                 inputs.sources.extend(reader);
                 inputs.expected_count += 1;
@@ -199,6 +237,24 @@ pub(crate) fn plan_sinks(plans: &[SinkPlan]) -> Result<Vec<Box<dyn Sink>>, Failu
             SinkKind::File { path } => file_sink(&plan.name, path),
         })
         .collect()
+}
+
+/// Findings to a file that holds nothing else, or to standard output for `-`.
+pub(crate) fn finding_sinks(path: Option<&Path>) -> Result<Vec<Box<dyn Sink>>, Failure> {
+    match path {
+        None => Ok(Vec::new()),
+        Some(path) if path.as_os_str() == STDIN => Ok(vec![stdout_sink("findings")]),
+        Some(path) => {
+            // A report describes one run: what an earlier run left in the file does not belong.
+            match std::fs::File::create(path) {
+                Ok(_) => Ok(vec![file_sink("findings", path)?]),
+                Err(error) => Err(Failure::usage(
+                    anyhow::Error::new(error)
+                        .context(format!("cannot write findings to `{}`", path.display())),
+                )),
+            }
+        }
+    }
 }
 
 /// Findings to standard output.

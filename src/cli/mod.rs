@@ -9,6 +9,7 @@ mod generate;
 mod init;
 mod job;
 mod logs;
+mod merge;
 mod output;
 mod progress;
 mod report;
@@ -46,6 +47,7 @@ struct Arguments {
 enum Command {
     Run(run::RunArgs),
     Analyze(analyze::AnalyzeArgs),
+    Merge(merge::MergeArgs),
     Validate(validate::ValidateArgs),
     Init(init::InitArgs),
     Generate(generate::GenerateArgs),
@@ -60,6 +62,7 @@ pub fn main() -> u8 {
     let outcome = match arguments.command {
         Command::Run(args) => run::run(&args),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
-use super::job::{self, Request};
+use super::job::{self, Keeping, Request};
 use super::output::{self, OutputFormat};
 use super::report;
 use super::signals::Signals;
@@ -60,6 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         window_seconds: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let state = job::state(&engine)?;
     let job = job::build(Request {
         inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
         filter: None,
@@ -70,6 +71,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         clock,
         stop,
         progress: Box::new(|_| {}),
+        keeping: Keeping { state, partials: None },
     })?;
     tracing::info!(sources = plan.sources.len(), threads = thread_count, "started");
     let report = pipeline::run(job).map_err(job::run_failure)?;

@@ -21,7 +21,7 @@ pub const SHARDS_MAX: usize = 1024;
 
 pub use deliver::DeliveryReport;
 pub use job::{Detectors, Job, JobState, Latencies, RunError, RunReport};
-pub use partial::{MergeError, Merged, PartialJob, merge};
+pub use partial::{MergeError, PartialJob, merge};
 pub use memory::{MemoryPlan, memory_bytes_min};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};
 pub use snapshot::SnapshotReport;

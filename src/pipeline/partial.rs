@@ -3,13 +3,15 @@
 //! A partial run judges nothing. It writes the contacts of each pane when the pane is complete, and its totals and
 //! tops at the end. Merging reads the panes of all in order, and asks the detectors then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::job::Detectors;
+use super::job::{Detectors, Latencies, RunReport};
 use super::memory::MemoryPlan;
 use super::sequence::InputReport;
-use crate::aggregate::{Metric, PaneContacts, TopAnswer, TopSet, TopSpec};
+use super::snapshot::SnapshotReport;
+use crate::aggregate::{Metric, PaneContacts, TopSet, TopSpec};
 use crate::checkpoint::{
     CheckpointError, Part, PartialReader, PartialWriter, Refusal, RefusalReason, Snapshot,
 };
@@ -17,6 +19,7 @@ use crate::clock::Clock;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
 use crate::finding::Finding;
+use crate::metrics::Profile;
 use crate::record::Slot;
 use crate::units::PaneIndex;
 
@@ -151,20 +154,8 @@ pub enum MergeError {
     },
 }
 
-/// Partials put together.
-#[derive(Debug)]
-pub struct Merged {
-    /// What was read, and its totals.
-    pub inputs: InputReport,
-    /// The questions asked.
-    pub tops: Vec<TopSpec>,
-    /// Their answers, in the same order.
-    pub answers: Vec<TopAnswer>,
-    /// In the order in which one process would have found them.
-    pub findings: Vec<Finding>,
-}
-
-/// Puts the partials of several processes together, in whatever order they are given.
+/// Puts the partials of several processes together, in whatever order they are given: the report, and the
+/// findings in the order in which one process would have made them.
 ///
 /// # Errors
 /// If a file is missing or damaged, or they are not of the same questions.
@@ -175,7 +166,7 @@ pub fn merge(
     partials: &[(String, PartialReader)],
     detectors: &Detectors,
     memory: MemoryPlan,
-) -> Result<Merged, MergeError> {
+) -> Result<(RunReport, Vec<Finding>), MergeError> {
     let mut job: Option<PartialJob> = None;
     let mut tops: Option<TopSet> = None;
     let mut inputs = InputReport::default();
@@ -206,7 +197,23 @@ pub fn merge(
         judge(partials, detectors.with_bytes_max(memory.detectors_bytes), &mut findings)?;
     }
     let answers = TopSet::answers(&[tops]);
-    Ok(Merged { inputs, tops: job.tops, answers, findings })
+    let mut findings_by_kind = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| finding.revision == 0) {
+        *findings_by_kind.entry(finding.kind).or_default() += 1;
+    }
+    let report = RunReport {
+        inputs,
+        tops: job.tops,
+        answers,
+        findings_by_kind,
+        latencies: Latencies::default(),
+        profile: Profile::default(),
+        elapsed: Duration::ZERO,
+        journal: None,
+        snapshots: SnapshotReport::default(),
+        back_pressure: BTreeMap::new(),
+    };
+    Ok((report, findings))
 }
 
 fn shards(file: &Snapshot) -> impl Iterator<Item = &str> {
