@@ -32,6 +32,6 @@ pub use key::AnyColumn;
 pub use place::{Place, PlaceIds, PlaceNames};
 pub use route::{RoutedBatch, Router, RowLists, Rows};
 pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, WideKey};
-pub use top::{Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
+pub use top::{Heir, Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
 pub use totals::{Sums, TOTALS_COLUMNS, Totals};
 pub use watermark::{TimeSettings, Watermarks};

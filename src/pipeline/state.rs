@@ -21,7 +21,7 @@ impl StateShard {
         contacts: Option<ContactTable>,
         seed: u64,
     ) -> Self {
-        Self { shard_index, tops: TopSet::new(tops, seed), contacts }
+        Self { shard_index, tops: TopSet::new(tops, seed, usize::MAX), contacts }
     }
 
     /// Adds the rows that this shard owns.
