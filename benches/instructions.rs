@@ -241,7 +241,7 @@ fn top(by: &[FieldId], metric: Metric) -> Stage {
         .map(|batch| router.route(batch, None, RowLists::default()))
         .collect();
     Stage::new(RECORDS, move || {
-        let mut set = TopSet::new(std::slice::from_ref(&spec), SEED);
+        let mut set = TopSet::new(std::slice::from_ref(&spec), SEED, usize::MAX);
         batches.iter().for_each(|routed| set.add(routed, 0));
         let answer = TopSet::answers(std::slice::from_ref(&set)).remove(0);
         assert_eq!(answer.rows.len(), 10);

@@ -164,6 +164,36 @@ pub(super) fn packed_fields<'k, 's>(
     })
 }
 
+/// The address of a packed field that holds one.
+pub(super) fn packed_addr(field: &[u8]) -> Addr {
+    match field {
+        [4, bits @ ..] => Addr::v4(u32::from_be_bytes(take(bits).0)),
+        _ => Addr::v6(u128::from_be_bytes(take(&field[1..]).0)),
+    }
+}
+
+/// Whether these bytes are a packed key of these fields, behind the start of a window or not.
+pub(super) fn is_packed(key: &[u8], slots: &[Slot], has_window: bool) -> bool {
+    fn rest_of<'a>(key: &'a [u8], slot: &Slot) -> Option<&'a [u8]> {
+        let length = match slot.kind() {
+            FieldKind::Addr => match key.first()? {
+                4 => 1 + 4,
+                6 => 1 + 16,
+                _ => return None,
+            },
+            FieldKind::Port => 2,
+            FieldKind::Protocol | FieldKind::Action | FieldKind::LogStatus => 1,
+            FieldKind::Counter | FieldKind::Seconds => 8,
+            FieldKind::Int32 => 4,
+            FieldKind::Text => 4 + u32::from_be_bytes(*key.first_chunk()?) as usize,
+        };
+        key.get(length..)
+    }
+    let fields = if has_window { key.get(8..) } else { Some(key) };
+    let rest = slots.iter().fold(fields, |key, slot| rest_of(key?, slot));
+    rest.is_some_and(<[u8]>::is_empty)
+}
+
 fn unpack_one<'a>(key: &'a [u8], kind: FieldKind, value: &mut String) -> &'a [u8] {
     fn show<'a, const N: usize, T: std::fmt::Display>(
         key: &'a [u8],

@@ -34,7 +34,7 @@ pub use lateness::{LATENESS_SECONDS_MAX, LATENESS_SECONDS_MIN, Lateness};
 pub use place::{Place, PlaceIds, PlaceNames};
 pub use route::{RoutedBatch, Router, RowLists, Rows};
 pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, WideKey};
-pub use top::{Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
+pub use top::{Heir, Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
 pub use totals::{Sums, TOTALS_COLUMNS, Totals};
 pub use watermark::{TimeSettings, Watermarks};
 

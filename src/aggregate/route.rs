@@ -146,7 +146,7 @@ impl Clone for Router {
 }
 
 /// Told from the seed of tables, so that the keys of a shard don't share a part of its slots.
-const OWNER_SEED: u64 = 0x6f77_6e65_7273_6869;
+pub(super) const OWNER_SEED: u64 = 0x6f77_6e65_7273_6869;
 
 /// The mark of a row without owner.
 const NOBODY: u16 = u16::MAX;
@@ -247,7 +247,7 @@ impl Router {
 
 /// Multiply-shift onto the shards: even for any count.
 #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below the count")]
-const fn owner(hash: u64, shard_count: usize) -> u16 {
+pub(super) const fn owner(hash: u64, shard_count: usize) -> u16 {
     ((hash as u128 * shard_count as u128) >> 64) as u16
 }
 

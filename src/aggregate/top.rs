@@ -1,18 +1,27 @@
-//! Top talkers: exact sums per key, any fields as key, any metric, the largest rows at the end.
+//! Top talkers: sums per key, any fields as key, any metric, the largest rows at the end.
 //!
 //! What is asked ([`TopSpec`]) and answered ([`TopAnswer`]). The sums are in `sums`, one table per top and
 //! shard; keys are read off batches in `gather`; `plan` says which shard adds which rows, and `set` puts
-//! shards together.
+//! shards together. Answers are exact as long as the tables are within their limit in memory. At the
+//! limit the least important keys leave (`purge`), and what any key may have lost is known (`loss`).
 
+mod absorb;
+mod carries;
 mod distinct;
 mod gather;
+mod loss;
 mod plan;
+mod purge;
+mod ranking;
 mod roll_up;
+mod saved;
 mod set;
+mod sketch;
 mod sums;
 
 use std::cmp::Ordering;
 
+pub use absorb::Heir;
 pub(super) use gather::Gather;
 pub(super) use plan::{OwnerRule, RowsOf, TopPlan};
 pub use set::TopSet;
@@ -96,17 +105,34 @@ pub struct TopRow {
     pub sums: Sums,
     /// Distinct values, if that is the metric.
     pub distinct: Option<u64>,
+    /// How much more the key may have of the metric than the row says; all sums are at least as great as
+    /// here. If its distinct values are estimated it may be as much less too, and more in one case of 300.
+    pub error_bound: u128,
 }
 
 /// The answer of one shard, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopAnswer {
-    /// Keys seen.
+    /// Keys seen, less those that left.
     pub key_count: u64,
     /// Keys that reach the least value asked for.
     pub matching_count: u64,
+    /// Entries that left because memory was short. A key that came back and left again counts twice.
+    pub evicted: u64,
+    /// Keys whose distinct values are estimated, because memory was short.
+    pub estimated_count: u64,
+    /// The greatest error of a row, and the most of the metric that a key without entry may have.
+    pub error_bound: u128,
     /// The largest rows, largest first, ties by key.
     pub rows: Vec<TopRow>,
+}
+
+impl TopAnswer {
+    /// Whether nothing was lost or estimated.
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        self.evicted == 0 && self.estimated_count == 0
+    }
 }
 
 /// A row with its rank; the greatest candidate is the one to leave first.
@@ -139,6 +165,9 @@ pub fn merge_answers(spec: &TopSpec, shards: Vec<TopAnswer>) -> TopAnswer {
     for shard in shards {
         merged.key_count += shard.key_count;
         merged.matching_count += shard.matching_count;
+        merged.evicted += shard.evicted;
+        merged.estimated_count += shard.estimated_count;
+        merged.error_bound = merged.error_bound.max(shard.error_bound);
         candidates.extend(shard.rows.into_iter().map(|row| {
             let value = spec.metric.value(&row.sums, row.distinct);
             Candidate { value, row }

@@ -145,13 +145,14 @@ fn write_protocols(out: &mut String, report: &RunReport) -> std::fmt::Result {
 
 fn write_top(out: &mut String, spec: &TopSpec, answer: &TopAnswer) -> std::fmt::Result {
     let names: Vec<&str> = spec.by.iter().map(Slot::name).collect();
-    let title = format!(
+    let mut title = format!(
         "Top {} by {} ({} of {} keys)",
         names.join(", "),
         spec.metric.name(),
         answer.rows.len(),
         Grouped(u128::from(answer.matching_count)),
     );
+    write_loss(&mut title, spec, answer)?;
     let mut head = Vec::new();
     if spec.window_seconds.is_some() {
         head.push("window");
@@ -177,6 +178,32 @@ fn write_top(out: &mut String, spec: &TopSpec, answer: &TopAnswer) -> std::fmt::
         rows.push(cells);
     }
     write_table(out, &title, &head, text_columns, &rows)
+}
+
+/// What the figures of a top that is not exact are worth.
+fn write_loss(out: &mut String, spec: &TopSpec, answer: &TopAnswer) -> std::fmt::Result {
+    let bound = match spec.metric {
+        Metric::Bytes => ByteCount(answer.error_bound).to_string(),
+        _ => Grouped(answer.error_bound).to_string(),
+    };
+    let counts = [
+        (answer.evicted, "entries left because memory was short"),
+        (answer.estimated_count, "counts of distinct values are estimates"),
+    ];
+    let reasons: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", Grouped(u128::from(*count))))
+        .collect();
+    if answer.is_exact() {
+        return Ok(());
+    }
+    write!(
+        out,
+        "\n  Not exact: {}. A row may be off by {bound} at most, and a key that is missing may have \
+         that much.",
+        reasons.join(", ")
+    )
 }
 
 fn write_findings(out: &mut String, report: &RunReport) -> std::fmt::Result {

@@ -163,4 +163,3 @@ impl DetectorSet {
         out.append(&mut rest);
     }
 }
-impl DetectorSet { #[must_use] pub fn with_bytes_max(self, _: usize) -> Self { self } pub fn save(&self, _: &mut crate::codec::Encoder) {} pub fn load(settings: &DetectSettings, network: Network, pane_seconds: i64, _: &mut crate::codec::Decoder<'_>) -> Result<Self, crate::codec::DecodeError> { Ok(Self::new(settings, network, pane_seconds)) } }

@@ -85,7 +85,7 @@ impl Assembly {
         let reparser = ParseStage::new(parse.clone(), (self.new_parser)());
         let memory = self.memory.per_shard(shard_count);
         let shard = |index| {
-            let tops = TopSet::new_b(&self.tops, seed, memory.tops_bytes);
+            let tops = TopSet::new(&self.tops, seed, memory.tops_bytes);
             let contacts = self
                 .detectors
                 .is_some()

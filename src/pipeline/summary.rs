@@ -81,7 +81,14 @@ struct TopSummary {
     by: Vec<String>,
     metric: String,
     exact: bool,
-    error_bound: u64,
+    /// The most that a row may be off, and that a key which is not listed may have beyond the last row.
+    error_bound: u128,
+    /// Entries that left because memory was short.
+    #[serde(skip_serializing_if = "is_zero")]
+    evicted: u64,
+    /// Keys whose distinct values are estimated because memory was short.
+    #[serde(skip_serializing_if = "is_zero")]
+    estimated: u64,
     /// Keys that have at least the value asked for with `--min`.
     keys: u64,
     rows: Vec<RowSummary>,
@@ -97,6 +104,14 @@ struct RowSummary {
     flows: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     distinct: Option<u64>,
+    /// How much more the key may have of the metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_bound: Option<u128>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -218,12 +233,15 @@ impl TopSummary {
                 Metric::Distinct(_) => row.distinct,
                 _ => None,
             },
+            error_bound: Some(row.error_bound).filter(|bound| *bound > 0),
         });
         Self {
             by: spec.by.iter().map(|slot: &Slot| slot.name().to_owned()).collect(),
             metric: spec.metric.name(),
-            exact: true,
-            error_bound: 0,
+            exact: answer.is_exact(),
+            error_bound: answer.error_bound,
+            evicted: answer.evicted,
+            estimated: answer.estimated_count,
             keys: answer.matching_count,
             rows: rows.collect(),
         }
@@ -234,5 +252,39 @@ impl SampleSummary {
     fn new(sample: &MalformedSample) -> Self {
         let MalformedSample { origin, reason, column, text } = sample.clone();
         Self { origin, reason, column, text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::TopRow;
+    use crate::record::FieldId;
+
+    #[test]
+    fn what_left_shows() {
+        let spec = TopSpec {
+            by: vec![Slot::Known(FieldId::DstPort)],
+            metric: Metric::Flows,
+            rows_max: 10,
+            metric_min: 0,
+            window_seconds: None,
+        };
+        let row = TopRow {
+            window_start: None,
+            key: vec!["22".to_owned()],
+            sums: Sums { flows: 3, packets: 2, bytes: 1 },
+            distinct: None,
+            error_bound: 0,
+        };
+        let mut answer = TopAnswer { matching_count: 1, rows: vec![row], ..TopAnswer::default() };
+        let json = |answer: &TopAnswer| {
+            serde_json::to_string(&TopSummary::new(&spec, answer)).expect("it has no maps")
+        };
+        let exact = r#"{"by":["dstport"],"metric":"flows","exact":true,"error_bound":0,"keys":1,"rows":[{"key":["22"],"bytes":1,"packets":2,"flows":3}]}"#;
+        assert_eq!(json(&answer), exact);
+        (answer.evicted, answer.error_bound, answer.rows[0].error_bound) = (7, 5, 4);
+        let bounded = r#"{"by":["dstport"],"metric":"flows","exact":false,"error_bound":5,"evicted":7,"keys":1,"rows":[{"key":["22"],"bytes":1,"packets":2,"flows":3,"error_bound":4}]}"#;
+        assert_eq!(json(&answer), bounded);
     }
 }

@@ -3,6 +3,7 @@
 use zerocopy::FromZeros;
 
 use super::{AHEAD, Counts, Upsert};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::simd;
 
 /// How many keys a [`DenseTable`] takes: 0 to this less 1.
@@ -27,6 +28,40 @@ impl DenseTable {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of memory in use once there are keys.
+    pub(in crate::aggregate) const BYTES: usize = KEYS * size_of::<Counts>();
+
+    /// Bytes of memory in use.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.counts.len() * size_of::<Counts>()
+    }
+
+    /// Keeps the keys for which `keep` holds, which may change their counts.
+    pub(in crate::aggregate) fn retain(&mut self, mut keep: impl FnMut(u64, &mut Counts) -> bool) {
+        for (key, counts) in (0..).zip(&mut self.counts) {
+            if counts.number != 0 && !keep(key, counts) {
+                *counts = Counts::default();
+                self.len -= 1;
+            }
+        }
+    }
+
+    /// Writes the table.
+    pub(in crate::aggregate) fn save(&self, out: &mut Encoder) {
+        out.plain(&self.counts);
+    }
+
+    /// Reads a table.
+    pub(in crate::aggregate) fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let counts: Vec<Counts> = from.plain()?;
+        if !counts.is_empty() && counts.len() != KEYS {
+            return Err(DecodeError::Invalid("table of small keys"));
+        }
+        let len = counts.iter().filter(|counts| counts.number != 0).count();
+        Ok(Self { counts, len })
     }
 
     /// All keys with their counts, ascending.

@@ -5,6 +5,7 @@
 
 use super::slots::Slots;
 use super::{AHEAD, Mixer};
+use crate::codec::{DecodeError, Decoder, Encoder};
 
 /// Numbers other than 0, each once.
 #[derive(Debug)]
@@ -39,6 +40,32 @@ impl NumberSet {
     /// All numbers, in no order.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.slots.entries().copied()
+    }
+
+    /// Bytes of memory in use.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.slots.bytes()
+    }
+
+    /// Bytes of memory in use once `more` numbers were taken up.
+    #[must_use]
+    pub const fn bytes_with(&self, more: usize) -> usize {
+        if more == 0 { self.slots.bytes() } else { self.slots.bytes_for(self.len + more) }
+    }
+
+    /// Writes the set, but for its hash.
+    pub(in crate::aggregate) fn save(&self, out: &mut Encoder) {
+        self.slots.save(out);
+    }
+
+    /// Reads a set that had this hash.
+    pub(in crate::aggregate) fn load(
+        mixer: Mixer,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        let (slots, len) = Slots::load(from)?;
+        Ok(Self { slots, len, mixer, hashes: Vec::new() })
     }
 
     /// Takes up those of `numbers` that it does not hold.

@@ -12,14 +12,17 @@
 //! upper half, and both are written in order. A table of 128 MiB touches 170 MiB in all its life
 //! instead of 255, and on the way there never has two copies of more than 32 MiB.
 
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::Mixer;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::simd;
 
 /// What stands in a slot; all zeroes are a vacant one.
-pub(super) trait Stored: Copy + FromZeros {
+pub trait Stored: Copy + FromBytes + IntoBytes + Immutable {
+    /// Whether nothing stands there.
     fn is_vacant(&self) -> bool;
+    /// The hash of what it is found by.
     fn hash(&self, mixer: &Mixer) -> u64;
 }
 
@@ -66,6 +69,31 @@ impl<S: Stored> Slots<S> {
     /// more than longer probes.
     pub(super) const fn capacity(&self) -> usize {
         self.used / 16 * 13
+    }
+
+    /// Bytes in use; what is reserved takes none.
+    pub(super) const fn bytes(&self) -> usize {
+        self.used * size_of::<S>()
+    }
+
+    /// Bytes in use once there is room for `entry_count` entries.
+    pub(super) const fn bytes_for(&self, entry_count: usize) -> usize {
+        let mut used = self.used;
+        while used / 16 * 13 < entry_count {
+            used = Self::more_than(used);
+        }
+        used * size_of::<S>()
+    }
+
+    /// How many slots come after `used` of them.
+    const fn more_than(used: usize) -> usize {
+        if used == 0 {
+            SLOTS_MIN
+        } else if used * size_of::<S>() < RESERVING_BYTES_MIN {
+            used * 4
+        } else {
+            used * 2
+        }
     }
 
     /// What stands in the slots in use.
@@ -125,16 +153,91 @@ impl<S: Stored> Slots<S> {
         }
         // Where so much address space is refused, less will do.
         let (used, reserved) = if self.used * size_of::<S>() < RESERVING_BYTES_MIN {
-            let used = (self.used * 4).max(SLOTS_MIN);
+            let used = Self::more_than(self.used);
             (used, [used; 2])
         } else {
             (self.used * 2, [RESERVED_TIMES, 2].map(|times| self.used * times))
         };
         let memory = reserved.into_iter().find_map(|slots| S::new_vec_zeroed(slots).ok());
-        let mut grown = Self { memory: memory.expect("memory for a larger table"), used };
-        simd::advise_huge_pages(&mut grown.memory);
-        self.entries().for_each(|entry| grown.put(*entry, mixer));
-        *self = grown;
+        self.move_to(memory.expect("memory for a larger table"), used, mixer);
+    }
+
+    fn move_to(&mut self, memory: Vec<S>, used: usize, mixer: &Mixer) {
+        let mut moved = Self { memory, used };
+        simd::advise_huge_pages(&mut moved.memory);
+        self.entries().for_each(|entry| moved.put(*entry, mixer));
+        *self = moved;
+    }
+
+    /// Looks at each entry, keeps those for which `keep` holds, and returns how many. An entry may be
+    /// changed, but not what it is found by. Takes no memory.
+    pub(super) fn retain(&mut self, mixer: &Mixer, mut keep: impl FnMut(&mut S) -> bool) -> usize {
+        let Some((first_run, first_vacant)) = self.take_first_run() else { return 0 };
+        let (vacant, mut kept) = (S::new_zeroed(), 0);
+        // As at doubling in place: each entry finds a place at or before the one that it left.
+        for index in first_vacant..self.used {
+            let mut entry = std::mem::replace(&mut self.memory[index], vacant);
+            if !entry.is_vacant() && keep(&mut entry) {
+                self.put(entry, mixer);
+                kept += 1;
+            }
+        }
+        for mut entry in first_run {
+            if keep(&mut entry) {
+                self.put(entry, mixer);
+                kept += 1;
+            }
+        }
+        kept
+    }
+
+    /// Finds places anew for entries that `change` may change in any way.
+    pub(super) fn replace_all(&mut self, mixer: &Mixer, mut change: impl FnMut(&mut S)) {
+        let mut entries: Vec<S> = self.entries().copied().collect();
+        self.memory[..self.used].fill(S::new_zeroed());
+        entries.iter_mut().for_each(|entry| {
+            change(entry);
+            self.put(*entry, mixer);
+        });
+    }
+
+    /// Gives memory back if `entry_count` entries, which are all, fill less than two thirds of half of it.
+    pub(super) fn shrink(&mut self, entry_count: usize, mixer: &Mixer) {
+        let mut used = self.used;
+        while used > SLOTS_MIN && used / 32 * 13 >= entry_count + entry_count / 2 {
+            used /= 2;
+        }
+        if used < self.used {
+            self.move_to(S::new_vec_zeroed(used).expect("memory for a smaller table"), used, mixer);
+        }
+    }
+
+    /// Writes the slots in use as they lie in memory.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        let reserved_times = self.memory.len().checked_div(self.used).unwrap_or(1);
+        out.u8(u8::try_from(reserved_times).expect("few times"));
+        out.plain(&self.memory[..self.used]);
+    }
+
+    /// Reads what was saved, and says how many entries there are.
+    pub(super) fn load(from: &mut Decoder<'_>) -> Result<(Self, usize), DecodeError> {
+        let reserved_times = usize::from(from.u8()?);
+        let used = from.count(size_of::<S>())?;
+        let is_size = used == 0 || used >= SLOTS_MIN && used.is_power_of_two();
+        if !is_size || !reserved_times.is_power_of_two() || reserved_times > RESERVED_TIMES {
+            return Err(DecodeError::Invalid("table size"));
+        }
+        let memory = S::new_vec_zeroed(used * reserved_times);
+        let mut slots = Self { memory: memory.map_err(|_| DecodeError::Truncated)?, used };
+        simd::advise_huge_pages(&mut slots.memory);
+        let bytes = from.raw(used * size_of::<S>())?;
+        slots.memory[..used].as_mut_bytes().copy_from_slice(bytes);
+        let len = slots.entries().count();
+        // Every search ends at a vacant slot, so there must be some.
+        if len > slots.capacity() {
+            return Err(DecodeError::Invalid("table"));
+        }
+        Ok((slots, len))
     }
 
     /// Takes as many reserved slots into use as there are.
@@ -142,12 +245,8 @@ impl<S: Stored> Slots<S> {
     /// Entries are taken out and put back in the order of their slots. Each finds a place at or before
     /// the one that it left, or in the upper half, so no search of a later one is cut by the gap.
     fn double_in_place(&mut self, mixer: &Mixer) {
-        // The first run may have begun at the end of the table, where it belongs after everything else.
-        let first_vacant = self.memory.iter().position(Stored::is_vacant);
-        let first_vacant = first_vacant.expect("a table is never full");
         let (used, vacant) = (self.used, S::new_zeroed());
-        let first_run = self.memory[..first_vacant].to_vec();
-        self.memory[..first_vacant].fill(vacant);
+        let Some((first_run, first_vacant)) = self.take_first_run() else { return };
         self.used = used * 2;
         for index in first_vacant..used {
             let entry = std::mem::replace(&mut self.memory[index], vacant);
@@ -156,6 +255,19 @@ impl<S: Stored> Slots<S> {
             }
         }
         first_run.into_iter().for_each(|entry| self.put(entry, mixer));
+    }
+
+    /// Takes out the entries before the first vacant slot, and says where that is. Their run may have
+    /// begun at the end of the table, so they are put back after everything else.
+    fn take_first_run(&mut self) -> Option<(Vec<S>, usize)> {
+        let used = &mut self.memory[..self.used];
+        if used.is_empty() {
+            return None;
+        }
+        let first_vacant = used.iter().position(Stored::is_vacant).expect("a table is never full");
+        let first_run = used[..first_vacant].to_vec();
+        used[..first_vacant].fill(S::new_zeroed());
+        Some((first_run, first_vacant))
     }
 }
 
@@ -169,6 +281,7 @@ const fn index_of(hash: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use zerocopy::FromZeros;
 
     use super::*;
 
@@ -194,6 +307,25 @@ mod tests {
             }
             prop_assert_eq!(slots.memory.len(), 1024);
             prop_assert_eq!(slots.entries().count(), numbers.len());
+        }
+
+        #[test]
+        fn entries_are_found_after_others_left(
+            numbers in prop::collection::hash_set(1_u64..2000, 1..400),
+            seed in 0_u64..50,
+            divisor in 2_u64..5,
+        ) {
+            let mixer = Mixer::with_seed(seed);
+            let memory = u64::new_vec_zeroed(512).unwrap();
+            let mut slots = Slots { memory, used: 512 };
+            numbers.iter().for_each(|number| slots.put(*number, &mixer));
+            let kept: Vec<u64> = numbers.into_iter().filter(|n| n % divisor != 0).collect();
+            prop_assert_eq!(slots.retain(&mixer, |number| *number % divisor != 0), kept.len());
+            prop_assert_eq!(slots.entries().count(), kept.len());
+            for number in &kept {
+                let index = slots.find(mixer.word(*number), |slot| slot == number);
+                prop_assert_eq!(*slots.at(index), *number);
+            }
         }
     }
 }

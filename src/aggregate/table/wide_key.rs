@@ -1,10 +1,10 @@
 //! Keys that do not fit 64 bits: packed bytes in five words.
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A packed key, zero-padded: its length and its bytes if they are at most 36 (two IPv6 addresses and a
 /// little), else where they are kept.
-#[derive(Clone, Copy, Debug, Eq, FromBytes, IntoBytes)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes)]
 #[repr(transparent)]
 pub struct WideKey([u64; 5]);
 
@@ -64,6 +64,14 @@ impl WideKey {
     #[inline]
     pub(in crate::aggregate) const fn words(&self) -> &[u64; 5] {
         &self.0
+    }
+
+    /// Where the bytes are kept and how many they are, if they are not in the key.
+    pub(in crate::aggregate) fn long(&self) -> Option<(u64, usize)> {
+        let (length, bytes) = self.0.as_bytes().split_first_chunk().expect("40 bytes");
+        let length = u32::from_ne_bytes(*length) as usize;
+        let (place, _) = bytes.split_first_chunk().expect("36 bytes");
+        (length > bytes.len()).then(|| (u64::from_ne_bytes(*place), length))
     }
 
     /// The bytes; `long` gives those that were kept elsewhere by place and length.

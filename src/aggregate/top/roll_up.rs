@@ -1,9 +1,140 @@
 //! Sums of one table added to another whose key is the same or a part of it.
 
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
 use super::TopSpec;
 use super::gather::{is_narrow, narrow_bits};
+use super::loss::Loss;
+use super::sums::{Added, AnyKey, SumsBatch, TopTable};
 use crate::aggregate::key::packed_fields;
+use crate::aggregate::table::{Counts, Mixer, WideKey};
 use crate::record::{FieldKind, Slot};
+
+/// Told from the seed of tables, so that the keys of a part don't share a part of its slots.
+const PART_SEED: u64 = 0x7061_7274_7061_7274;
+
+/// A part of all keys, by hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) index: usize,
+    pub(super) count: usize,
+}
+
+impl Part {
+    fn has(self, hash: u64) -> bool {
+        (u128::from(hash) * self.count as u128) >> 64 == self.index as u128
+    }
+}
+
+/// Adds sums of keys to the table of a smaller key.
+pub(super) struct RollUp<'a> {
+    to: &'a mut TopTable,
+    projection: Projection,
+    part: Part,
+    mixer: Mixer,
+    hasher: FixedState,
+    batch: SumsBatch,
+    packed: Vec<u8>,
+}
+
+impl<'a> RollUp<'a> {
+    /// From a table of `from` to `to`: the keys that belong to `part`.
+    pub(super) fn new(from: &TopSpec, to: &'a mut TopTable, part: Part) -> Self {
+        Self {
+            projection: Projection::new(from, &to.spec),
+            mixer: Mixer::with_seed(to.seed ^ PART_SEED),
+            hasher: FixedState::with_seed(to.seed ^ PART_SEED),
+            to,
+            part,
+            batch: SumsBatch::default(),
+            packed: Vec::new(),
+        }
+    }
+
+    /// From one table to one that it leaves entries to.
+    pub(super) fn of_all(from: &TopSpec, to: &'a mut TopTable) -> Self {
+        Self::new(from, to, Part { index: 0, count: 1 })
+    }
+
+    /// Adds the sums of a narrow key.
+    pub(super) fn add_narrow(&mut self, key: u64, added: Added, from: Option<&Loss>) {
+        let key = self.projection.of_narrow(key);
+        if self.part.count == 1 || self.part.has(self.mixer.word(key)) {
+            self.batch.narrow.push(key);
+            self.batch.narrow_sums.push(added);
+            self.take_if_full(from);
+        }
+    }
+
+    /// Adds the sums of a packed key.
+    pub(super) fn add_packed(&mut self, key: &[u8], added: Added, from: Option<&Loss>) {
+        let Self { to, projection, part, mixer, hasher, batch, packed } = self;
+        match projection.of_packed(key, packed) {
+            Some(key) if part.has(mixer.word(key)) => {
+                batch.narrow.push(key);
+                batch.narrow_sums.push(added);
+            }
+            None if part.has(hasher.hash_one(&*packed)) => {
+                batch.wide.push(WideKey::new(packed, || to.long_keys.insert(packed)));
+                batch.wide_sums.push(added);
+            }
+            _ => {}
+        }
+        self.take_if_full(from);
+    }
+
+    fn take_if_full(&mut self, from: Option<&Loss>) {
+        if self.batch.is_full() {
+            self.finish(from);
+        }
+    }
+
+    /// Adds what is still on the way; `from` is what the keys may have lost where they come from, if they
+    /// are the same keys.
+    pub(super) fn finish(&mut self, from: Option<&Loss>) {
+        self.to.take(&mut self.batch, |added, counts, loss| {
+            if let Some(from) = from {
+                loss.take_over(counts.number, from, added.number);
+            }
+        });
+        // Now, while no key on its way stands in what may be made anew.
+        if self.to.is_full_with(SumsBatch::KEYS, SumsBatch::KEYS) {
+            self.to.purge(&mut []);
+        }
+    }
+}
+
+impl TopTable {
+    /// Adds the sums of a table whose key is the same or has this one's fields and more: those of the
+    /// keys that belong to `part`.
+    pub(super) fn roll_up(&mut self, from: &Self, part: Part) {
+        let is_same_key = from.spec == self.spec;
+        if is_same_key {
+            self.loss.add_bound(&from.loss);
+            if part.index == 0 {
+                self.loss.add_evicted(&from.loss);
+            }
+        }
+        let loss = Some(&from.loss).filter(|loss| is_same_key && loss.evicted() > 0);
+        let mut roll_up = RollUp::new(&from.spec, self, part);
+        from.for_each(|key, counts| {
+            let added = Added { sums: from.carries.sums(counts), number: counts.number, mark: 0 };
+            match key {
+                AnyKey::Narrow(key) => roll_up.add_narrow(key, added, loss),
+                AnyKey::Wide(key) => roll_up.add_packed(from.packed(key), added, loss),
+            }
+        });
+        roll_up.finish(loss);
+    }
+
+    /// Looks at all keys.
+    pub(super) fn for_each(&self, mut look: impl FnMut(AnyKey<'_>, &Counts)) {
+        self.narrow.for_each(|key, counts| look(AnyKey::Narrow(key), counts));
+        self.wide.iter().for_each(|(key, counts)| look(AnyKey::Wide(key), counts));
+    }
+}
 
 /// Where the fields of a key stand in another's.
 pub(super) struct Projection {

@@ -4,32 +4,64 @@
 //! the end: there are fewer pairs than records. Only rows that lack the larger key are added to its own
 //! table. Questions with few keys are in all shards. For both, the keys of all shards are dealt out
 //! anew by hash, and each part is answered by itself, in parallel.
+//!
+//! A limit in memory is dealt out to the tables: by weight, after those whose size is known.
 
 use std::sync::Arc;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::gather::Gather;
-use super::plan::{RowsOf, TopPlan, TopRule};
-use super::sums::{Part, TopTable};
-use super::{TopAnswer, TopSpec, merge_answers};
+use super::plan::{RowsOf, TopPlan, TopRule, is_dense};
+use super::purge::purge;
+use super::roll_up::Part;
+use super::sums::TopTable;
+use super::{Metric, TopAnswer, TopSpec, merge_answers};
 use crate::aggregate::RoutedBatch;
+use crate::aggregate::table::DenseTable;
 
 /// The tops of one shard.
 pub struct TopSet {
-    plan: Arc<TopPlan>,
-    seed: u64,
-    tables: Vec<TopTable>,
-    gather: Gather,
+    pub(super) plan: Arc<TopPlan>,
+    pub(super) seed: u64,
+    pub(super) tables: Vec<TopTable>,
+    pub(super) gather: Gather,
 }
 
 impl TopSet {
-    /// Empty tables; `seed` should differ from run to run.
+    /// Empty tables. `seed` should differ from run to run, but sets that are to be put together should
+    /// have the same ([`Self::absorb`]). Tables that hold `bytes_max` bytes together let the least important
+    /// keys go rather than grow; `usize::MAX` is no limit. Less than about 2 MiB for each question can't be
+    /// kept to, because a batch must find room.
     #[must_use]
-    pub fn new(specs: &[TopSpec], seed: u64) -> Self {
+    pub fn new(specs: &[TopSpec], seed: u64, bytes_max: usize) -> Self {
         let plan = Arc::new(TopPlan::new(specs));
-        let tables = specs.iter().map(|spec| TopTable::new(spec.clone(), seed)).collect();
+        let tables = specs.iter().zip(Self::shares(&plan, bytes_max));
+        let tables = tables.map(|(spec, share)| TopTable::new(spec.clone(), seed, share)).collect();
         Self { plan, seed, tables, gather: Gather::default() }
+    }
+
+    /// How many bytes each table may hold.
+    pub(super) fn shares(plan: &TopPlan, bytes_max: usize) -> Vec<usize> {
+        if bytes_max == usize::MAX {
+            return vec![usize::MAX; plan.tops.len()];
+        }
+        let fixed = plan.tops.iter().filter(|top| has_fixed_size(top)).count();
+        let rest = bytes_max.saturating_sub(fixed * DenseTable::BYTES);
+        let weights: Vec<usize> =
+            (0..plan.tops.len()).map(|top| weight_of(plan, top)).collect();
+        let all = weights.iter().sum::<usize>().max(1);
+        let share = |(top, weight): (&TopRule, usize)| match has_fixed_size(top) {
+            true => usize::MAX,
+            false => rest / all * weight,
+        };
+        plan.tops.iter().zip(weights).map(share).collect()
+    }
+
+    /// Bytes of memory that the tables hold. What is reserved and was never touched is not counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.tables.iter().map(TopTable::bytes).sum()
     }
 
     /// Adds the rows that are this shard's.
@@ -38,10 +70,22 @@ impl TopSet {
             return;
         }
         let batch = &routed.batch;
-        self.gather.start(batch);
-        for (rule, table) in self.plan.tops.iter().zip(&mut self.tables) {
-            let unless = rule.base.map(|base| &self.plan.tops[base].spec);
-            table.add(batch, &routed.top_rows(rule.rows, shard), unless, &mut self.gather);
+        let Self { plan, tables, gather, .. } = self;
+        gather.start(batch);
+        for (index, rule) in plan.tops.iter().enumerate() {
+            if !tables[index].counts_in(batch) {
+                continue;
+            }
+            let unless = rule.base.map(|base| &plan.tops[base].spec);
+            let rows = routed.top_rows(rule.rows, shard);
+            tables[index].read(batch, &rows, unless, gather);
+            let keys = gather.keys();
+            if tables[index].is_full_with(keys.narrow.len(), keys.wide.len()) {
+                purge(tables, plan, index);
+                // Long keys stand elsewhere now.
+                tables[index].read(batch, &rows, unless, gather);
+            }
+            tables[index].add(batch, gather);
         }
     }
 
@@ -58,6 +102,25 @@ impl TopSet {
     }
 }
 
+/// Whether the table takes what it takes, whatever comes.
+fn has_fixed_size(top: &TopRule) -> bool {
+    is_dense(&top.spec) && !matches!(top.spec.metric, Metric::Distinct(_))
+}
+
+/// A question's part of the memory: more where values hang on keys and where others are rolled up from it,
+/// which get what leaves it; less where keys are few.
+fn weight_of(plan: &TopPlan, index: usize) -> usize {
+    let top = &plan.tops[index];
+    let is_base = plan.tops.iter().any(|other| other.base == Some(index));
+    let is_distinct = matches!(top.spec.metric, Metric::Distinct(_));
+    match (has_fixed_size(top), is_base || is_distinct) {
+        (true, _) => 0,
+        (false, true) => 8,
+        (false, false) if top.rows == RowsOf::AnyShard && top.base.is_none() => 1,
+        (false, false) => 4,
+    }
+}
+
 fn answer(shards: &[TopSet], top: usize, rule: &TopRule, seed: u64) -> TopAnswer {
     let tables = || shards.iter().map(|shard| &shard.tables[top]);
     let parts: Vec<TopAnswer> = match (rule.rows, rule.base) {
@@ -68,7 +131,7 @@ fn answer(shards: &[TopSet], top: usize, rule: &TopRule, seed: u64) -> TopAnswer
         (RowsOf::AnyShard, base) => {
             let part_answer = |index| {
                 let part = Part { index, count: shards.len() };
-                let mut whole = TopTable::new(rule.spec.clone(), seed);
+                let mut whole = TopTable::new(rule.spec.clone(), seed, usize::MAX);
                 tables().for_each(|table| whole.roll_up(table, part));
                 for base in
                     base.into_iter().flat_map(|base| shards.iter().map(move |s| &s.tables[base]))

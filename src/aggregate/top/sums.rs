@@ -1,20 +1,16 @@
 //! The sums of one top in one shard.
 //!
 //! Two tables, for narrow keys and wide ones (see `gather`). Slots hold the low bits of sums; what
-//! passes them is carried beside the table, so that sums are exact whatever records claim.
+//! passes them is carried beside the table, so that sums are exact whatever records claim. What happens
+//! when memory is short is in `purge`.
 
-use std::collections::BinaryHeap;
-use std::hash::BuildHasher;
-
-use foldhash::quality::FixedState;
-use hashbrown::HashMap;
-
+use super::carries::Carries;
 use super::distinct::{DistinctValues, column_of};
-use super::gather::{Counters, Gather, pack_narrow};
+use super::gather::{Counters, Gather};
+use super::loss::Loss;
 use super::plan::is_dense;
-use super::roll_up::Projection;
-use super::{Candidate, Metric, TopAnswer, TopRow, TopSpec};
-use crate::aggregate::key::{AnyColumn, unpack, unpack_window};
+use super::{Metric, TopSpec};
+use crate::aggregate::key::AnyColumn;
 use crate::aggregate::route::Rows;
 use crate::aggregate::table::{ByteSet, Counts, DenseTable, Mixer, SumTable, Upsert, WideKey};
 use crate::aggregate::totals::Sums;
@@ -22,119 +18,103 @@ use crate::record::FlowBatch;
 
 /// The sums of one top in one shard.
 pub(super) struct TopTable {
-    spec: TopSpec,
-    seed: u64,
-    narrow: Narrow,
-    wide: SumTable<WideKey>,
+    pub(super) spec: TopSpec,
+    pub(super) seed: u64,
+    /// Bytes from which on entries leave.
+    pub(super) bytes_max: usize,
+    pub(super) narrow: Narrow,
+    pub(super) wide: SumTable<WideKey>,
     /// Wide keys with more bytes than a slot holds.
-    long_keys: ByteSet,
-    /// Of the keys of both tables.
-    last_number: u32,
-    carries: Carries,
-    distinct: Option<DistinctValues>,
+    pub(super) long_keys: ByteSet,
+    /// Of the keys of both tables, which have all numbers from 1 on.
+    pub(super) last_number: u32,
+    pub(super) carries: Carries,
+    pub(super) loss: Loss,
+    pub(super) distinct: Option<DistinctValues>,
 }
 
 /// The table of narrow keys.
-enum Narrow {
+pub(super) enum Narrow {
     Hashed(SumTable<u64>),
     /// Every possible key has a place.
     Dense(DenseTable),
 }
 
 impl Narrow {
-    const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         match self {
             Self::Hashed(table) => table.len(),
             Self::Dense(table) => table.len(),
         }
     }
 
-    fn for_each(&self, mut look: impl FnMut(u64, &Counts)) {
+    pub(super) fn for_each(&self, mut look: impl FnMut(u64, &Counts)) {
         match self {
             Self::Hashed(table) => table.iter().for_each(|(key, counts)| look(*key, counts)),
             Self::Dense(table) => table.iter().for_each(|(key, counts)| look(key, counts)),
         }
     }
+
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Hashed(table) => table.bytes(),
+            Self::Dense(table) => table.bytes(),
+        }
+    }
+
+    const fn bytes_with(&self, more: usize) -> usize {
+        match self {
+            Self::Hashed(table) => table.bytes_with(more),
+            Self::Dense(_) => DenseTable::BYTES,
+        }
+    }
 }
 
-/// What passed the width of slots, by number of the key.
+/// A key of either table.
+#[derive(Clone, Copy)]
+pub(super) enum AnyKey<'a> {
+    Narrow(u64),
+    Wide(&'a WideKey),
+}
+
+/// Sums on their way from one table to another.
+#[derive(Clone, Copy)]
+pub(super) struct Added {
+    pub(super) sums: Sums,
+    /// The number of the key, and its mark, in the table that they come from.
+    pub(super) number: u32,
+    pub(super) mark: u32,
+}
+
+/// Some of them, with their keys.
 #[derive(Default)]
-pub(super) struct Carries(HashMap<u32, Sums>);
-
-impl Carries {
-    #[inline]
-    pub(super) fn add(&mut self, counts: &mut Counts, packets: u64, bytes: u64) {
-        let (bytes, bytes_carry) = counts.bytes.overflowing_add(bytes);
-        let (packets, packets_carry) = packets.overflowing_add(u64::from(counts.packets));
-        let [packets_low, packets_high] = halves(packets);
-        counts.bytes = bytes;
-        counts.packets = packets_low;
-        counts.flows = counts.flows.wrapping_add(1);
-        if bytes_carry || packets_carry || packets_high != 0 || counts.flows == 0 {
-            self.keep(
-                counts,
-                bytes_carry,
-                u64::from(packets_carry) << 32 | u64::from(packets_high),
-            );
-        }
-    }
-
-    /// Keeps multiples of 2^64 bytes and 2^32 packets and flows.
-    #[cold]
-    fn keep(&mut self, counts: &Counts, bytes: bool, packets: u64) {
-        let carry = self.0.entry(counts.number).or_default();
-        carry.bytes += u128::from(bytes) << 64;
-        carry.packets += u128::from(packets) << 32;
-        carry.flows += u64::from(counts.flows == 0) << 32;
-    }
-
-    pub(super) fn add_sums(&mut self, counts: &mut Counts, added: &Sums) {
-        let [bytes, bytes_above] = wide_halves(u128::from(counts.bytes) + added.bytes);
-        let [packets, packets_above] = wide_halves(u128::from(counts.packets) + added.packets);
-        let [packets, packets_high] = halves(packets);
-        let [flows, flows_high] = halves(u64::from(counts.flows) + added.flows);
-        (counts.bytes, counts.packets, counts.flows) = (bytes, packets, flows);
-        if bytes_above | packets_above | u64::from(packets_high | flows_high) != 0 {
-            let carry = self.0.entry(counts.number).or_default();
-            carry.bytes += u128::from(bytes_above) << 64;
-            carry.packets += u128::from(packets_above) << 64 | u128::from(packets_high) << 32;
-            carry.flows += u64::from(flows_high) << 32;
-        }
-    }
-
-    pub(super) fn sums(&self, counts: &Counts) -> Sums {
-        let mut sums = if self.0.is_empty() {
-            Sums::default()
-        } else {
-            self.0.get(&counts.number).copied().unwrap_or_default()
-        };
-        sums.flows += u64::from(counts.flows);
-        sums.packets += u128::from(counts.packets);
-        sums.bytes += u128::from(counts.bytes);
-        sums
-    }
+pub(super) struct SumsBatch {
+    pub(super) narrow: Vec<u64>,
+    pub(super) narrow_sums: Vec<Added>,
+    pub(super) wide: Vec<WideKey>,
+    pub(super) wide_sums: Vec<Added>,
+    hashes: Vec<u64>,
 }
 
-/// The low and the high half.
-#[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
-#[inline]
-const fn halves(value: u64) -> [u32; 2] {
-    [value as u32, (value >> 32) as u32]
-}
+impl SumsBatch {
+    /// Keys of either kind that go on at once.
+    pub(super) const KEYS: usize = 1024;
 
-/// The low and the high half.
-#[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
-#[inline]
-const fn wide_halves(value: u128) -> [u64; 2] {
-    [value as u64, (value >> 64) as u64]
-}
+    pub(super) fn is_full(&self) -> bool {
+        self.narrow.len().max(self.wide.len()) >= Self::KEYS
+    }
 
-/// Told from the seed of tables, so that the keys of a part don't share a part of its slots.
-const PART_SEED: u64 = 0x7061_7274_7061_7274;
+    fn clear(&mut self) {
+        self.narrow.clear();
+        self.narrow_sums.clear();
+        self.wide.clear();
+        self.wide_sums.clear();
+    }
+}
 
 impl TopTable {
     /// An empty table; `seed` should differ from run to run.
-    pub(super) fn new(spec: TopSpec, seed: u64) -> Self {
+    pub(super) fn new(spec: TopSpec, seed: u64, bytes_max: usize) -> Self {
         let mixer = Mixer::with_seed(seed);
         let is_distinct = matches!(spec.metric, Metric::Distinct(_));
         let narrow = if is_dense(&spec) {
@@ -145,30 +125,38 @@ impl TopTable {
         Self {
             spec,
             seed,
+            bytes_max,
             narrow,
             wide: SumTable::new(mixer),
             long_keys: ByteSet::new(seed),
             last_number: 0,
             carries: Carries::default(),
-            distinct: is_distinct.then(|| DistinctValues::new(mixer, seed)),
+            loss: Loss::default(),
+            distinct: is_distinct.then(|| DistinctValues::new(seed)),
         }
     }
 
-    /// Adds the given rows of the batch that `gather` was started with; rows without a key are passed
-    /// over, and those with a key of `unless` too.
-    pub(super) fn add(
+    /// Has `gather` read the keys of the given rows of the batch that it was started with; rows without a
+    /// key are passed over, and those with a key of `unless` too.
+    pub(super) fn read(
         &mut self,
         batch: &FlowBatch,
         rows: &Rows<'_>,
         unless: Option<&TopSpec>,
         gather: &mut Gather,
     ) {
-        let values = column_of(batch, &self.spec.metric);
-        if self.distinct.is_some() && values.is_none() {
-            return;
-        }
         let long_keys = &mut self.long_keys;
         gather.read_keys(batch, &self.spec, unless, rows, |bytes| long_keys.insert(bytes));
+    }
+
+    /// Whether the batch has what this question counts.
+    pub(super) fn counts_in(&self, batch: &FlowBatch) -> bool {
+        self.distinct.is_none() || column_of(batch, &self.spec.metric).is_some()
+    }
+
+    /// Adds the rows whose keys were read last.
+    pub(super) fn add(&mut self, batch: &FlowBatch, gather: &mut Gather) {
+        let values = column_of(batch, &self.spec.metric);
         let (keys, counters, hashes) = gather.parts(batch);
         let mut adder = Adder {
             last_number: &mut self.last_number,
@@ -184,116 +172,73 @@ impl TopTable {
         adder.add(&mut self.wide, keys.wide, keys.wide_rows);
     }
 
-    /// Adds the sums of a table whose key is the same or has this one's fields and more: those of the
-    /// keys that belong to `part`.
-    pub(super) fn roll_up(&mut self, from: &Self, part: Part) {
-        let projection = Projection::new(&from.spec, &self.spec);
-        let mixer = Mixer::with_seed(self.seed ^ PART_SEED);
-        let hasher = FixedState::with_seed(self.seed ^ PART_SEED);
-        let mut batch = SumsBatch::default();
-        from.narrow.for_each(|key, counts| {
-            let key = projection.of_narrow(key);
-            if part.has(mixer.word(key)) {
-                batch.narrow.push(key);
-                batch.narrow_sums.push(from.carries.sums(counts));
-                self.take_if_full(&mut batch);
-            }
-        });
-        for (key, counts) in from.wide.iter() {
-            let packed = key.bytes(|place, length| from.long_keys.get(place, length));
-            match projection.of_packed(packed, &mut batch.packed) {
-                Some(key) if part.has(mixer.word(key)) => {
-                    batch.narrow.push(key);
-                    batch.narrow_sums.push(from.carries.sums(counts));
-                }
-                None if part.has(hasher.hash_one(&batch.packed)) => {
-                    let packed = &batch.packed;
-                    batch.wide.push(WideKey::new(packed, || self.long_keys.insert(packed)));
-                    batch.wide_sums.push(from.carries.sums(counts));
-                }
-                _ => {}
-            }
-            self.take_if_full(&mut batch);
-        }
-        self.take(&mut batch);
-    }
-
-    fn take_if_full(&mut self, batch: &mut SumsBatch) {
-        if batch.narrow.len().max(batch.wide.len()) >= ROLL_UP_KEYS {
-            self.take(batch);
-        }
-    }
-
-    fn take(&mut self, batch: &mut SumsBatch) {
-        let Self { narrow, wide, last_number, carries, .. } = self;
+    /// Adds the sums of a batch and clears it; `note` is told where each went.
+    pub(super) fn take(
+        &mut self,
+        batch: &mut SumsBatch,
+        mut note: impl FnMut(&Added, &mut Counts, &mut Loss),
+    ) {
+        let Self { narrow, wide, last_number, carries, loss, .. } = self;
+        let mut add = |added: &Added, counts: &mut Counts| {
+            carries.add_sums(counts, &added.sums);
+            note(added, counts, loss);
+        };
         let sums = &batch.narrow_sums;
-        let add = |index: usize, counts: &mut Counts| carries.add_sums(counts, &sums[index]);
+        let add_narrow = |index: usize, counts: &mut Counts| add(&sums[index], counts);
         match narrow {
             Narrow::Hashed(table) => {
-                table.upsert_all(&batch.narrow, &mut batch.hashes, last_number, add);
+                table.upsert_all(&batch.narrow, &mut batch.hashes, last_number, add_narrow);
             }
             Narrow::Dense(table) => {
-                table.upsert_all(&batch.narrow, &mut batch.hashes, last_number, add);
+                table.upsert_all(&batch.narrow, &mut batch.hashes, last_number, add_narrow);
             }
         }
         let sums = &batch.wide_sums;
-        let add = |index: usize, counts: &mut Counts| carries.add_sums(counts, &sums[index]);
-        wide.upsert_all(&batch.wide, &mut batch.hashes, last_number, add);
+        let add_wide = |index: usize, counts: &mut Counts| add(&sums[index], counts);
+        wide.upsert_all(&batch.wide, &mut batch.hashes, last_number, add_wide);
         batch.clear();
     }
 
-    /// The largest rows of this shard.
-    pub(super) fn answer(&self) -> TopAnswer {
-        let key_count = (self.narrow.len() + self.wide.len()) as u64;
-        let mut ranking = Ranking {
-            table: self,
-            distinct: self.distinct.as_ref().map(|values| values.counts(self.last_number)),
-            matching_count: 0,
-            kept: BinaryHeap::new(),
-        };
-        self.narrow.for_each(|key, counts| ranking.offer(AnyKey::Narrow(key), counts));
-        self.wide.iter().for_each(|(key, counts)| ranking.offer(AnyKey::Wide(key), counts));
-        let Ranking { matching_count, kept, .. } = ranking;
-        let rows = kept.into_sorted_vec().into_iter().map(|candidate| candidate.row).collect();
-        TopAnswer { key_count, matching_count, rows }
+    /// The packed bytes of a wide key.
+    pub(super) fn packed<'a>(&'a self, key: &'a WideKey) -> &'a [u8] {
+        key.bytes(|place, length| self.long_keys.get(place, length))
+    }
+
+    /// How many keys it holds.
+    pub(super) const fn len(&self) -> usize {
+        self.narrow.len() + self.wide.len()
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn bytes(&self) -> usize {
+        let distinct = self.distinct.as_ref().map_or(0, DistinctValues::bytes);
+        let tables = self.narrow.bytes() + self.wide.bytes() + self.long_keys.bytes();
+        tables + self.carries.bytes() + self.loss.bytes() + distinct
+    }
+
+    /// Bytes of the tables of keys.
+    pub(super) const fn key_bytes(&self) -> usize {
+        self.narrow.bytes() + self.wide.bytes()
+    }
+
+    /// Whether one of the tables of keys is nearly full.
+    pub(super) const fn is_near_growth(&self) -> bool {
+        let narrow = self.narrow.bytes_with(self.narrow.len() / 4) > self.narrow.bytes();
+        narrow || self.wide.bytes_with(self.wide.len() / 4) > self.wide.bytes()
+    }
+
+    /// Whether it might pass its limit if that many keys were added. Hangs on what is in it alone, and
+    /// not on how it came there.
+    pub(super) fn is_full_with(&self, narrow: usize, wide: usize) -> bool {
+        if self.bytes_max == usize::MAX {
+            return false;
+        }
+        let distinct = self.distinct.as_ref().map_or(0, |values| values.bytes_with(narrow + wide));
+        let tables = self.narrow.bytes_with(narrow) + self.wide.bytes_with(wide);
+        let beside = self.long_keys.bytes_at_most() + self.carries.bytes() + self.loss.bytes();
+        tables + beside + distinct > self.bytes_max
     }
 }
-
-/// A part of all keys, by hash.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) index: usize,
-    pub(super) count: usize,
-}
-
-impl Part {
-    fn has(self, hash: u64) -> bool {
-        (u128::from(hash) * self.count as u128) >> 64 == self.index as u128
-    }
-}
-
-/// Sums on their way from one table to another.
-#[derive(Default)]
-struct SumsBatch {
-    narrow: Vec<u64>,
-    narrow_sums: Vec<Sums>,
-    wide: Vec<WideKey>,
-    wide_sums: Vec<Sums>,
-    hashes: Vec<u64>,
-    packed: Vec<u8>,
-}
-
-impl SumsBatch {
-    fn clear(&mut self) {
-        self.narrow.clear();
-        self.narrow_sums.clear();
-        self.wide.clear();
-        self.wide_sums.clear();
-    }
-}
-
-/// Keys that are rolled up at once.
-const ROLL_UP_KEYS: usize = 1024;
 
 /// Adds keys of a batch to tables.
 struct Adder<'a> {
@@ -322,66 +267,5 @@ impl Adder<'_> {
             values.note(index, rows[index], counts);
         });
         values.settle(column);
-    }
-}
-
-/// A key of either table.
-#[derive(Clone, Copy)]
-enum AnyKey<'a> {
-    Narrow(u64),
-    Wide(&'a WideKey),
-}
-
-/// The largest rows so far; the greatest of the heap is the first to leave.
-struct Ranking<'a> {
-    table: &'a TopTable,
-    /// Values that are not in marks, by number of the key.
-    distinct: Option<Vec<u32>>,
-    matching_count: u64,
-    kept: BinaryHeap<Candidate>,
-}
-
-impl Ranking<'_> {
-    fn offer(&mut self, key: AnyKey<'_>, counts: &Counts) {
-        let spec = &self.table.spec;
-        let sums = self.table.carries.sums(counts);
-        let in_sets = self.distinct.as_ref().map(|in_sets| in_sets[counts.number as usize]);
-        let distinct = in_sets.map(|in_sets| u64::from(in_sets) + u64::from(counts.mark != 0));
-        let value = spec.metric.value(&sums, distinct);
-        if value < spec.metric_min {
-            return;
-        }
-        self.matching_count += 1;
-        let is_full = self.kept.len() == spec.rows_max;
-        if spec.rows_max == 0
-            || is_full && self.kept.peek().is_some_and(|worst| worst.value > value)
-        {
-            return;
-        }
-        let row = self.table.row(key, sums, distinct);
-        self.kept.push(Candidate { value, row });
-        if is_full {
-            self.kept.pop();
-        }
-    }
-}
-
-impl TopTable {
-    fn row(&self, key: AnyKey<'_>, sums: Sums, distinct: Option<u64>) -> TopRow {
-        let mut narrow = Vec::new();
-        let packed = match key {
-            AnyKey::Narrow(key) => {
-                pack_narrow(key, &self.spec.by, &mut narrow);
-                &narrow
-            }
-            AnyKey::Wide(key) => key.bytes(|place, length| self.long_keys.get(place, length)),
-        };
-        let (window_start, packed) = if self.spec.window_seconds.is_some() {
-            let (start, rest) = unpack_window(packed);
-            (Some(start), rest)
-        } else {
-            (None, packed)
-        };
-        TopRow { window_start, key: unpack(packed, &self.spec.by), sums, distinct }
     }
 }

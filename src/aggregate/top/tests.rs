@@ -3,12 +3,15 @@
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sums::Carries;
+use super::carries::Carries;
 use super::*;
 use crate::aggregate::table::Counts;
 use crate::aggregate::{Router, RowLists};
+use crate::codec::{Decoder, Encoder};
 use crate::record::{ColumnSet, Layout, Parser, TextSlice};
 use crate::simd::Isa;
+
+mod truth;
 
 /// One record: source, interface, target, port, packets, bytes, whether it has data.
 type Row = (u8, u8, u8, u16, u64, u64, bool);
@@ -69,14 +72,14 @@ fn model(rows: &[Row], spec: &TopSpec) -> TopAnswer {
                 Metric::Flows => (u128::from(sums.flows), None),
                 Metric::Distinct(_) => (u128::from(distinct), Some(distinct)),
             };
-            (value, TopRow { window_start: None, key, sums, distinct })
+            (value, TopRow { window_start: None, key, sums, distinct, error_bound: 0 })
         })
         .filter(|(value, _)| *value >= spec.metric_min)
         .collect();
     let matching_count = rows.len() as u64;
     rows.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.key.cmp(&y.key)));
     let rows = rows.into_iter().take(spec.rows_max).map(|(_, row)| row).collect();
-    TopAnswer { key_count, matching_count, rows }
+    TopAnswer { key_count, matching_count, rows, ..TopAnswer::default() }
 }
 
 /// The columns that `specs` read.
@@ -87,25 +90,68 @@ fn columns(specs: &[TopSpec]) -> ColumnSet {
     })
 }
 
-/// The answers of `shard_count` shards that see the rows in batches of a few.
-fn answers(rows: &[Row], specs: &[TopSpec], shard_count: usize, seed: u64) -> Vec<TopAnswer> {
-    let mut parser = Parser::new(Isa::detect(), columns(specs));
-    let mut router = Router::new(specs, false, shard_count, seed);
-    let mut shards: Vec<TopSet> = (0..shard_count).map(|_| TopSet::new(specs, seed)).collect();
-    let mut lists = RowLists::default();
-    for some in rows.chunks(70) {
-        let text: String = some.iter().copied().map(line).collect();
-        let text = TextSlice::from(text.into_bytes());
-        let block = parser.parse(text.text(), text.range(), &Layout::default_v2());
-        for batch in block.batches {
-            let routed = router.route(batch, None, lists);
-            for (index, shard) in shards.iter_mut().enumerate() {
-                shard.add(&routed, index);
+/// Shards that see rows in batches of a few.
+struct Shards {
+    parser: Parser,
+    router: Router,
+    sets: Vec<TopSet>,
+}
+
+impl Shards {
+    fn new(specs: &[TopSpec], shard_count: usize, seed: u64, bytes_max: usize) -> Self {
+        let sets = (0..shard_count).map(|_| TopSet::new(specs, seed, bytes_max)).collect();
+        Self::of(specs, sets, seed)
+    }
+
+    fn of(specs: &[TopSpec], sets: Vec<TopSet>, router_seed: u64) -> Self {
+        let parser = Parser::new(Isa::detect(), columns(specs));
+        let router = Router::new(specs, false, sets.len(), router_seed);
+        Self { parser, router, sets }
+    }
+
+    fn add(&mut self, rows: &[Row]) {
+        let lines = rows.iter().copied().map(line);
+        self.add_lines(&lines.collect::<Vec<String>>());
+    }
+
+    fn add_lines(&mut self, lines: &[String]) {
+        let mut lists = RowLists::default();
+        for some in lines.chunks(70) {
+            let text = TextSlice::from(some.concat().into_bytes());
+            let block = self.parser.parse(text.text(), text.range(), &Layout::default_v2());
+            for batch in block.batches {
+                let routed = self.router.route(batch, None, lists);
+                for (index, set) in self.sets.iter_mut().enumerate() {
+                    set.add(&routed, index);
+                }
+                (_, lists) = routed.into_parts();
             }
-            (_, lists) = routed.into_parts();
         }
     }
-    TopSet::answers(&shards)
+
+    fn answers(&self) -> Vec<TopAnswer> {
+        TopSet::answers(&self.sets)
+    }
+}
+
+fn saved(set: &TopSet) -> Vec<u8> {
+    let mut out = Encoder::default();
+    set.save(&mut out);
+    out.into_bytes()
+}
+
+fn loaded(specs: &[TopSpec], bytes_max: usize, bytes: &[u8]) -> TopSet {
+    let mut from = Decoder::new(bytes);
+    let set = TopSet::load(specs, bytes_max, &mut from).unwrap();
+    from.finish().unwrap();
+    set
+}
+
+/// The answers of `shard_count` shards that see the rows in batches of a few.
+fn answers(rows: &[Row], specs: &[TopSpec], shard_count: usize, seed: u64) -> Vec<TopAnswer> {
+    let mut shards = Shards::new(specs, shard_count, seed, usize::MAX);
+    shards.add(rows);
+    shards.answers()
 }
 
 fn specs() -> impl Strategy<Value = TopSpec> {
@@ -154,6 +200,107 @@ proptest! {
     ) {
         let expected: Vec<TopAnswer> = specs.iter().map(|spec| model(&rows, spec)).collect();
         prop_assert_eq!(answers(&rows, &specs, shard_count, seed), expected);
+    }
+}
+
+proptest! {
+    /// With entries leaving all the time, or never.
+    #[test]
+    fn what_was_loaded_goes_on_as_what_was_saved(
+        rows in rows(),
+        later in rows(),
+        specs in prop::collection::vec(specs(), 1..4),
+        shard_count in 1_usize..3,
+        bytes_max in prop::sample::select(vec![usize::MAX, 40_000, 400_000, 1_500_000]),
+        seed: u64,
+    ) {
+        let mut shards = Shards::new(&specs, shard_count, seed, bytes_max);
+        shards.add(&rows);
+        let sets = shards.sets.iter().map(|set| loaded(&specs, bytes_max, &saved(set))).collect();
+        let mut after = Shards::of(&specs, sets, seed);
+        prop_assert_eq!(shards.answers(), after.answers());
+        shards.add(&later);
+        after.add(&later);
+        prop_assert_eq!(shards.answers(), after.answers());
+        for (set, after) in shards.sets.iter().zip(&after.sets) {
+            prop_assert_eq!(saved(set), saved(after));
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_harmless(
+        rows in rows(),
+        specs in prop::collection::vec(specs(), 1..3),
+        bytes_max in prop::sample::select(vec![usize::MAX, 40_000]),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
+        value: u8,
+        length: prop::sample::Index,
+    ) {
+        let mut shards = Shards::new(&specs, 1, 1, bytes_max);
+        shards.add(&rows);
+        let bytes = saved(&shards.sets[0]);
+        let short = &bytes[..length.index(bytes.len())];
+        prop_assert!(TopSet::load(&specs, bytes_max, &mut Decoder::new(short)).is_err());
+        // Most bytes are vacant slots, so those that say something are hit.
+        let said: Vec<usize> = (0..bytes.len()).filter(|place| bytes[*place] != 0).collect();
+        for place in places {
+            let mut damaged = bytes.clone();
+            damaged[said[place.index(said.len())]] = value;
+            if let Ok(set) = TopSet::load(&specs, bytes_max, &mut Decoder::new(&damaged)) {
+                let mut shards = Shards::of(&specs, vec![set], 1);
+                shards.add(&rows);
+                shards.answers();
+            }
+        }
+    }
+
+    #[test]
+    fn sets_put_together_are_one_that_saw_all(
+        rows in rows(),
+        specs in prop::collection::vec(specs(), 1..4),
+        set_count in 1_usize..5,
+        deal in prop::collection::vec(0_usize..5, 200),
+        seeds in prop::collection::vec(any::<u64>(), 5),
+    ) {
+        let mut parts = vec![Vec::new(); set_count];
+        rows.iter().zip(deal).for_each(|(row, part)| parts[part % set_count].push(*row));
+        let mut whole = TopSet::new(&specs, seeds[4], usize::MAX);
+        for (part, seed) in parts.iter().zip(seeds) {
+            let mut shards = Shards::new(&specs, 1, seed, usize::MAX);
+            shards.add(part);
+            whole.absorb(&shards.sets[0]);
+        }
+        let expected: Vec<TopAnswer> = specs.iter().map(|spec| model(&rows, spec)).collect();
+        prop_assert_eq!(TopSet::answers(&[whole]), expected);
+    }
+
+    #[test]
+    fn another_number_of_shards_goes_on_with_what_was_counted(
+        rows in rows(),
+        later in rows(),
+        specs in prop::collection::vec(specs(), 1..4),
+        before in 1_usize..4,
+        now in 1_usize..4,
+        seed: u64,
+    ) {
+        let mut shards = Shards::new(&specs, before, seed, usize::MAX);
+        shards.add(&rows);
+        let heir = |shard| Heir {
+            shard,
+            shard_count: now,
+            router_seed: seed,
+            takes_shared: shard == 0,
+        };
+        let sets = (0..now).map(|shard| {
+            let mut set = TopSet::new(&specs, seed, usize::MAX);
+            shards.sets.iter().for_each(|other| set.absorb_owned(other, &heir(shard)));
+            set
+        });
+        let mut shards = Shards::of(&specs, sets.collect(), seed);
+        shards.add(&later);
+        let rows = [rows, later].concat();
+        let expected: Vec<TopAnswer> = specs.iter().map(|spec| model(&rows, spec)).collect();
+        prop_assert_eq!(shards.answers(), expected);
     }
 }
 
