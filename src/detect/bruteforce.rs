@@ -13,8 +13,10 @@ use super::episode::{Episodes, Sighting};
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
+use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use crate::aggregate::{CLIENT_PORTS_MAX, ContactView};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -28,6 +30,12 @@ const SESSION_BYTES_MAX: u64 = 10_000;
 
 /// How many servers of a spray must be tried in a window.
 const SPRAY_SERVERS_MIN: usize = 3;
+
+/// Bytes that a client takes without its sessions: its entry, and a node of its own for its servers.
+const CLIENT_BYTES: usize = 768;
+
+/// Bytes that a server of a client takes without its sessions.
+const SERVER_BYTES: usize = 96;
 
 /// `[detectors.ssh_bruteforce]` and `[detectors.rdp_bruteforce]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -164,6 +172,36 @@ struct Sessions {
     is_lower_bound: bool,
 }
 
+impl Saved for Sessions {
+    const BYTES_MIN: usize = 9;
+
+    fn save(&self, out: &mut Encoder) {
+        out.bool(self.is_lower_bound);
+        out.count(self.list.len());
+        for Session { port, first_pane, last_pane, start } in &self.list {
+            out.u16(*port);
+            first_pane.save(out);
+            last_pane.save(out);
+            start.save(out);
+        }
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let is_lower_bound = from.bool()?;
+        let mut list: Vec<Session> = Vec::with_capacity(from.clone().count(26)?);
+        for _ in 0..from.count(26)? {
+            let port = from.u16()?;
+            let (first_pane, last_pane) = (PaneIndex::load(from)?, PaneIndex::load(from)?);
+            let start = UnixSeconds::load(from)?;
+            if list.last().is_some_and(|last| last.port >= port) {
+                return Err(DecodeError::Invalid("order of sessions"));
+            }
+            list.push(Session { port, first_pane, last_pane, start });
+        }
+        Ok(Self { list, is_lower_bound })
+    }
+}
+
 impl Sessions {
     fn add(&mut self, pane: PaneIndex, expired: PaneIndex, contact: ContactView<'_>) {
         for port in contact.client_ports() {
@@ -192,6 +230,51 @@ struct Client {
     last_pane: PaneIndex,
 }
 
+impl Client {
+    /// What tables are bounded by: sessions, and for servers without any at least one.
+    fn size(&self) -> Size {
+        let mut size = Size { sessions: 0, bytes: CLIENT_BYTES };
+        for sessions in self.servers.values() {
+            size.sessions += sessions.list.len().max(1);
+            size.bytes += SERVER_BYTES + sessions.list.len() * 2 * size_of::<Session>();
+        }
+        size
+    }
+}
+
+impl Saved for Client {
+    const BYTES_MIN: usize = 16;
+
+    fn save(&self, out: &mut Encoder) {
+        self.last_pane.save(out);
+        self.servers.save(out);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { last_pane: PaneIndex::load(from)?, servers: BTreeMap::load(from)? })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    sessions: usize,
+    bytes: usize,
+}
+
+impl std::ops::AddAssign for Size {
+    fn add_assign(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.bytes += other.bytes;
+    }
+}
+
+impl std::ops::SubAssign for Size {
+    fn sub_assign(&mut self, other: Self) {
+        self.sessions -= other.sessions;
+        self.bytes -= other.bytes;
+    }
+}
+
 /// A pair, or a client's pairs together, over a threshold.
 #[derive(Debug)]
 struct Trip {
@@ -212,26 +295,74 @@ pub(super) struct Bruteforce {
     clients: BTreeMap<Addr, Client>,
     /// By client and, unless it is a spray, server.
     episodes: Episodes<(Addr, Option<Addr>)>,
+    clients_bytes_max: usize,
     evictions: u64,
     inexact_until: PaneIndex,
 }
 
 impl Bruteforce {
-    pub(super) fn new(login: Login, settings: BruteforceSettings) -> Self {
+    /// A detector without memory, whose tables take at most `bytes_max` between panes.
+    pub(super) fn new(login: Login, settings: BruteforceSettings, bytes_max: usize) -> Self {
         let tracked_max = settings.tracked_max as usize;
+        let entry_bytes = Episodes::<(Addr, Option<Addr>)>::entry_bytes();
+        let open_max = tracked_max.min(bytes_max / 8 / entry_bytes);
         Self {
             login,
             ports: settings.ports.clone().unwrap_or_else(|| vec![login.usual_port()]),
             clients: BTreeMap::new(),
-            episodes: Episodes::new(settings.slow_window_seconds, tracked_max),
+            episodes: Episodes::new(settings.slow_window_seconds, open_max),
+            clients_bytes_max: bytes_max / 8 * 7,
             evictions: 0,
             inexact_until: PaneIndex(i64::MIN),
             settings,
         }
     }
 
+    /// The same detector without memory, with another limit.
+    pub(super) fn emptied(self, bytes_max: usize) -> Self {
+        Self::new(self.login, self.settings, bytes_max)
+    }
+
     pub(super) const fn evictions(&self) -> u64 {
         self.evictions + self.episodes.evictions()
+    }
+
+    /// Memory held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.size().bytes + self.episodes.bytes()
+    }
+
+    fn size(&self) -> Size {
+        let mut size = Size::default();
+        self.clients.values().for_each(|client| size += client.size());
+        size
+    }
+
+    /// The detector, unless it is off.
+    pub(super) fn if_on(&self) -> Option<&Self> {
+        self.settings.enabled.then_some(self)
+    }
+
+    /// Saves what the detector remembers.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.evictions);
+        self.clients.save(out);
+        self.episodes.save(out);
+        self.inexact_until.save(out);
+    }
+
+    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
+    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("guessed logins", 1..=1)?;
+        let evictions = from.u64()?;
+        let clients = BTreeMap::load(from)?;
+        let episodes = self.episodes.load(from)?;
+        let inexact_until = PaneIndex::load(from)?;
+        if !self.settings.enabled {
+            return Ok(self);
+        }
+        Ok(Self { clients, episodes, evictions, inexact_until, ..self })
     }
 
     pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
@@ -332,26 +463,26 @@ impl Bruteforce {
     fn forget(&mut self, view: &PaneView<'_>) {
         let expired = view.before_window(self.settings.slow_window_seconds);
         self.clients.retain(|_, client| client.last_pane > expired);
-        let size = |client: &Client| -> usize {
-            client.servers.values().map(|sessions| sessions.list.len().max(1)).sum()
-        };
-        let tracked_max = self.settings.tracked_max as usize;
-        let mut tracked: usize = self.clients.values().map(size).sum();
-        if tracked <= tracked_max {
+        let sessions_max = self.settings.tracked_max as usize;
+        let bytes_max = self.clients_bytes_max;
+        let mut size = self.size();
+        if size.sessions <= sessions_max && size.bytes <= bytes_max {
             return;
         }
         let mut by_quiet: Vec<(PaneIndex, Addr)> =
             self.clients.iter().map(|(addr, client)| (client.last_pane, *addr)).collect();
         by_quiet.sort_unstable();
         for (_, addr) in by_quiet {
-            if tracked <= tracked_max - tracked_max / 10 {
+            if size.sessions <= sessions_max - sessions_max / 10
+                && size.bytes <= bytes_max - bytes_max / 10
+            {
                 break;
             }
             let client = self.clients.remove(&addr).expect("listed from the table");
-            tracked -= size(&client);
+            size -= client.size();
             self.evictions += 1;
         }
-        self.inexact_until = PaneIndex(view.index().0 + (view.index().0 - expired.0));
+        self.inexact_until = view.after_window(expired);
     }
 }
 

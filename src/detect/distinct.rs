@@ -5,7 +5,11 @@
 //! every window length; nothing is kept per pane. Most sets never see more than one value and keep it
 //! without a list.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::once::TrackedValue;
 use super::outcome::Outcome;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::{PaneIndex, UnixSeconds};
 
 /// What happened with one value in one pane.
@@ -83,6 +87,51 @@ impl<T: Copy> Entry<T> {
         } else {
             Standing::Absent
         }
+    }
+}
+
+/// An [`Entry`] in saved state.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct SavedEntry {
+    value: u128,
+    failed_in: i64,
+    bare_in: i64,
+    answered_in: i64,
+    first_start: i64,
+    flows: u32,
+    rejected: u32,
+    unanswered: u32,
+    refused: u32,
+}
+
+impl SavedEntry {
+    fn of<T: TrackedValue>(entry: &Entry<T>) -> Self {
+        Self {
+            value: entry.value.to_bits(),
+            failed_in: entry.failed_in.0,
+            bare_in: entry.bare_in.0,
+            answered_in: entry.answered_in.0,
+            first_start: entry.first_start.0,
+            flows: entry.flows,
+            rejected: entry.rejected,
+            unanswered: entry.unanswered,
+            refused: entry.refused,
+        }
+    }
+
+    fn entry<T: TrackedValue>(&self) -> Option<Entry<T>> {
+        Some(Entry {
+            value: T::of_bits(self.value)?,
+            failed_in: PaneIndex(self.failed_in),
+            bare_in: PaneIndex(self.bare_in),
+            answered_in: PaneIndex(self.answered_in),
+            first_start: UnixSeconds(self.first_start),
+            flows: self.flows,
+            rejected: self.rejected,
+            unanswered: self.unanswered,
+            refused: self.refused,
+        })
     }
 }
 
@@ -197,6 +246,20 @@ impl<T: Copy + Ord> Distinct<T> {
         }
     }
 
+    /// The most memory that is held beside the set itself, in bytes. It follows from the values alone, so
+    /// that what leaves a full table does not depend on how lists have grown.
+    pub(super) const fn heap_bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Many(entries) => Self::heap_bytes_of(entries.len()),
+        }
+    }
+
+    /// As [`Self::heap_bytes`], for a number of values.
+    pub(super) const fn heap_bytes_of(value_count: usize) -> usize {
+        2 * value_count * size_of::<Entry<T>>()
+    }
+
     /// Counts over the window after the pane `before`.
     pub(super) fn counts(&self, before: PaneIndex) -> Counts {
         let mut counts = Counts {
@@ -234,6 +297,28 @@ impl<T: Copy + Ord> Distinct<T> {
             matches!(entry.standing(before), Standing::Failed | Standing::Bare)
         };
         self.entries().iter().filter(move |entry| is_tried(entry)).map(|entry| entry.value)
+    }
+}
+
+impl<T: TrackedValue> Distinct<T> {
+    /// Saves the set.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.count(self.len());
+        self.entries().iter().for_each(|entry| out.raw(SavedEntry::of(entry).as_bytes()));
+    }
+
+    /// Loads what [`Self::save`] wrote.
+    pub(super) fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let saved = from.plain::<SavedEntry>()?;
+        let entries: Option<Vec<Entry<T>>> = saved.iter().map(SavedEntry::entry).collect();
+        let entries = entries.ok_or(DecodeError::Invalid("value of a key"))?;
+        if !entries.is_sorted_by(|one, next| one.value < next.value) {
+            return Err(DecodeError::Invalid("order of values"));
+        }
+        Ok(match entries[..] {
+            [entry] => Self::One(entry),
+            _ => Self::Many(entries),
+        })
     }
 }
 

@@ -3,9 +3,17 @@
 //! Evidence of one key (such as actor and target) belongs to one episode until it has been quiet for the
 //! detector's longest window. An episode is reported when it begins, when its size has doubled since the
 //! last report, and once an hour while evidence comes in.
+//!
+//! A finding's identity is made of the key and of the start of its episode, so no two episodes of one key may
+//! have the same start, whatever evidence they have in common. One that ended quietly saw nothing
+//! within `quiet_seconds` before the next begins, so that one starts no earlier than that. One that had to
+//! leave a full table started no later than any that left; later ones start after that moment. So no id
+//! comes with the same revision twice, and nothing has to be remembered of episodes that are over.
 
 use std::collections::BTreeMap;
 
+use super::saved::Saved;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Status;
 use crate::units::UnixSeconds;
 
@@ -46,6 +54,8 @@ pub(super) struct Episodes<K> {
     quiet_seconds: i64,
     open_max: usize,
     evictions: u64,
+    /// No episode starts at or before it any more: the latest start of those that left early.
+    started_until: UnixSeconds,
 }
 
 impl<K: Copy + Ord> Episodes<K> {
@@ -53,35 +63,34 @@ impl<K: Copy + Ord> Episodes<K> {
     /// `open_max`.
     pub(super) const fn new(quiet_seconds: u32, open_max: usize) -> Self {
         let quiet_seconds = quiet_seconds as i64;
-        Self { open: BTreeMap::new(), quiet_seconds, open_max, evictions: 0 }
+        let started_until = UnixSeconds::MIN;
+        Self { open: BTreeMap::new(), quiet_seconds, open_max, evictions: 0, started_until }
     }
 
     /// Takes evidence and says whether it has to be reported.
     pub(super) fn note(&mut self, key: K, sighting: Sighting) -> Option<Report> {
         let Sighting { first_seen, last_seen, size } = sighting;
         if let Some(episode) = self.open.get_mut(&key)
-            && last_seen.0 - episode.last_seen.0 <= self.quiet_seconds
+            && last_seen.0.saturating_sub(episode.last_seen.0) <= self.quiet_seconds
         {
             episode.last_seen = episode.last_seen.max(last_seen);
             let has_grown = size >= episode.reported_size.saturating_mul(2);
-            if !has_grown && last_seen.0 - episode.reported_at.0 < REPEAT_SECONDS {
+            if !has_grown && last_seen.0.saturating_sub(episode.reported_at.0) < REPEAT_SECONDS {
                 return None;
             }
-            episode.revision += 1;
+            episode.revision = episode.revision.saturating_add(1);
             episode.reported_size = episode.reported_size.max(size);
             episode.reported_at = last_seen;
             let (revision, start) = (episode.revision, episode.start);
             return Some(Report { status: Status::Update, revision, start });
         }
-        let episode = Episode {
-            start: first_seen,
-            revision: 0,
-            reported_size: size,
-            reported_at: last_seen,
-            last_seen,
-        };
+        let start = first_seen
+            .max(last_seen.saturating_add(-self.quiet_seconds))
+            .max(self.started_until.saturating_add(1));
+        let episode =
+            Episode { start, revision: 0, reported_size: size, reported_at: last_seen, last_seen };
         self.open.insert(key, episode);
-        Some(Report { status: Status::Open, revision: 0, start: first_seen })
+        Some(Report { status: Status::Open, revision: 0, start })
     }
 
     /// Whether there is an episode of this key.
@@ -101,14 +110,68 @@ impl<K: Copy + Ord> Episodes<K> {
             self.open.iter().map(|(key, episode)| (episode.last_seen, *key)).collect();
         by_quiet.sort_unstable();
         for (_, key) in &by_quiet[..excess] {
-            self.open.remove(key);
+            let episode = self.open.remove(key).expect("listed from the table");
+            self.started_until = self.started_until.max(episode.start);
             self.evictions += 1;
         }
+    }
+
+    /// Memory held, in bytes: that of the entries, and what nodes of a B-tree leave free on average.
+    pub(super) fn bytes(&self) -> usize {
+        self.open.len() * Self::entry_bytes()
+    }
+
+    /// What an episode takes, in bytes.
+    pub(super) const fn entry_bytes() -> usize {
+        (size_of::<K>() + size_of::<Episode>()) * 3 / 2
     }
 
     /// Episodes that were forgotten early.
     pub(super) const fn evictions(&self) -> u64 {
         self.evictions
+    }
+}
+
+impl<K: Copy + Ord + Saved> Episodes<K> {
+    /// Saves the open episodes.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.evictions);
+        out.i64(self.started_until.0);
+        self.open.save(out);
+    }
+
+    /// Loads what [`Self::save`] wrote, with the limits of `self`; those that are too many leave when the next
+    /// pane ends.
+    pub(super) fn load(&self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("episodes", 1..=1)?;
+        let evictions = from.u64()?;
+        let started_until = UnixSeconds(from.i64()?);
+        let open = BTreeMap::load(from)?;
+        let Self { quiet_seconds, open_max, .. } = *self;
+        Ok(Self { open, quiet_seconds, open_max, evictions, started_until })
+    }
+}
+
+impl Saved for Episode {
+    const BYTES_MIN: usize = 36;
+
+    fn save(&self, out: &mut Encoder) {
+        self.start.save(out);
+        out.u32(self.revision);
+        out.u64(self.reported_size);
+        self.reported_at.save(out);
+        self.last_seen.save(out);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            start: UnixSeconds::load(from)?,
+            revision: from.u32()?,
+            reported_size: from.u64()?,
+            reported_at: UnixSeconds::load(from)?,
+            last_seen: UnixSeconds::load(from)?,
+        })
     }
 }
 
@@ -151,6 +214,11 @@ mod tests {
             &[(0, 15), (14_401, 15)],
             &[Some((Status::Open, 0, 0)), Some((Status::Open, 0, 14_401))],
         );
+        let mut episodes = Episodes::new(60, 10);
+        let seen =
+            |at| Sighting { first_seen: UnixSeconds(0), last_seen: UnixSeconds(at), size: 9 };
+        let starts = [0, 61].map(|at| episodes.note((), seen(at)).unwrap().start.0);
+        assert_eq!(starts, [0, 1], "old evidence does not make it the same episode");
     }
 
     #[test]
@@ -161,6 +229,10 @@ mod tests {
             episodes.note(key, Sighting { first_seen: at, last_seen: at, size: 1 });
         }
         episodes.end_pane(UnixSeconds(60));
+        let again = Sighting { first_seen: UnixSeconds(0), last_seen: UnixSeconds(60), size: 1 };
+        let report = Some(Report { status: Status::Open, revision: 0, start: UnixSeconds(1) });
+        assert_eq!(episodes.note(0, again), report, "not the start that it had");
+        episodes.open.remove(&0);
         assert_eq!([0, 1, 2, 3].map(|key| episodes.is_open(&key)), [false, false, true, true]);
         assert_eq!(episodes.evictions(), 2);
     }

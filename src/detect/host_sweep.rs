@@ -17,8 +17,11 @@ use super::order::Sorter;
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
+use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
+use super::table_limits::TableLimits;
 use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
 use crate::simd;
@@ -98,11 +101,28 @@ impl HostSweepSettings {
     }
 }
 
+/// Bytes that a failing inside client takes in its two B-trees, at most.
+const FAILING_CLIENT_BYTES: usize = 512;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Sweep {
     client: Addr,
     protocol: u8,
     port: u16,
+}
+
+impl Saved for Sweep {
+    const BYTES_MIN: usize = 19;
+
+    fn save(&self, out: &mut Encoder) {
+        self.client.save(out);
+        out.u8(self.protocol);
+        out.u16(self.port);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { client: Addr::load(from)?, protocol: from.u8()?, port: from.u16()? })
+    }
 }
 
 impl TrackedKey for Sweep {
@@ -159,6 +179,10 @@ pub(super) struct HostSweep {
     episodes: Episodes<(Addr, u8)>,
     /// Inside clients by the high port on which they failed, with the last pane.
     failing_inside: BTreeMap<(u8, u16), BTreeMap<Addr, PaneIndex>>,
+    /// How many clients that is, over all ports, and how many it may be. Without all of them a missing rule may
+    /// look like sweeps, which is the better mistake.
+    failing_count: usize,
+    failing_max: usize,
     inexact_until: PaneIndex,
     /// The pane's targets in the order of sweeps, and the same in any order; kept for their memory.
     targets: Vec<Target>,
@@ -167,12 +191,16 @@ pub(super) struct HostSweep {
 }
 
 impl HostSweep {
-    pub(super) fn new(settings: HostSweepSettings) -> Self {
+    /// A detector without memory, whose tables take at most `bytes_max`.
+    pub(super) fn new(settings: HostSweepSettings, bytes_max: usize) -> Self {
         let tracked_max = settings.tracked_max as usize;
+        let open_max = tracked_max.min(bytes_max / 8 / Episodes::<(Addr, u8)>::entry_bytes());
         Self {
-            tracker: Tracker::new(tracked_max),
-            episodes: Episodes::new(settings.slow_window_seconds, tracked_max),
+            tracker: Tracker::new(TableLimits::new(tracked_max, bytes_max / 4 * 3)),
+            episodes: Episodes::new(settings.slow_window_seconds, open_max),
             failing_inside: BTreeMap::new(),
+            failing_max: bytes_max / 8 / FAILING_CLIENT_BYTES,
+            failing_count: 0,
             inexact_until: PaneIndex(i64::MIN),
             targets: Vec::new(),
             unsorted: Vec::new(),
@@ -181,8 +209,52 @@ impl HostSweep {
         }
     }
 
+    /// The same detector without memory, with another limit.
+    pub(super) fn emptied(self, bytes_max: usize) -> Self {
+        Self::new(self.settings, bytes_max)
+    }
+
     pub(super) const fn evictions(&self) -> u64 {
         self.tracker.evictions() + self.episodes.evictions()
+    }
+
+    /// Memory held between panes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.tracker.bytes() + self.episodes.bytes() + self.failing_count * FAILING_CLIENT_BYTES
+    }
+
+    /// Memory kept for the next pane's targets, in bytes.
+    pub(super) fn scratch_bytes(&self) -> usize {
+        (self.targets.capacity() + self.unsorted.capacity()) * size_of::<Target>()
+            + self.sorter.bytes()
+    }
+
+    /// The detector, unless it is off.
+    pub(super) fn if_on(&self) -> Option<&Self> {
+        self.settings.enabled.then_some(self)
+    }
+
+    /// Saves what the detector remembers.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        self.tracker.save(out);
+        self.episodes.save(out);
+        self.failing_inside.save(out);
+        self.inexact_until.save(out);
+    }
+
+    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
+    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("host sweeps", 1..=1)?;
+        let tracker = Tracker::load(self.tracker.limits(), from)?;
+        let episodes = self.episodes.load(from)?;
+        let failing_inside: BTreeMap<_, BTreeMap<Addr, PaneIndex>> = BTreeMap::load(from)?;
+        let failing_count = failing_inside.values().map(BTreeMap::len).sum();
+        let inexact_until = PaneIndex::load(from)?;
+        if !self.settings.enabled {
+            return Ok(self);
+        }
+        Ok(Self { tracker, episodes, failing_inside, failing_count, inexact_until, ..self })
     }
 
     pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
@@ -190,20 +262,23 @@ impl HostSweep {
             return;
         }
         let trips = self.trips(view);
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        if self.tracker.has_evicted() {
+            self.inexact_until = view.after_window(expired);
+        }
         let actor_of = |trip: &Trip<'_>| (trip.sweep.client, trip.sweep.protocol);
         for of_client in trips.chunk_by(|one, other| actor_of(one) == actor_of(other)) {
             out.extend(self.report(of_client, view));
         }
-        let expired = view.before_window(self.settings.slow_window_seconds);
         if self.tracker.end_pane(expired) {
-            let panes = view.index().0 - expired.0;
-            self.inexact_until = PaneIndex(view.index().0 + panes);
+            self.inexact_until = view.after_window(expired);
         }
         self.episodes.end_pane(view.index().end(view.pane_seconds));
         self.failing_inside.retain(|_, clients| {
             clients.retain(|_, last_pane| *last_pane > expired);
             !clients.is_empty()
         });
+        self.failing_count = self.failing_inside.values().map(BTreeMap::len).sum();
     }
 
     /// Adds the pane's attempts and returns the sweeps over a threshold, in order.
@@ -251,12 +326,14 @@ impl HostSweep {
         if sweep.port < PREVALENCE_PORT_MIN || !is_inside(view, sweep.client) {
             return;
         }
+        let has_room = self.failing_count < self.failing_max;
         let clients = self.failing_inside.entry((sweep.protocol, sweep.port)).or_default();
-        // More than the limit say no more than the limit does.
-        if clients.len() <= self.settings.prevalence_max as usize
-            || clients.contains_key(&sweep.client)
-        {
+        if let Some(last_pane) = clients.get_mut(&sweep.client) {
+            *last_pane = view.index();
+        } else if has_room && clients.len() <= self.settings.prevalence_max as usize {
+            // More than the limit say no more than the limit does.
             clients.insert(sweep.client, view.index());
+            self.failing_count += 1;
         }
     }
 
@@ -303,7 +380,7 @@ impl HostSweep {
             self.settings.slow_window_seconds,
         ];
         let is_quick = |counts: &Counts| {
-            last_seen.0 - counts.first_seen.0 <= self.settings.window_seconds.into()
+            last_seen.0.saturating_sub(counts.first_seen.0) <= self.settings.window_seconds.into()
         };
         windows.into_iter().enumerate().find_map(|(position, window_seconds)| {
             let before = view.before_window(window_seconds);

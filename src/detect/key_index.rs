@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Half of the hash stands in the entry, so that the table grows without a look at the keys and a wrong
-//! entry nearly never costs one either. Linear probing, no removal.
+//! entry nearly never costs one either, and so that an entry can be moved up when one before it leaves. Linear
+//! probing.
 
 use crate::simd;
 
@@ -23,12 +24,6 @@ pub(super) struct KeyIndex {
 }
 
 impl KeyIndex {
-    /// Empties the table and keeps its memory.
-    pub(super) fn clear(&mut self) {
-        self.entries.fill(0);
-        self.used = 0;
-    }
-
     /// Asks for the cache line where looking for `hash` begins.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
@@ -76,6 +71,34 @@ impl KeyIndex {
         self.entries[slot] = to;
     }
 
+    /// Takes out what was inserted with `hash` at a position.
+    pub(super) fn remove(&mut self, hash: u64, position: usize) {
+        let mask = self.entries.len() - 1;
+        let leaving = entry_of(hash, position);
+        let mut hole = first_slot(hash, mask);
+        while self.entries[hole] != leaving {
+            assert_ne!(self.entries[hole], 0, "the position was inserted");
+            hole = (hole + 1) & mask;
+        }
+        let mut slot = (hole + 1) & mask;
+        while self.entries[slot] != 0 {
+            let entry = self.entries[slot];
+            let way = |from: usize| slot.wrapping_sub(from) & mask;
+            if way(first_slot(entry, mask)) >= way(hole) {
+                self.entries[hole] = entry;
+                hole = slot;
+            }
+            slot = (slot + 1) & mask;
+        }
+        self.entries[hole] = 0;
+        self.used -= 1;
+    }
+
+    /// Memory held, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<u64>()
+    }
+
     fn grow(&mut self) {
         let mut grown = vec![0; (self.entries.len() * 2).max(ENTRIES_MIN)];
         simd::advise_huge_pages(&mut grown);
@@ -108,7 +131,7 @@ const fn position_of(entry: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use proptest::prelude::*;
 
@@ -137,14 +160,24 @@ mod tests {
                         prop_assert_eq!(found, model.get(&key).copied());
                     }
                 }
+                let mut left = HashSet::new();
                 for (key, position) in &model {
                     let moved = position + keys.len();
                     index.replace(hash_of(key), *position, moved);
+                    left.insert(moved);
                     let is_it = |at| at >= keys.len() && keys[at - keys.len()] == *key;
                     prop_assert_eq!(index.find(hash_of(key), is_it), Some(moved));
                 }
-                index.clear();
-                model.clear();
+                for (key, position) in std::mem::take(&mut model) {
+                    let moved = position + keys.len();
+                    index.remove(hash_of(&key), moved);
+                    left.remove(&moved);
+                    for position in &left {
+                        let key = &keys[*position - keys.len()];
+                        prop_assert!(index.find(hash_of(key), |at| at == *position).is_some());
+                    }
+                    prop_assert_eq!(index.find(hash_of(&key), |at| at == moved), None);
+                }
             }
         }
     }

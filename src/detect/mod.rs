@@ -7,24 +7,32 @@
 //! One [`DetectorSet`] sees all shards' panes in order. A pane is judged when the one after it has been
 //! merged, because an answer may come in the next pane. Every detector keeps its own sliding windows in
 //! bounded tables, walks the contacts in the order of their keys, and knows no time but the records'; so
-//! findings depend neither on the number of shards nor on the order of records within a pane.
+//! findings depend neither on the number of shards nor on the order of records within a pane. The
+//! findings of a pane come detector by detector, in the order of [`DetectorSet`]'s fields, and those of a
+//! detector in the order of their actors.
 
 mod bruteforce;
 mod distinct;
+mod doorkeeper;
 mod episode;
 mod host_sweep;
 mod key_index;
 mod network;
 mod once;
+mod once_list;
 mod order;
 mod outcome;
 mod pane;
 mod port_scan;
 mod remote_access;
 mod report;
+mod saved;
 #[cfg(test)]
 mod scenarios;
 mod settings;
+#[cfg(test)]
+mod state_tests;
+mod table_limits;
 mod tracker;
 
 pub use bruteforce::BruteforceSettings;
@@ -35,6 +43,7 @@ pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
 
 use crate::aggregate::PaneContacts;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
@@ -43,6 +52,9 @@ use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+
+/// Bytes of a detector that has no limit of its own.
+const NO_LIMIT: usize = usize::MAX;
 
 /// All detectors and the pane that waits for its successor.
 #[derive(Debug)]
@@ -75,11 +87,11 @@ impl DetectorSet {
         Self {
             pane_seconds,
             network,
-            port_scan: PortScan::new(settings.port_scan.clone()),
-            host_sweep: HostSweep::new(settings.host_sweep.clone()),
-            ssh_bruteforce: Bruteforce::new(Login::Ssh, ssh),
-            rdp_bruteforce: Bruteforce::new(Login::Rdp, rdp),
-            remote_access: RemoteAccess::new(settings.remote_access_attempt.clone()),
+            port_scan: PortScan::new(settings.port_scan.clone(), NO_LIMIT),
+            host_sweep: HostSweep::new(settings.host_sweep.clone(), NO_LIMIT),
+            ssh_bruteforce: Bruteforce::new(Login::Ssh, ssh, NO_LIMIT),
+            rdp_bruteforce: Bruteforce::new(Login::Rdp, rdp, NO_LIMIT),
+            remote_access: RemoteAccess::new(settings.remote_access_attempt.clone(), NO_LIMIT),
             waiting: None,
             verdicts: Verdicts::default(),
             detail: Detail::Full,
@@ -93,6 +105,91 @@ impl DetectorSet {
     pub const fn for_counts(mut self) -> Self {
         self.detail = Detail::Counts;
         self
+    }
+
+    /// The same detectors, without memory yet, whose tables take at most `bytes_max` together. `tracked_max`
+    /// of the settings still bounds the entries of each.
+    ///
+    /// Three eighths are for port scans, as much for host sweeps, an eighth for remote access, a sixteenth for
+    /// each of the two guessed logins. The contacts of the pane that waits for its successor are not
+    /// counted, nor is what judging one takes ([`Self::scratch_bytes`]); both follow the limit of contacts.
+    #[must_use]
+    pub fn with_bytes_max(self, bytes_max: usize) -> Self {
+        let sixteenth = bytes_max / 16;
+        Self {
+            port_scan: self.port_scan.emptied(6 * sixteenth),
+            host_sweep: self.host_sweep.emptied(6 * sixteenth),
+            ssh_bruteforce: self.ssh_bruteforce.emptied(sixteenth),
+            rdp_bruteforce: self.rdp_bruteforce.emptied(sixteenth),
+            remote_access: self.remote_access.emptied(2 * sixteenth),
+            ..self
+        }
+    }
+
+    /// Memory that the detectors' tables hold, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.port_scan.bytes()
+            + self.host_sweep.bytes()
+            + self.ssh_bruteforce.bytes()
+            + self.rdp_bruteforce.bytes()
+            + self.remote_access.bytes()
+    }
+
+    /// Memory kept for judging the next pane, in bytes: some 250 for each contact of the largest pane.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> usize {
+        self.verdicts.bytes() + self.host_sweep.scratch_bytes()
+    }
+
+    /// The pane that waits for its successor.
+    #[must_use]
+    pub fn waiting_pane(&self) -> Option<PaneIndex> {
+        self.waiting.as_ref().map(|waiting| waiting.pane)
+    }
+
+    /// Saves what the detectors remember, and the waiting pane, whose shards `save_shard` writes. Detectors
+    /// that are off have nothing to save.
+    pub fn save(&self, out: &mut Encoder, save_shard: impl Fn(&PaneContacts, &mut Encoder)) {
+        out.version(1);
+        out.i64(self.pane_seconds);
+        out.i64(self.newest_end.0);
+        out.i64(self.inexact_until.0);
+        out.option(self.port_scan.if_on(), |out, detector| detector.save(out));
+        out.option(self.host_sweep.if_on(), |out, detector| detector.save(out));
+        out.option(self.ssh_bruteforce.if_on(), |out, detector| detector.save(out));
+        out.option(self.rdp_bruteforce.if_on(), |out, detector| detector.save(out));
+        out.option(self.remote_access.if_on(), |out, detector| detector.save(out));
+        out.option(self.waiting.as_ref(), |out, waiting| waiting.save(out, save_shard));
+    }
+
+    /// Loads what [`Self::save`] wrote into detectors without memory, which may have other settings: what
+    /// there is no room for any more leaves by the usual rules, thresholds apply to what is remembered, and
+    /// detectors that were off then or are off now start empty. A shard of the waiting pane is read by
+    /// `load_shard`.
+    ///
+    /// # Errors
+    /// If the bytes are no such state, or panes had another length.
+    pub fn load(
+        self,
+        from: &mut Decoder<'_>,
+        load_shard: impl Fn(&mut Decoder<'_>) -> Result<PaneContacts, DecodeError>,
+    ) -> Result<Self, DecodeError> {
+        from.version("detectors", 1..=1)?;
+        if from.i64()? != self.pane_seconds {
+            return Err(DecodeError::Invalid("pane length, which must be that of the settings"));
+        }
+        Ok(Self {
+            newest_end: UnixSeconds(from.i64()?),
+            inexact_until: PaneIndex(from.i64()?),
+            port_scan: load_if(from, self.port_scan, PortScan::load)?,
+            host_sweep: load_if(from, self.host_sweep, HostSweep::load)?,
+            ssh_bruteforce: load_if(from, self.ssh_bruteforce, Bruteforce::load)?,
+            rdp_bruteforce: load_if(from, self.rdp_bruteforce, Bruteforce::load)?,
+            remote_access: load_if(from, self.remote_access, RemoteAccess::load)?,
+            waiting: from.option(|from| MergedPane::load(self.pane_seconds, from, load_shard))?,
+            ..self
+        })
     }
 
     /// Takes what all shards have of a pane (none is fine) and judges the pane before it.
@@ -109,7 +206,7 @@ impl DetectorSet {
         }
         if let Some(waiting) = self.waiting.take() {
             assert!(waiting.pane < pane, "panes come in order, each once");
-            let next = (pane.0 == waiting.pane.0 + 1).then_some(&merged);
+            let next = (Some(pane.0) == waiting.pane.0.checked_add(1)).then_some(&merged);
             self.judge(&waiting, next, out);
         }
         self.waiting = Some(merged);
@@ -162,4 +259,13 @@ impl DetectorSet {
         );
         out.append(&mut rest);
     }
+}
+
+/// A detector with what was saved of it, if anything was.
+fn load_if<T>(
+    from: &mut Decoder<'_>,
+    empty: T,
+    load: impl FnOnce(T, &mut Decoder<'_>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    if from.bool()? { load(empty, from) } else { Ok(empty) }
 }

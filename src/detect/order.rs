@@ -14,6 +14,12 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
+    /// Memory held, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.narrow.capacity() * size_of::<u128>()
+            + (self.wide.capacity() + self.order.capacity()) * size_of::<u32>()
+    }
+
     /// Moves `items` to `sorted` in the order of `key`. `packed` says the same in the upper 96 bits of a
     /// number, for items that have such a number.
     pub(super) fn sort<T: Copy, K: Ord>(

@@ -57,6 +57,12 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
+    /// Memory kept for the next pane, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        let contacts = self.tried.capacity() + self.unsorted.capacity() + self.doubtful.capacity();
+        contacts * size_of::<Tried>() + self.sorter.bytes()
+    }
+
     /// Judges the contacts of `pane`; `next` is the pane right after it, where answers may be.
     pub(super) fn judge(&mut self, pane: &MergedPane, next: Option<&MergedPane>) {
         let Self { tried, unsorted, doubtful, other_traffic, sorter } = self;

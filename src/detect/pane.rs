@@ -3,6 +3,7 @@
 use super::network::Network;
 use super::outcome::Outcome;
 use crate::aggregate::{ContactKey, ContactView, PaneContacts, Place};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Context;
 use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -41,6 +42,35 @@ impl MergedPane {
             refused_rows: shards.iter().map(|shard| shard.refused_rows).sum(),
             shards,
         }
+    }
+
+    /// Saves the shards, each by `save_shard`.
+    pub(super) fn save(&self, out: &mut Encoder, save_shard: impl Fn(&PaneContacts, &mut Encoder)) {
+        out.version(1);
+        out.i64(self.pane.0);
+        out.count(self.shards.len());
+        self.shards.iter().for_each(|shard| save_shard(shard, out));
+    }
+
+    /// Loads what [`Self::save`] wrote; a shard is read by `load_shard`.
+    pub(super) fn load(
+        pane_seconds: i64,
+        from: &mut Decoder<'_>,
+        load_shard: impl Fn(&mut Decoder<'_>) -> Result<PaneContacts, DecodeError>,
+    ) -> Result<Self, DecodeError> {
+        from.version("waiting pane", 1..=1)?;
+        let pane = PaneIndex(from.i64()?);
+        let count = from.count(1)?;
+        let mut shards = Vec::new();
+        for _ in 0..count {
+            let shard = load_shard(from)?;
+            if (shard.pane, shard.pane_seconds) != (pane, pane_seconds) {
+                return Err(DecodeError::Invalid("pane of a shard"));
+            }
+            shards.push(shard);
+        }
+        // Merging once more changes nothing: no key is in two shards, and no contact has to be turned.
+        Ok(Self::merge(pane, shards))
     }
 
     /// The shards, each with the number of its first contact.
@@ -168,6 +198,12 @@ impl<'a> PaneView<'a> {
         let panes = i64::from(window_seconds).div_euclid(self.pane_seconds)
             + i64::from(i64::from(window_seconds).rem_euclid(self.pane_seconds) > 0);
         PaneIndex(self.index().0.saturating_sub(panes))
+    }
+
+    /// Until when findings are inexact if something was lost now, of a window that began after `before`.
+    pub(super) const fn after_window(&self, before: PaneIndex) -> PaneIndex {
+        let panes = self.index().0.saturating_sub(before.0);
+        PaneIndex(self.index().0.saturating_add(panes))
     }
 
     /// Where these contacts were seen, as far as all agree; interfaces are listed.

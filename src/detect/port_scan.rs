@@ -15,9 +15,12 @@ use super::once::{Narrow, TrackedKey};
 use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding, spelled};
+use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
+use super::table_limits::TableLimits;
 use super::tracker::{Hashed, LOOK_UPS_AHEAD, Tracker};
 use crate::aggregate::TCP_SYN;
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
 use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
@@ -27,6 +30,9 @@ const TRACEROUTE_PORTS: std::ops::RangeInclusive<u16> = 33_434..=33_534;
 
 /// How many servers of a block scan are remembered.
 const BLOCK_SERVERS_MAX: usize = 4096;
+
+/// Bytes that a remembered server of a block scan takes in a B-tree.
+const BLOCK_SERVER_BYTES: usize = 32;
 
 /// `[detectors.port_scan]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -120,6 +126,21 @@ struct Pair {
     protocol: u8,
 }
 
+impl Saved for Pair {
+    const BYTES_MIN: usize = 33;
+
+    fn save(&self, out: &mut Encoder) {
+        self.client.save(out);
+        self.server.save(out);
+        out.u8(self.protocol);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let (client, server) = (Addr::load(from)?, Addr::load(from)?);
+        Ok(Self { client, server, protocol: from.u8()? })
+    }
+}
+
 impl TrackedKey for Pair {
     type Value = u16;
 
@@ -157,25 +178,88 @@ pub(super) struct PortScan {
     block_episodes: Episodes<Addr>,
     /// Servers that each block scanner was seen to scan.
     blocks: BTreeMap<Addr, BTreeSet<Addr>>,
+    /// How many servers are remembered over all block scanners.
+    block_servers_max: usize,
     inexact_until: PaneIndex,
 }
 
 impl PortScan {
-    pub(super) fn new(settings: PortScanSettings) -> Self {
+    /// A detector without memory, whose tables take at most `bytes_max`.
+    pub(super) fn new(settings: PortScanSettings, bytes_max: usize) -> Self {
         let tracked_max = settings.tracked_max as usize;
         let quiet_seconds = settings.slow_window_seconds;
+        let pairs_max = tracked_max.min(bytes_max / 8 / Episodes::<Pair>::entry_bytes());
+        let blocks_max = tracked_max.min(bytes_max / 16 / Episodes::<Addr>::entry_bytes());
         Self {
-            tracker: Tracker::new(tracked_max),
-            episodes: Episodes::new(quiet_seconds, tracked_max),
-            block_episodes: Episodes::new(quiet_seconds, tracked_max),
+            tracker: Tracker::new(TableLimits::new(tracked_max, bytes_max / 4 * 3)),
+            episodes: Episodes::new(quiet_seconds, pairs_max),
+            block_episodes: Episodes::new(quiet_seconds, blocks_max),
             blocks: BTreeMap::new(),
+            block_servers_max: tracked_max.min(bytes_max / 16 / BLOCK_SERVER_BYTES),
             inexact_until: PaneIndex(i64::MIN),
             settings,
         }
     }
 
+    /// The same detector without memory, with another limit.
+    pub(super) fn emptied(self, bytes_max: usize) -> Self {
+        Self::new(self.settings, bytes_max)
+    }
+
     pub(super) const fn evictions(&self) -> u64 {
         self.tracker.evictions() + self.episodes.evictions() + self.block_episodes.evictions()
+    }
+
+    /// Memory held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.tracker.bytes()
+            + self.episodes.bytes()
+            + self.block_episodes.bytes()
+            + self.block_servers() * BLOCK_SERVER_BYTES
+    }
+
+    fn block_servers(&self) -> usize {
+        self.blocks.values().map(BTreeSet::len).sum()
+    }
+
+    /// The detector, unless it is off.
+    pub(super) fn if_on(&self) -> Option<&Self> {
+        self.settings.enabled.then_some(self)
+    }
+
+    /// Saves what the detector remembers.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        self.tracker.save(out);
+        self.episodes.save(out);
+        self.block_episodes.save(out);
+        out.count(self.blocks.len());
+        for (client, servers) in &self.blocks {
+            client.save(out);
+            out.count(servers.len());
+            servers.iter().for_each(|server| server.save(out));
+        }
+        self.inexact_until.save(out);
+    }
+
+    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
+    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("port scans", 1..=1)?;
+        let tracker = Tracker::load(self.tracker.limits(), from)?;
+        let episodes = self.episodes.load(from)?;
+        let block_episodes = self.block_episodes.load(from)?;
+        let mut blocks: BTreeMap<Addr, BTreeSet<Addr>> = BTreeMap::new();
+        for _ in 0..from.count(Addr::BYTES_MIN + 8)? {
+            let client = Addr::load(from)?;
+            let count = from.count(Addr::BYTES_MIN)?;
+            let servers: Result<_, _> = (0..count).map(|_| Addr::load(from)).collect();
+            blocks.insert(client, servers?);
+        }
+        let inexact_until = PaneIndex::load(from)?;
+        if !self.settings.enabled {
+            return Ok(self);
+        }
+        Ok(Self { tracker, episodes, block_episodes, blocks, inexact_until, ..self })
     }
 
     pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
@@ -183,18 +267,34 @@ impl PortScan {
             return;
         }
         let trips = self.trips(view);
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        if self.tracker.has_evicted() {
+            self.inexact_until = view.after_window(expired);
+        }
         for of_client in trips.chunk_by(|one, other| one.pair.client == other.pair.client) {
             self.report(of_client, view, out);
         }
-        let expired = view.before_window(self.settings.slow_window_seconds);
         if self.tracker.end_pane(expired) {
-            let panes = view.index().0 - expired.0;
-            self.inexact_until = PaneIndex(view.index().0 + panes);
+            self.inexact_until = view.after_window(expired);
         }
         let now = view.index().end(view.pane_seconds);
         self.episodes.end_pane(now);
         self.block_episodes.end_pane(now);
         self.blocks.retain(|client, _| self.block_episodes.is_open(client));
+        self.bound_blocks();
+    }
+
+    /// Forgets servers of the block scanners that have most of them, if there are too many.
+    fn bound_blocks(&mut self) {
+        let mut each_max = BLOCK_SERVERS_MAX;
+        while each_max > 1 && self.block_servers() > self.block_servers_max {
+            each_max /= 2;
+            for servers in self.blocks.values_mut() {
+                while servers.len() > each_max {
+                    servers.pop_last();
+                }
+            }
+        }
     }
 
     /// Adds the pane's attempts and returns the pairs over a threshold, in order.
@@ -385,7 +485,7 @@ fn trip<'a>(
         let is_failed = |tried: &&Tried| is_of_port_scans(tried) && tried.outcome.is_failed();
         let contacts: Vec<_> = group.iter().filter(is_failed).collect();
         let last_seen = contacts.iter().map(|tried| tried.last_end).max()?;
-        let span_seconds = last_seen.0 - counts.first_seen.0;
+        let span_seconds = last_seen.0.saturating_sub(counts.first_seen.0);
         let variant = match pair.protocol {
             UDP => "udp",
             _ if is_stealthy(view, &contacts) => "stealth",

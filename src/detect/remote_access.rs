@@ -14,13 +14,18 @@ use super::episode::Report;
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, finding};
+use super::saved::Saved;
 use super::settings::{SettingsError, check_range};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Severity, Status};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
 /// How long a pair of hosts is not reported again.
 const REPEAT_SECONDS: u32 = 3600;
+
+/// Bytes that a pair takes at most: half of the table may be free, and while it grows there are two.
+const PAIR_BYTES: usize = 3 * (size_of::<((Addr, Addr), Reported)>() + 1);
 
 /// `[detectors.remote_access_attempt]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -104,16 +109,80 @@ pub(super) struct RemoteAccess {
     settings: RemoteAccessSettings,
     /// Its order never shows.
     reported: HashMap<(Addr, Addr), Reported, FixedState>,
+    reported_max: usize,
     evictions: u64,
+    /// No report starts at or before it any more: the latest start of those that left early; see
+    /// [`Episodes`](super::episode::Episodes).
+    started_until: UnixSeconds,
 }
 
 impl RemoteAccess {
-    pub(super) fn new(settings: RemoteAccessSettings) -> Self {
-        Self { settings, reported: HashMap::default(), evictions: 0 }
+    /// A detector without memory, whose table takes at most `bytes_max`.
+    pub(super) fn new(settings: RemoteAccessSettings, bytes_max: usize) -> Self {
+        let reported_max = (settings.tracked_max as usize).min(bytes_max / PAIR_BYTES);
+        let started_until = UnixSeconds::MIN;
+        let reported = HashMap::default();
+        Self { settings, reported, reported_max, evictions: 0, started_until }
+    }
+
+    /// The same detector without memory, with another limit.
+    pub(super) fn emptied(self, bytes_max: usize) -> Self {
+        Self::new(self.settings, bytes_max)
     }
 
     pub(super) const fn evictions(&self) -> u64 {
         self.evictions
+    }
+
+    /// Memory held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.reported.allocation_size()
+    }
+
+    /// The detector, unless it is off.
+    pub(super) fn if_on(&self) -> Option<&Self> {
+        self.settings.enabled.then_some(self)
+    }
+
+    /// Saves what the detector remembers.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.evictions);
+        self.started_until.save(out);
+        out.count(self.reported.len());
+        for (pair, reported) in &self.reported {
+            pair.save(out);
+            reported.start.save(out);
+            out.u8(reported.reach as u8);
+            out.u32(reported.revision);
+        }
+    }
+
+    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
+    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("remote access", 1..=1)?;
+        let evictions = from.u64()?;
+        let started_until = UnixSeconds::load(from)?;
+        let count = from.count(45)?;
+        let mut reported = HashMap::with_capacity_and_hasher(count, FixedState::default());
+        for _ in 0..count {
+            let pair = Saved::load(from)?;
+            let start = UnixSeconds::load(from)?;
+            let reach = match from.u8()? {
+                0 => Reach::Rejected,
+                1 => Reach::Passed,
+                2 => Reach::Answered,
+                _ => return Err(DecodeError::Invalid("reach of an attempt")),
+            };
+            let revision = from.u32()?;
+            if reported.insert(pair, Reported { start, reach, revision }).is_some() {
+                return Err(DecodeError::Invalid("set of pairs"));
+            }
+        }
+        if !self.settings.enabled {
+            return Ok(self);
+        }
+        Ok(Self { reported, evictions, started_until, ..self })
     }
 
     pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
@@ -180,34 +249,49 @@ impl RemoteAccess {
         last_seen: UnixSeconds,
     ) -> Option<Report> {
         if let Some(reported) = self.reported.get_mut(&pair)
-            && last_seen.0 - reported.start.0 < i64::from(REPEAT_SECONDS)
+            && last_seen.0.saturating_sub(reported.start.0) < i64::from(REPEAT_SECONDS)
         {
             if reach <= reported.reach {
                 return None;
             }
             reported.reach = reach;
-            reported.revision += 1;
+            reported.revision = reported.revision.saturating_add(1);
             let (revision, start) = (reported.revision, reported.start);
             return Some(Report { status: Status::Update, revision, start });
         }
-        self.reported.insert(pair, Reported { start: first_seen, reach, revision: 0 });
-        Some(Report { status: Status::Open, revision: 0, start: first_seen })
+        if self.reported.len() >= self.reported_max.max(1) {
+            self.evict();
+        }
+        // Later than any report of the pair before, so that the identity is another one: that one began an
+        // hour before this was last seen, or earlier.
+        let start = first_seen
+            .max(last_seen.saturating_add(1 - i64::from(REPEAT_SECONDS)))
+            .max(self.started_until.saturating_add(1));
+        self.reported.insert(pair, Reported { start, reach, revision: 0 });
+        Some(Report { status: Status::Open, revision: 0, start })
     }
 
     fn forget(&mut self, view: &PaneView<'_>) {
         let since =
             view.index().start(view.pane_seconds).saturating_add(-i64::from(REPEAT_SECONDS));
         self.reported.retain(|_, reported| reported.start > since);
-        let tracked_max = self.settings.tracked_max as usize;
-        if self.reported.len() <= tracked_max {
-            return;
+        if self.reported.len() > self.reported_max.max(1) {
+            self.evict();
         }
-        let excess = self.reported.len() - (tracked_max - tracked_max / 10);
+    }
+
+    /// Forgets the pairs that were reported longest ago, a tenth of all.
+    fn evict(&mut self) {
+        let excess = self.reported.len() - (self.reported_max - self.reported_max / 10);
         let mut by_age: Vec<_> =
             self.reported.iter().map(|(pair, reported)| (reported.start, *pair)).collect();
-        by_age.sort_unstable();
-        for (_, pair) in &by_age[..excess] {
+        let excess = excess.clamp(1, by_age.len());
+        if excess < by_age.len() {
+            by_age.select_nth_unstable(excess);
+        }
+        for (start, pair) in &by_age[..excess] {
             self.reported.remove(pair);
+            self.started_until = self.started_until.max(*start);
             self.evictions += 1;
         }
     }

@@ -59,7 +59,8 @@ impl Draft {
             title: self.title,
             actor: Party::of(self.actor),
             target: Party { addrs: self.targets, ports: self.ports },
-            first_seen: report.start,
+            // Episodes may begin in name after what they are evidence of; see `Episodes`.
+            first_seen: report.start.min(self.last_seen),
             last_seen: self.last_seen,
             detected_at: view.detected_at,
             window_seconds: self.window_seconds,

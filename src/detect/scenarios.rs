@@ -16,12 +16,12 @@ fn addr(text: &str) -> Addr {
     text.parse().unwrap()
 }
 
-fn host(number: u16) -> Addr {
+pub(super) fn host(number: u16) -> Addr {
     Addr::v4(0x0a14_0100 + u32::from(number))
 }
 
 /// A SYN of one packet at a second of the stream.
-fn syn(at: i64, src: &str, dst: Addr, dst_port: u16) -> ContactRow<'static> {
+pub(super) fn syn(at: i64, src: &str, dst: Addr, dst_port: u16) -> ContactRow<'static> {
     ContactRow {
         src: addr(src),
         dst,
@@ -42,7 +42,7 @@ fn syn(at: i64, src: &str, dst: Addr, dst_port: u16) -> ContactRow<'static> {
     }
 }
 
-fn rejected(row: ContactRow<'static>) -> ContactRow<'static> {
+pub(super) fn rejected(row: ContactRow<'static>) -> ContactRow<'static> {
     ContactRow { action: Action::Reject, ..row }
 }
 
@@ -75,7 +75,7 @@ fn reply(
     }
 }
 
-fn network() -> Network {
+pub(super) fn network() -> Network {
     Network {
         inside: vec!["10.20.0.0/16".parse().unwrap()],
         allowlisted: vec!["10.20.5.99".parse().unwrap()],
@@ -277,7 +277,7 @@ fn pings_are_told_from_their_errors() {
     check(&errors, &[]);
 }
 
-fn sessions(
+pub(super) fn sessions(
     count: u16,
     every_seconds: i64,
     src: &str,
