@@ -17,7 +17,7 @@ use super::partial::PartialJob;
 use super::parse_stage::{ParseSettings, ParseStage};
 use super::sequence::Sequencer;
 use super::state::StateShard;
-use crate::aggregate::{ContactTable, Router, TimeSettings, TopSet, TopSpec};
+use crate::aggregate::{ContactTable, PaneContacts, Router, TimeSettings, TopSet, TopSpec};
 use crate::checkpoint::{JournalPosition, RefusalReason, Snapshot};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
@@ -92,17 +92,14 @@ impl Assembly {
                 .then(|| ContactTable::new_b(self.pane_seconds, seed, memory.contacts_bytes));
             StateShard::new(index, tops, contacts)
         };
-        let detectors = self.detectors.as_ref().map(|Detectors { settings, network }| {
-            DetectorSet::new(settings, network.clone(), self.pane_seconds)
-        });
         Assembled {
             header,
             parse,
             sequencer: Sequencer::new(reparser, self.time, self.expected_inputs),
             shards: (0..shard_count).map(shard).collect(),
             judge: Judge::new(
-                detectors.map_or(Panes::Dropped, |detectors| {
-                    Panes::Judged(Box::new(self.limited(detectors)))
+                self.detectors.as_ref().map_or(Panes::Dropped, |detectors| {
+                    Panes::Judged(Box::new(self.new_detectors(detectors)))
                 }),
                 self.pane_seconds,
                 shard_count,
@@ -141,12 +138,9 @@ impl Assembly {
         snapshot.decode(&PartName::Judge.text(), |from| {
             let detectors = from.option(|from| {
                 let detectors = self.detectors.as_ref();
-                let Detectors { settings, network } =
-                    detectors.ok_or(DecodeError::Invalid("detectors"))?;
-                let pane_seconds = self.pane_seconds;
-                DetectorSet::load(settings, network.clone(), pane_seconds, from)
+                let detectors = detectors.ok_or(DecodeError::Invalid("detectors"))?;
+                self.new_detectors(detectors).load(from, PaneContacts::load)
             })?;
-            let detectors = detectors.map(|detectors| self.limited(detectors));
             stages.judge.load(detectors, from)
         })?;
         (stages.counts, stages.journal_position) =
@@ -183,7 +177,9 @@ impl Assembly {
         u128::from_le_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
     }
 
-    fn limited(&self, detectors: DetectorSet) -> DetectorSet {
+    fn new_detectors(&self, detectors: &Detectors) -> DetectorSet {
+        let Detectors { settings, network } = detectors;
+        let detectors = DetectorSet::new(settings, network.clone(), self.pane_seconds);
         let detectors = if self.counts_only { detectors.for_counts() } else { detectors };
         detectors.with_bytes_max(self.memory.detectors_bytes)
     }

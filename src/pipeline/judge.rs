@@ -196,7 +196,9 @@ impl Judge {
             Panes::Judged(detectors) => Some(detectors),
             Panes::Dropped | Panes::Exported(_) => None,
         };
-        saved.option(detectors, |saved, detectors| detectors.save(saved));
+        saved.option(detectors, |saved, detectors| {
+            detectors.save(saved, PaneContacts::save);
+        });
         saved.version(1);
         let watermarks: Vec<i64> = self.watermarks.iter().map(|watermark| watermark.0).collect();
         saved.plain(&watermarks);
