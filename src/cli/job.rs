@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use crossbeam_channel::Receiver;
 
 use super::failure::Failure;
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
@@ -17,7 +18,7 @@ use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan
 use crate::detect::{DetectSettings, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
-use crate::pipeline::{Detectors, Job, JobState, MemoryPlan, RunError};
+use crate::pipeline::{Control, Detectors, Job, JobState, MemoryPlan, RunError};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
@@ -56,11 +57,18 @@ pub(crate) struct Request {
 }
 
 /// What is to outlive the run, beside findings.
-#[derive(Default)]
 pub(crate) struct Keeping {
     /// Where partials go.
     pub(crate) partials: Option<PathBuf>,
     pub(crate) state: Option<JobState>,
+    /// Changes while it runs.
+    pub(crate) control: Receiver<Control>,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { partials: None, state: None, control: crossbeam_channel::never() }
+    }
 }
 
 /// Opened sources.
@@ -105,6 +113,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         clock,
         stop,
         progress,
+        control: keeping.control,
         memory,
         partials,
         state: keeping.state,

@@ -71,7 +71,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         clock,
         stop,
         progress: Box::new(|_| {}),
-        keeping: Keeping { state, partials: None },
+        keeping: Keeping { state, ..Keeping::default() },
     })?;
     tracing::info!(sources = plan.sources.len(), threads = thread_count, "started");
     let report = pipeline::run(job).map_err(job::run_failure)?;

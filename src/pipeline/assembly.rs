@@ -50,13 +50,31 @@ impl RunHeader {
     }
 }
 
+/// What detectors of a run have in common, whatever they look for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DetectorMaker {
+    pub(super) pane_seconds: i64,
+    /// Limit of their memory.
+    pub(super) bytes_max: usize,
+    /// Whether findings are only counted.
+    pub(super) counts_only: bool,
+}
+
+impl DetectorMaker {
+    /// Detectors without memory.
+    pub(super) fn make(&self, detectors: &Detectors) -> DetectorSet {
+        let Detectors { settings, network } = detectors;
+        let detectors = DetectorSet::new(settings, network.clone(), self.pane_seconds);
+        let detectors = if self.counts_only { detectors.for_counts() } else { detectors };
+        detectors.with_bytes_max(self.bytes_max)
+    }
+}
+
 /// What the stages of a run are made of.
 pub(super) struct Assembly {
     pub(super) tops: Arc<[TopSpec]>,
     pub(super) detectors: Option<Detectors>,
-    /// Whether findings are only counted.
-    pub(super) counts_only: bool,
-    pub(super) pane_seconds: i64,
+    pub(super) maker: DetectorMaker,
     pub(super) memory: MemoryPlan,
     pub(super) time: TimeSettings,
     pub(super) expected_inputs: usize,
@@ -89,7 +107,7 @@ impl Assembly {
             let contacts = self
                 .detectors
                 .is_some()
-                .then(|| ContactTable::new_b(self.pane_seconds, seed, memory.contacts_bytes));
+                .then(|| ContactTable::new_b(self.maker.pane_seconds, seed, memory.contacts_bytes));
             StateShard::new(index, tops, contacts)
         };
         Assembled {
@@ -99,9 +117,9 @@ impl Assembly {
             shards: (0..shard_count).map(shard).collect(),
             judge: Judge::new(
                 self.detectors.as_ref().map_or(Panes::Dropped, |detectors| {
-                    Panes::Judged(Box::new(self.new_detectors(detectors)))
+                    Panes::Judged(Box::new(self.maker.make(detectors)))
                 }),
-                self.pane_seconds,
+                self.maker,
                 shard_count,
             ),
             counts: FindingCounts::default(),
@@ -126,7 +144,7 @@ impl Assembly {
             *shard = snapshot.decode(&PartName::Shard(index).text(), |from| {
                 let tops = TopSet::load(&self.tops, memory.tops_bytes, from)?;
                 let contacts = from.option(|from| {
-                    ContactTable::load(self.pane_seconds, memory.contacts_bytes, from)
+                    ContactTable::load(self.maker.pane_seconds, memory.contacts_bytes, from)
                 })?;
                 if contacts.is_some() == self.detectors.is_some() {
                     Ok(StateShard::new(index, tops, contacts))
@@ -139,7 +157,7 @@ impl Assembly {
             let detectors = from.option(|from| {
                 let detectors = self.detectors.as_ref();
                 let detectors = detectors.ok_or(DecodeError::Invalid("detectors"))?;
-                self.new_detectors(detectors).load(from, PaneContacts::load)
+                self.maker.make(detectors).load(from, PaneContacts::load)
             })?;
             stages.judge.load(detectors, from)
         })?;
@@ -153,7 +171,7 @@ impl Assembly {
     /// What partials of this job say about it.
     pub(super) fn partial_job(&self) -> PartialJob {
         PartialJob {
-            pane_seconds: self.pane_seconds,
+            pane_seconds: self.maker.pane_seconds,
             with_contacts: self.detectors.is_some(),
             tops: self.tops.to_vec(),
         }
@@ -168,19 +186,12 @@ impl Assembly {
             hash.update(text);
         };
         part("flowgauge job 1");
-        part(&format!("{} {}", self.pane_seconds, self.detectors.is_some()));
+        part(&format!("{} {}", self.maker.pane_seconds, self.detectors.is_some()));
         for top in self.tops.iter() {
             let by: Vec<&str> = top.by.iter().map(|slot| slot.name()).collect();
             part(&format!("{} {} {:?}", by.join(","), top.metric.name(), top.window_seconds));
         }
         let digest = hash.finalize();
         u128::from_le_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
-    }
-
-    fn new_detectors(&self, detectors: &Detectors) -> DetectorSet {
-        let Detectors { settings, network } = detectors;
-        let detectors = DetectorSet::new(settings, network.clone(), self.pane_seconds);
-        let detectors = if self.counts_only { detectors.for_counts() } else { detectors };
-        detectors.with_bytes_max(self.memory.detectors_bytes)
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
+
 use super::memory::MemoryPlan;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
@@ -53,6 +55,8 @@ pub struct Job {
     pub stop: StopFlag,
     /// Told how many bytes were read, once per chunk.
     pub progress: Box<dyn FnMut(u64) + Send>,
+    /// Changes while the run goes on.
+    pub control: Receiver<Control>,
     /// How much memory the tables may take.
     pub memory: MemoryPlan,
     /// Where what was seen is written for another process to judge, in place of judging it here.
@@ -68,6 +72,15 @@ pub struct Detectors {
     pub settings: DetectSettings,
     /// What is known of the network.
     pub network: Network,
+}
+
+/// What may change while a run goes on.
+#[derive(Clone, Debug)]
+pub enum Control {
+    /// Detectors go on with other settings and another network; what they remember stays.
+    Detectors(Box<Detectors>),
+    /// Time between snapshots.
+    CheckpointInterval(Duration),
 }
 
 /// What makes a run outlive its process.

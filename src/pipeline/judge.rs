@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::assembly::DetectorMaker;
+use super::job::Detectors;
 use super::message::{Epoch, Ending, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
 use super::partial::PartialExport;
 use crate::aggregate::PaneContacts;
@@ -35,9 +37,9 @@ pub(super) enum Panes {
 /// Aligns shards and runs detectors.
 pub(super) struct Judge {
     panes: Panes,
+    maker: DetectorMaker,
     /// Why panes could not be exported.
     failure: Option<CheckpointError>,
-    pane_seconds: i64,
     /// How far each shard has come.
     watermarks: Vec<UnixSeconds>,
     waiting: BTreeMap<PaneIndex, Vec<PaneContacts>>,
@@ -61,6 +63,7 @@ impl ToJudge {
         match self {
             Self::Panes(panes) => Some(panes.shard_index),
             Self::Barrier { shard_index, .. } => Some(*shard_index),
+            Self::Detectors(_) => Some(0),
             Self::End(_) => None,
         }
     }
@@ -69,13 +72,13 @@ impl ToJudge {
 impl Judge {
     pub(super) fn new(
         panes: Panes,
-        pane_seconds: i64,
+        maker: DetectorMaker,
         shard_count: usize,
     ) -> Self {
         Self {
             panes,
+            maker,
             failure: None,
-            pane_seconds,
             watermarks: vec![UnixSeconds::MIN; shard_count],
             waiting: BTreeMap::new(),
             arrived: None,
@@ -106,6 +109,7 @@ impl Judge {
                         messages.extend(held);
                     }
                 }
+                ToJudge::Detectors(detectors) => self.change(&detectors),
                 ToJudge::End(ending) => self.end(ending, out),
             }
         }
@@ -123,7 +127,7 @@ impl Judge {
         let complete_until = self.watermarks.iter().copied().min().expect("there is a shard");
         while let Some(entry) = self.waiting.first_entry() {
             let pane = *entry.key();
-            if pane.end(self.pane_seconds) > complete_until {
+            if pane.end(self.maker.pane_seconds) > complete_until {
                 break;
             }
             let shards = entry.remove();
@@ -205,6 +209,22 @@ impl Judge {
         saved.count(self.waiting.values().map(Vec::len).sum());
         self.waiting.values().flatten().for_each(|contacts| contacts.save(&mut saved));
         SavedPart { epoch, name: PartName::Judge, segments: saved.into_segments() }
+    }
+
+    /// Goes on with other settings; what is remembered stays.
+    fn change(&mut self, detectors: &Detectors) {
+        let Panes::Judged(old) = &mut self.panes else { return };
+        let mut saved = Encoder::default();
+        old.save(&mut saved, PaneContacts::save);
+        let saved = saved.into_bytes();
+        let new = self.maker.make(detectors);
+        match new.load(&mut Decoder::new(&saved), PaneContacts::load) {
+            Ok(new) => **old = new,
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "detectors keep their settings"
+            ),
+        }
     }
 
     fn panes(&mut self, panes: ShardPanes, out: &mut dyn FnMut(Judged)) {

@@ -15,6 +15,7 @@ use crate::aggregate::{PaneContacts, RoutedBatch};
 use crate::finding::Finding;
 use crate::units::UnixSeconds;
 
+use super::job::Detectors;
 use super::parse_stage::ParsedChunk;
 
 /// Number of a barrier and its snapshot; goes on over restarts.
@@ -47,6 +48,8 @@ pub(super) enum ToShard {
         arrived: Duration,
     },
     Barrier(Epoch),
+    /// The judge's detectors change here.
+    Detectors(Arc<Detectors>),
     End(Ending),
 }
 
@@ -65,6 +68,8 @@ pub(super) enum ToJudge {
         shard_index: usize,
         epoch: Epoch,
     },
+    /// From the first shard: detectors change here.
+    Detectors(Arc<Detectors>),
     /// The shard sends no more.
     End(Ending),
 }

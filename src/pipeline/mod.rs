@@ -20,7 +20,7 @@ mod topology;
 pub const SHARDS_MAX: usize = 1024;
 
 pub use deliver::DeliveryReport;
-pub use job::{Detectors, Job, JobState, Latencies, RunError, RunReport};
+pub use job::{Control, Detectors, Job, JobState, Latencies, RunError, RunReport};
 pub use partial::{MergeError, PartialJob, merge};
 pub use memory::{MemoryPlan, memory_bytes_min};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};

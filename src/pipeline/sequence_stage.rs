@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::job::Control;
 use super::message::{Epoch, Ending, Parsed, PartName, SavedPart, ToShard};
 use super::assembly::RunHeader;
 use super::sequence::{InputReport, Sequencer};
@@ -90,6 +91,20 @@ impl SequenceStage {
     /// Looks at the time when nothing arrives.
     pub(super) fn tick(&mut self, now: Duration, out: &mut dyn FnMut(Sequenced)) {
         self.advance(now, now, out);
+    }
+
+    /// Takes a change of settings.
+    pub(super) fn control(&mut self, control: Control, out: &mut dyn FnMut(Sequenced)) {
+        match control {
+            Control::Detectors(detectors) => {
+                out(Sequenced::ToShards(ToShard::Detectors(Arc::new(*detectors))));
+            }
+            Control::CheckpointInterval(interval) => {
+                if let Some((_, pacing)) = &mut self.pacing {
+                    pacing.interval = interval;
+                }
+            }
+        }
     }
 
     /// The snapshot of this barrier is written, or has failed.

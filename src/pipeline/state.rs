@@ -64,6 +64,12 @@ impl StateShard {
                 watch.lap(Stage::Save, 0);
                 out(FromShard::ToJudge(ToJudge::Barrier { shard_index, epoch }));
             }
+            ToShard::Detectors(detectors) => {
+                // One is enough for all.
+                if shard_index == 0 {
+                    out(FromShard::ToJudge(ToJudge::Detectors(detectors)));
+                }
+            }
             ToShard::End(ending) => {
                 if ending == Ending::Close {
                     let (watermark, panes) = (UnixSeconds::MAX, self.close_all());

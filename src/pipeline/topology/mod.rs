@@ -19,12 +19,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::assembly::{Assembled, Assembly, RunHeader};
+use super::assembly::{Assembled, Assembly, DetectorMaker, RunHeader};
 use super::deliver::{Delivery, DeliveryReport, DurableFindings};
-use super::job::{Job, JobState, Latencies, RunError, RunReport};
+use super::job::{Control, Job, JobState, Latencies, RunError, RunReport};
 use super::judge::Judge;
 use super::message::Epoch;
 use super::parse_stage::{ParseSettings, UsedBatch};
@@ -80,6 +80,7 @@ struct Stages {
     partial_job: Option<PartialJob>,
     used_out: Sender<UsedBatch>,
     progress: Box<dyn FnMut(u64) + Send>,
+    control: Receiver<Control>,
     merge_pool: Arc<ThreadPool>,
 }
 
@@ -108,9 +109,12 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     };
     let assembly = Assembly {
         tops: Arc::clone(&tops),
-        counts_only: job.sinks.is_empty() && job.state.is_none(),
+        maker: DetectorMaker {
+            pane_seconds: job.pane_seconds,
+            bytes_max: job.memory.detectors_bytes,
+            counts_only: job.sinks.is_empty() && job.state.is_none(),
+        },
         detectors: job.detectors,
-        pane_seconds: job.pane_seconds,
         memory: job.memory,
         time: job.time,
         expected_inputs: job.expected_inputs,
@@ -158,6 +162,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         partial_job,
         used_out,
         progress: job.progress,
+        control: job.control,
         merge_pool,
     };
     Ok((sources, stages))

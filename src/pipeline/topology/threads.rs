@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::framing::Chunk;
 use crate::metrics::{LatencyHistogram, Profile, Stage, Stopwatch};
 use crate::pipeline::deliver::{Delivery, DeliveryReport};
-use crate::pipeline::job::{Latencies, RunError, RunReport};
+use crate::pipeline::job::{Control, Latencies, RunError, RunReport};
 use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
 use crate::pipeline::message::{Ending, Epoch, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
@@ -55,6 +55,7 @@ struct SequenceWays {
     saved: Way<SavedPart>,
     used: Sender<UsedBatch>,
     settled: Receiver<Epoch>,
+    control: Receiver<Control>,
 }
 
 /// What a shard takes and gives.
@@ -141,6 +142,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                 saved: saved_out,
                 used: used_out,
                 settled: settled_in,
+                control: stages.control,
             };
             let watch = watch();
             spawn(scope, "sequence", stop, move || {
@@ -304,6 +306,7 @@ fn keep_order(
             None => parsed_in.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         ways.settled.try_iter().for_each(|epoch| stage.settled(epoch));
+        ways.control.try_iter().for_each(|control| stage.control(control, &mut forward));
         watch.skip();
         let now = watch.last();
         match received {
