@@ -16,6 +16,10 @@ compile_error!("columns are written as they lie in memory, which must be little-
 /// state does not take much.
 pub const SEGMENT_BYTES: usize = 1 << 20;
 
+/// No count of anything that was read gets here; a greater one was not saved but made up, and could
+/// overflow what it is added to.
+pub const COUNT_MAX: u64 = 1 << 56;
+
 /// Why bytes are not the state that they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -249,6 +253,14 @@ impl<'a> Decoder<'a> {
     /// If the bytes end before it.
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A number of things that were counted.
+    ///
+    /// # Errors
+    /// If the bytes end before it, or it is greater than [`COUNT_MAX`].
+    pub fn counted(&mut self) -> Result<u64, DecodeError> {
+        Some(self.u64()?).filter(|count| *count <= COUNT_MAX).ok_or(DecodeError::Invalid("count"))
     }
 
     /// A number.

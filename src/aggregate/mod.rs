@@ -36,6 +36,6 @@ pub use route::{RoutedBatch, Router, RowLists, Rows};
 pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, WideKey};
 pub use top::{Heir, Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
 pub use totals::{Sums, TOTALS_COLUMNS, Totals};
-pub use watermark::{TimeSettings, Watermarks};
+pub use watermark::{InputFate, TimeSettings, Watermarks};
 
 mod stub;

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::row_bits::{WORD_ROWS, least_and_greatest, places, sum, where_not};
+use crate::codec::{COUNT_MAX, DecodeError, Decoder, Encoder};
 use crate::record::{Action, ColumnView, Faults, FieldId, FlowBatch, LogStatus};
 use crate::units::UnixSeconds;
 
@@ -211,6 +212,63 @@ impl Totals {
         }
     }
 
+    /// Saves them.
+    pub fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        for count in [
+            self.ok,
+            self.nodata,
+            self.skipdata,
+            self.headers,
+            self.late,
+            self.control,
+            self.filtered,
+            self.accept,
+            self.reject,
+        ] {
+            out.u64(count);
+        }
+        self.faults.save_counts(out);
+        out.u128(self.bytes);
+        out.u128(self.packets);
+        out.option(self.first_start, |out, first| out.i64(first.0));
+        out.option(self.last_end, |out, last| out.i64(last.0));
+        for sums in &self.by_protocol {
+            out.u64(sums.flows);
+            out.u128(sums.packets);
+            out.u128(sums.bytes);
+        }
+    }
+
+    /// What [`Self::save`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are something else.
+    pub fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.version("the totals", 1..=1)?;
+        let mut totals = Self {
+            ok: from.counted()?,
+            nodata: from.counted()?,
+            skipdata: from.counted()?,
+            headers: from.counted()?,
+            late: from.counted()?,
+            control: from.counted()?,
+            filtered: from.counted()?,
+            accept: from.counted()?,
+            reject: from.counted()?,
+            faults: Faults::load_counts(from)?,
+            bytes: wide(from)?,
+            packets: wide(from)?,
+            first_start: from.option(Decoder::i64)?.map(UnixSeconds),
+            last_end: from.option(Decoder::i64)?.map(UnixSeconds),
+            ..Self::default()
+        };
+        for sums in &mut totals.by_protocol {
+            *sums = Sums { flows: from.counted()?, packets: wide(from)?, bytes: wide(from)? };
+        }
+        Ok(totals)
+    }
+
     /// Adds other totals; samples of faults stay where they are.
     pub fn merge(&mut self, other: &Self) {
         self.ok += other.ok;
@@ -231,6 +289,12 @@ impl Totals {
             sums.add(added.flows, added.packets, added.bytes);
         }
     }
+}
+
+/// A sum that as many 64-bit numbers can have as can be counted.
+fn wide(from: &mut Decoder<'_>) -> Result<u128, DecodeError> {
+    let sum_max = u128::from(COUNT_MAX) * u128::from(u64::MAX);
+    Some(from.u128()?).filter(|sum| *sum <= sum_max).ok_or(DecodeError::Invalid("sum"))
 }
 
 /// IANA's number of TCP.
@@ -352,7 +416,15 @@ mod tests {
                 columns.add_batch(batch, None);
                 plain.add_rows(batch, 0..batch.rows());
             }
-            prop_assert_eq!(columns, plain);
+            prop_assert_eq!(&columns, &plain);
+            columns.faults.add_counts(&block.faults);
+            let mut out = Encoder::default();
+            columns.save(&mut out);
+            let bytes = out.into_bytes();
+            let mut from = Decoder::new(&bytes);
+            prop_assert_eq!(Totals::load(&mut from), Ok(columns));
+            prop_assert_eq!(from.finish(), Ok(()));
+            prop_assert!(Totals::load(&mut Decoder::new(&bytes[..bytes.len() - 1])).is_err());
         }
     }
 

@@ -27,12 +27,22 @@ struct InputProgress {
     latest_end: UnixSeconds,
     watermark: UnixSeconds,
     habits: Habits,
-    finished: bool,
     last_data_at: Duration,
 }
 
 /// The fewest bytes of a saved input: its name's length, two moments, what it has shown.
 const EARLIER_BYTES_MIN: usize = 8 + 2 * 8 + 4 + 1 + 8;
+
+/// What a later run does with an input that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputFate {
+    /// It opens an input of this name and goes on.
+    GoesOn(Arc<str>),
+    /// It opens it as one that was never open.
+    BeginsAnew,
+    /// It doesn't open it.
+    Ended,
+}
 
 /// Settings of event time.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +101,7 @@ impl Watermarks {
 
     /// An input ends and no longer holds others back.
     pub fn finish(&mut self, input: InputId) {
-        if let Some(progress) = self.inputs.get_mut(&input) {
-            progress.finished = true;
-        }
+        self.inputs.remove(&input);
     }
 
     /// Takes `start`s and `end`s of an input's next records in order, those in `rows`, and returns the rows
@@ -139,22 +147,22 @@ impl Watermarks {
         self.current
     }
 
-    /// Saves how far time has come, in inputs too: those that have a name by `name_of`, and go on in a later
-    /// run. The others are left out as if they had never been open.
-    pub fn save(&self, name_of: &dyn Fn(InputId) -> Option<Arc<str>>, out: &mut Encoder) {
+    /// Saves how far time has come, in the inputs that go on in a later run too.
+    pub fn save(&self, fate_of: &dyn Fn(InputId) -> InputFate, out: &mut Encoder) {
         out.version(1);
         out.i64(self.current.0);
         out.count(self.expected_count);
-        let unfinished = self.inputs.iter().filter(|(_, progress)| !progress.finished);
-        let (mut named, mut unnamed_count) = (Vec::new(), 0);
-        for (input, progress) in unfinished {
-            match name_of(*input) {
-                Some(name) => named.push((name, progress)),
-                None => unnamed_count += 1,
+        let mut named: BTreeMap<Arc<str>, &InputProgress> = BTreeMap::new();
+        let mut anew_count = 0;
+        for (input, progress) in &self.inputs {
+            match fate_of(*input) {
+                InputFate::GoesOn(name) => drop(named.insert(name, progress)),
+                InputFate::BeginsAnew => anew_count += 1,
+                InputFate::Ended => {}
             }
         }
         named.extend(self.earlier.iter().map(|(name, progress)| (Arc::clone(name), progress)));
-        out.count(self.unopened_count + unnamed_count);
+        out.count(self.unopened_count + anew_count);
         out.count(named.len());
         for (name, progress) in named {
             out.text(&name);
@@ -198,8 +206,7 @@ impl Watermarks {
     fn least_of_active(&self, now: Duration) -> UnixSeconds {
         let mut least: Option<UnixSeconds> = None;
         let mut newest_of_idle = UnixSeconds::MIN;
-        let inputs = self.inputs.values().chain(self.earlier.values());
-        for progress in inputs.filter(|progress| !progress.finished) {
+        for progress in self.inputs.values().chain(self.earlier.values()) {
             let silent_for = now.saturating_sub(progress.last_data_at);
             if self.settings.idle_after.is_some_and(|limit| silent_for >= limit) {
                 // A silent input's own time goes on with the wall, so that its last panes close too.
@@ -222,7 +229,6 @@ impl InputProgress {
             latest_end: UnixSeconds::MIN,
             watermark: UnixSeconds::MIN,
             habits: Habits::unknown(),
-            finished: false,
             last_data_at: now,
         }
     }
@@ -512,10 +518,11 @@ mod tests {
             whole.expected_count = 1;
             late_of(&mut whole, &stream[..cut], &[300]);
             let mut out = Encoder::default();
-            whole.save(&|_| Some("a".into()), &mut out);
+            whole.save(&|_| InputFate::GoesOn("a".into()), &mut out);
             let mut bytes = out.into_bytes();
+            let settings = whole.settings;
             let load = |bytes: &[u8]| {
-                Watermarks::load(whole.settings, 1, Duration::ZERO, &mut Decoder::new(bytes))
+                Watermarks::load(settings, 1, Duration::ZERO, &mut Decoder::new(bytes))
             };
             let mut loaded = load(&bytes).unwrap();
             prop_assert_eq!(loaded.advance(Duration::ZERO), whole.current());

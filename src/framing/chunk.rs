@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::record::{FormatChoice, TextSlice};
+use crate::record::{FormatChoice, Layout, TextSlice};
 
 use super::fault::InputFault;
 use super::file_range::FileRange;
 use super::packed::PackedFile;
+use super::position::{FileStart, Position, ResumePoint};
 
 /// The number of an input within one run, in the order in which a source names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +26,27 @@ pub struct InputInfo {
     pub name: Arc<str>,
     /// Which layout its lines have until a header says otherwise.
     pub format: FormatChoice,
+    /// How it begins, if it is a file.
+    pub file_start: Option<FileStart>,
+    /// From where it is read, if its beginning was read before or is left out.
+    pub resume: Option<ResumePoint>,
+}
+
+impl InputInfo {
+    /// An input that is read from its start.
+    #[must_use]
+    pub const fn new(name: Arc<str>, format: FormatChoice) -> Self {
+        Self { name, format, file_start: None, resume: None }
+    }
+
+    /// The layout at the first line that is read.
+    #[must_use]
+    pub fn first_layout(&self) -> Arc<Layout> {
+        match &self.resume {
+            Some(point) => Arc::clone(&point.layout),
+            None => self.format.initial_layout(),
+        }
+    }
 }
 
 /// One event of an input.
@@ -47,6 +69,8 @@ pub enum ChunkEvent {
     Data(ChunkData),
     /// The input is silent but alive (sent by live sources so that lag can be told from silence).
     Idle,
+    /// No more data in this run, though the input goes on: reading was told to stop. Always its last event.
+    Stop,
     /// No more data; `Some` if what ended it was a fault. Always its last event.
     Close(Option<InputFault>),
 }
@@ -59,6 +83,9 @@ pub struct ChunkData {
     /// Bytes read from disk or network for this piece, before any decompression; without those that
     /// only its worker will read, which are in [`Framed::bytes_read`](super::Framed).
     pub bytes_read: u64,
+    /// From where the input can be read on after this piece; `None` if it can't be, or if unwrapping tells
+    /// ([`Framed::position`](super::Framed)).
+    pub position: Option<Position>,
 }
 
 /// Bytes, and what is known of their framing.

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use rayon::ThreadPool;
 
 use super::chunk::{LongLine, Payload, SourceRecord};
+use super::fault::InputFault;
 use super::file_range::{FileRange, RangeForm};
 use super::framed::{EXCERPT_BYTES, Framed, FramedBuilder, LayoutScope};
 use super::inflate::{self, Inflated, Inflater};
@@ -27,6 +28,7 @@ use super::json::LayoutMemo;
 use super::kpl::{self, Aggregate};
 use super::limits::Limits;
 use super::packed::{PackedFile, Unpacked};
+use super::position::{DecodedPlace, Position};
 use super::sniff::{Form, form_of, without_mark};
 use super::stream::{BLOCK_BYTES, InputReader};
 use crate::record::{FaultKind, TextPool, TextSlice};
@@ -54,6 +56,9 @@ pub fn deframe(payload: Payload, limits: &Limits) -> Framed {
 
 /// Takes the parts of a payload as they are unwrapped.
 pub type EmitFramed<'a> = dyn FnMut(Framed) -> ControlFlow<()> + 'a;
+
+/// Takes parts of lines or documents, and how many bytes of the payload are left behind each.
+type EmitCut<'a> = dyn FnMut(Framed, u64) -> ControlFlow<()> + 'a;
 
 /// Unwraps payloads, with buffers and decoders that are made once per worker.
 #[derive(Debug)]
@@ -88,11 +93,35 @@ impl Deframer {
     /// Unwraps a payload into parts, of which large ones have several, so that each is handed on while
     /// it is in a cache. Never fails: what is wrong becomes [`Framed::faults`].
     pub fn deframe(&mut self, payload: Payload, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
+        self.deframe_until(payload, None, emit)
+    }
+
+    /// As [`Self::deframe`], of a payload up to a known position, so that all parts tell theirs.
+    pub fn deframe_until(
+        &mut self,
+        payload: Payload,
+        position: Option<Position>,
+        emit: &mut EmitFramed<'_>,
+    ) -> ControlFlow<()> {
+        let mut emit = |mut part: Framed| {
+            if !part.more_follows && part.position.is_none() {
+                part.position.clone_from(&position);
+            }
+            emit(part)
+        };
+        let emit: &mut EmitFramed<'_> = &mut emit;
         match payload {
             Payload::Lines(lines) => emit(Framed::of_lines(lines)),
             Payload::LongLine(line) => emit(of_long_line(&line)),
-            Payload::Documents(bytes) => self.documents(&bytes, Completeness::Whole, emit),
-            Payload::DocumentStart(bytes) => self.documents(&bytes, Completeness::Cut, emit),
+            Payload::Documents(bytes) => {
+                self.documents(&bytes, Completeness::Whole, &mut |mut part, left_bytes| {
+                    part.position = position.as_ref().and_then(|end| end.before(left_bytes));
+                    emit(part)
+                })
+            }
+            Payload::DocumentStart(bytes) => {
+                self.documents(&bytes, Completeness::Cut, &mut |part, _| emit(part))
+            }
             Payload::Records(records) => emit(self.records(records)),
             #[cfg(feature = "parquet")]
             Payload::RowGroup(group) => emit(group.deframe()),
@@ -105,7 +134,7 @@ impl Deframer {
         &mut self,
         bytes: &[u8],
         completeness: Completeness,
-        emit: &mut EmitFramed<'_>,
+        emit: &mut EmitCut<'_>,
     ) -> ControlFlow<()> {
         let Self { limits, pool, inflater, copier, .. } = self;
         let unwrapping =
@@ -130,24 +159,42 @@ impl Deframer {
         let mut at = 0;
         loop {
             let piece = range.load(at, &self.pool);
+            let piece_end = range.start + (at + piece.bytes.len()) as u64;
             at += piece.bytes.len();
             let completeness = match piece.fault {
                 None => Completeness::Whole,
                 Some(_) => Completeness::Cut,
             };
-            let (mut bytes_read, mut fault) = (piece.bytes_read, piece.fault);
-            let mut emit_counted = |mut part: Framed| {
-                part.bytes_read += std::mem::take(&mut bytes_read);
-                if !part.more_follows {
+            // A line end may have been added.
+            let file_end = piece_end.min(range.start + range.length as u64);
+            let (mut unread_bytes, mut fault) = (piece.bytes_read, piece.fault);
+            let mut left_before = piece.bytes.len() as u64;
+            let ends_anywhere = fault.is_some() || range.ends_in_fault;
+            let mut emit_placed = |mut part: Framed, left_bytes: u64| {
+                let is_end = !part.more_follows;
+                // What a part holds counts as read with it, so that the rest counts once if it is read again.
+                let bytes_read = if is_end {
+                    unread_bytes
+                } else {
+                    (left_before - left_bytes).min(unread_bytes)
+                };
+                left_before = left_bytes;
+                unread_bytes -= bytes_read;
+                part.bytes_read += bytes_read;
+                if is_end {
                     part.input_fault = part.input_fault.take().or_else(|| fault.take());
                     part.more_follows = !piece.is_last;
+                }
+                if !(is_end && piece.is_last && ends_anywhere) {
+                    let place = (piece_end - left_bytes).min(file_end);
+                    part.position = Some(Position::bytes(place));
                 }
                 emit(part)
             };
             match range.form {
-                RangeForm::Lines => cut_lines(&piece.bytes, &self.limits, &mut emit_counted)?,
+                RangeForm::Lines => cut_lines(&piece.bytes, &self.limits, &mut emit_placed)?,
                 RangeForm::Documents => {
-                    self.documents(&piece.bytes, completeness, &mut emit_counted)?;
+                    self.documents(&piece.bytes, completeness, &mut emit_placed)?;
                 }
             }
             if piece.is_last {
@@ -157,43 +204,59 @@ impl Deframer {
     }
 
     fn packed(&mut self, file: &PackedFile, emit: &mut EmitFramed<'_>) -> ControlFlow<()> {
-        let (unpacked, mut bytes_read) = match file.open(
-            &mut self.inflater,
-            self.threads.as_deref(),
-            &self.pool,
-            &self.limits,
-        ) {
+        let opened =
+            file.open(&mut self.inflater, self.threads.as_deref(), &self.pool, &self.limits);
+        let (unpacked, bytes_read) = match opened {
             Ok(opened) => opened,
             Err(fault) => {
                 return emit(Framed { input_fault: Some(fault), ..Framed::default() });
             }
         };
-        let mut emit_counted = |mut part: Framed, is_last_piece: bool| {
-            part.bytes_read += std::mem::take(&mut bytes_read);
-            part.more_follows |= !is_last_piece;
-            emit(part)
-        };
-        match unpacked {
-            Unpacked::Lines(pieces) => {
-                let last = pieces.len() - 1;
-                for (index, lines) in pieces.into_iter().enumerate() {
-                    let emit = &mut |part| emit_counted(part, index == last);
-                    cut_lines(&lines, &self.limits, emit)?;
-                }
-                ControlFlow::Continue(())
-            }
-            Unpacked::Documents(pieces) => {
-                let last = pieces.len() - 1;
-                for (index, bytes) in pieces.into_iter().enumerate() {
-                    let emit = &mut |part| emit_counted(part, index == last);
-                    self.documents(&bytes, Completeness::Whole, emit)?;
-                }
-                ControlFlow::Continue(())
-            }
+        let from = file.from();
+        let (pieces, end_added, form) = match unpacked {
+            Unpacked::Lines(pieces, end_added) => (pieces, end_added, RangeForm::Lines),
+            Unpacked::Documents(pieces) => (pieces, false, RangeForm::Documents),
             Unpacked::Stream(packed) => {
-                self.stream(InputReader::of_bytes(packed, &self.limits), emit)
+                let reader = InputReader::of_bytes(packed, from, &self.limits);
+                return self.stream(reader, emit);
+            }
+        };
+        let text_bytes: usize = pieces.iter().map(|piece| piece.text().len()).sum();
+        let decoded_bytes_max = text_bytes as u64 - u64::from(end_added);
+        if from.decoded_bytes > decoded_bytes_max {
+            let position = Position::decoded(from);
+            let fault = InputFault::replaced(&position, "it ends before that");
+            return emit(Framed { input_fault: Some(fault), ..Framed::default() });
+        }
+        let mut uncounted_bytes = bytes_read.saturating_sub(from.bytes_read);
+        let last = pieces.len() - 1;
+        let mut piece_start = 0;
+        for (index, piece) in pieces.into_iter().enumerate() {
+            let piece_end = piece_start + piece.text().len() as u64;
+            let range = piece.range();
+            let passed = usize::try_from(from.decoded_bytes.saturating_sub(piece_start))
+                .map_or(range.end, |passed| passed.clamp(range.start, range.end));
+            let rest = TextSlice::new(Arc::clone(piece.text()), passed..range.end);
+            piece_start = piece_end;
+            if rest.is_empty() && index < last {
+                continue;
+            }
+            let mut emit_placed = |mut part: Framed, left_bytes: u64| {
+                part.bytes_read += std::mem::take(&mut uncounted_bytes);
+                part.more_follows |= index < last;
+                let decoded_bytes = (piece_end - left_bytes).min(decoded_bytes_max);
+                let place = DecodedPlace { decoded_bytes, bytes_read };
+                part.position = Some(Position::decoded(place));
+                emit(part)
+            };
+            match form {
+                RangeForm::Lines => cut_lines(&rest, &self.limits, &mut emit_placed)?,
+                RangeForm::Documents => {
+                    self.documents(&rest, Completeness::Whole, &mut emit_placed)?;
+                }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Unwraps all that a reader gives.
@@ -204,7 +267,7 @@ impl Deframer {
                 Err(fault) => break Some(fault),
                 Ok(Some(piece)) => {
                     let mut bytes_read = piece.bytes_read;
-                    self.deframe(piece.payload, &mut |mut part| {
+                    self.deframe_until(piece.payload, piece.position, &mut |mut part| {
                         part.bytes_read += std::mem::take(&mut bytes_read);
                         part.more_follows = true;
                         emit(part)
@@ -220,7 +283,7 @@ impl Deframer {
 pub(super) fn cut_lines(
     lines: &TextSlice,
     limits: &Limits,
-    emit: &mut EmitFramed<'_>,
+    emit: &mut EmitCut<'_>,
 ) -> ControlFlow<()> {
     let line_bytes_max = limits.line_bytes_max.max(BLOCK_BYTES);
     let whole = lines.range();
@@ -242,7 +305,7 @@ pub(super) fn cut_lines(
         at += length;
         part.more_follows = at < lines.len();
         let more_follows = part.more_follows;
-        emit(part)?;
+        emit(part, (lines.len() - at) as u64)?;
         if !more_follows {
             return ControlFlow::Continue(());
         }

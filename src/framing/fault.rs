@@ -1,5 +1,7 @@
 //! Faults of whole inputs: what came before them was taken, the rest could not be.
 
+use super::position::Position;
+
 /// Why an input ended early or could not be used. What came before it was taken.
 #[derive(Debug, thiserror::Error)]
 pub enum InputFault {
@@ -38,6 +40,16 @@ pub enum InputFault {
     /// Something that is certainly not flow logs.
     #[error("it holds {0}, which is not a form in which flow logs arrive")]
     Unsupported(&'static str),
+    /// A file that is not what was read of it before.
+    #[error(
+        "it is not the file that was read up to {position} before: {reason}; to read it as a new one, give it another name"
+    )]
+    Replaced {
+        /// Where reading was to go on.
+        position: String,
+        /// How it shows.
+        reason: &'static str,
+    },
     /// A stream service refused for good.
     #[error("{0}")]
     Stream(String),
@@ -49,6 +61,13 @@ pub enum InputFault {
 pub(super) struct DecodeFault {
     pub(super) format: &'static str,
     pub(super) reason: &'static str,
+}
+
+impl InputFault {
+    /// A file in which there is no such position, and how that shows.
+    pub(super) fn replaced(position: &Position, reason: &'static str) -> Self {
+        Self::Replaced { position: position.to_string(), reason }
+    }
 }
 
 impl From<DecodeFault> for std::io::Error {

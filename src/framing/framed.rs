@@ -8,6 +8,7 @@ use crate::record::{FaultKind, Layout, TextPool, TextSlice};
 
 use super::fault::InputFault;
 use super::lines::{LineBuffer, LineMark};
+use super::position::Position;
 
 /// Bytes of a bad record that are kept to show it.
 pub const EXCERPT_BYTES: usize = 200;
@@ -41,6 +42,8 @@ pub struct Framed {
     pub bytes_decoded: u64,
     /// What ended the input early, found only while unwrapping.
     pub input_fault: Option<InputFault>,
+    /// From where the input can be read on after this part; `None` if it can't be, or only its source knows.
+    pub position: Option<Position>,
     /// Whether another part of the same payload comes.
     pub more_follows: bool,
 }
@@ -135,6 +138,7 @@ impl Framed {
         self.bytes_read += next.bytes_read;
         self.bytes_decoded += next.bytes_decoded;
         self.input_fault = self.input_fault.take().or(next.input_fault);
+        self.position = next.position;
         self.more_follows = next.more_follows;
     }
 

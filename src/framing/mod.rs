@@ -26,6 +26,7 @@ mod members;
 mod packed;
 #[cfg(feature = "parquet")]
 pub mod parquet;
+mod position;
 mod sniff;
 mod stream;
 mod zstandard;
@@ -40,4 +41,5 @@ pub use file_range::FileRange;
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
 pub use packed::PackedFile;
+pub use position::{FileStart, Position, Positions, ReadUntil, ResumePoint, ShardPlace};
 pub use stream::{BLOCK_BYTES, InputReader};

@@ -15,6 +15,7 @@ use super::file_range::read_up_to;
 use super::inflate::Inflater;
 use super::limits::Limits;
 use super::members::side_by_side;
+use super::position::DecodedPlace;
 use super::sniff::{Form, form_of, without_mark};
 use crate::record::{Text, TextPool, TextSlice};
 
@@ -23,12 +24,14 @@ use crate::record::{Text, TextPool, TextSlice};
 pub struct PackedFile {
     file: Arc<File>,
     length: usize,
+    /// Up to where its text was read before.
+    from: DecodedPlace,
 }
 
 /// What a compressed file holds.
 pub(super) enum Unpacked {
-    /// Text, in pieces of whole lines.
-    Lines(Vec<TextSlice>),
+    /// Text, in pieces of whole lines, and whether a line end was added to the last.
+    Lines(Vec<TextSlice>, bool),
     /// JSON, in pieces of whole documents.
     Documents(Vec<TextSlice>),
     /// The file as it is, for the streaming decoder.
@@ -44,9 +47,21 @@ impl PackedFile {
         let file = Arc::new(file);
         let length = file.metadata().ok().and_then(|metadata| usize::try_from(metadata.len()).ok());
         match length {
-            Some(length) if length <= limits.packed_bytes_max => Ok(Self { file, length }),
+            Some(length) if length <= limits.packed_bytes_max => {
+                Ok(Self { file, length, from: DecodedPlace::default() })
+            }
             _ => Err(file),
         }
+    }
+
+    /// Leaves out what was read before.
+    pub(super) const fn resume(&mut self, from: DecodedPlace) {
+        self.from = from;
+    }
+
+    /// Where reading begins.
+    pub(super) const fn from(&self) -> DecodedPlace {
+        self.from
     }
 
     /// Reads and inflates the file, its members on `threads` if there are some; gives what it holds and how
@@ -104,17 +119,19 @@ fn whole(
 /// What the pieces are; `None` if it is a form for the streaming decoder.
 fn unpacked(mut pieces: Vec<Vec<u8>>, pool: &TextPool) -> Option<Unpacked> {
     let form = form_of(&pieces[0]);
+    let mut end_added = false;
     if form == Form::Text
         && let Some(last) = pieces.last_mut()
         && last.last().is_some_and(|byte| *byte != b'\n')
     {
         last.push(b'\n');
+        end_added = true;
     }
     let mut pieces = pieces.into_iter();
     let first = pieces.next().map(|text| after_mark(pool.text(text)));
     let slices = first.into_iter().chain(pieces.map(|text| pool.text(text).into())).collect();
     match form {
-        Form::Text => Some(Unpacked::Lines(slices)),
+        Form::Text => Some(Unpacked::Lines(slices, end_added)),
         Form::Json => Some(Unpacked::Documents(slices)),
         _ => None,
     }

@@ -131,6 +131,20 @@ impl RowGroups {
     }
 }
 
+impl RowGroups {
+    /// The number of the next group.
+    pub(super) const fn next_index(&self) -> u64 {
+        self.next_index as u64
+    }
+
+    /// Goes on with the group `index`; `None` if there are fewer.
+    pub(super) fn resume(&mut self, index: u64) -> Option<()> {
+        let index = usize::try_from(index).ok()?;
+        self.next_index = index;
+        (index <= self.object.metadata.metadata().num_row_groups()).then_some(())
+    }
+}
+
 impl Iterator for RowGroups {
     type Item = RowGroup;
 

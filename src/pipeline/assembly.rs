@@ -5,6 +5,7 @@
 //! use leaves the choice of the one before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -78,6 +79,8 @@ pub(super) struct Assembly {
     pub(super) memory: MemoryPlan,
     pub(super) time: TimeSettings,
     pub(super) expected_inputs: usize,
+    /// By the monotonic clock.
+    pub(super) now: Duration,
     /// Parse settings but for the router.
     pub(super) new_parse: Box<dyn Fn(Router) -> ParseSettings>,
     pub(super) new_parser: Arc<dyn Fn() -> Parser + Send + Sync>,
@@ -138,7 +141,11 @@ impl Assembly {
         let unusable = |error| RefusalReason::Part { name: name.clone(), error };
         let header = RunHeader::load(&mut from).map_err(unusable)?;
         let mut stages = self.fresh(header);
-        stages.sequencer.load(&mut from).and_then(|()| from.finish()).map_err(unusable)?;
+        let reparser = ParseStage::new(stages.parse.clone(), (self.new_parser)());
+        stages.sequencer =
+            Sequencer::load(reparser, self.time, self.expected_inputs, self.now, &mut from)
+                .and_then(|sequencer| from.finish().map(|()| sequencer))
+                .map_err(unusable)?;
         let memory = self.memory.per_shard(header.shard_count);
         for (index, shard) in stages.shards.iter_mut().enumerate() {
             *shard = snapshot.decode(&PartName::Shard(index).text(), |from| {

@@ -27,12 +27,13 @@ impl LayoutGuess {
     pub(super) fn layout_for(&mut self, chunk: &Chunk) -> Arc<Layout> {
         match &chunk.event {
             ChunkEvent::Open(info) => {
-                let layout = info.format.initial_layout();
-                let guess = Guess { layout: Arc::clone(&layout), first_line_seen: false };
+                let layout = info.first_layout();
+                let first_line_seen = info.resume.is_some();
+                let guess = Guess { layout: Arc::clone(&layout), first_line_seen };
                 self.inputs.insert(chunk.input, guess);
                 layout
             }
-            ChunkEvent::Close(_) => self
+            ChunkEvent::Stop | ChunkEvent::Close(_) => self
                 .inputs
                 .remove(&chunk.input)
                 .map_or_else(Layout::default_v2, |guess| guess.layout),

@@ -13,7 +13,7 @@ use crate::aggregate::{RoutedBatch, Router, RowLists, Totals};
 use crate::clock::Clock;
 use crate::framing::{
     BLOCK_BYTES, Chunk, ChunkEvent, Deframer, Framed, InputFault, InputId, InputInfo, LayoutScope,
-    Limits, RecordFault, Run,
+    Limits, Position, RecordFault, Run,
 };
 use crate::metrics::{Profile, Stage, Stopwatch};
 use crate::record::{
@@ -74,6 +74,7 @@ pub(super) enum ParsedEvent {
     Open(InputInfo),
     Data(Box<ParsedData>),
     Idle,
+    Stop,
     Close(Option<InputFault>),
 }
 
@@ -88,6 +89,8 @@ pub(super) struct ParsedData {
     pub(super) line_count: u64,
     pub(super) bytes_read: u64,
     pub(super) bytes_decoded: u64,
+    /// From where the input can be read on after them.
+    pub(super) position: Option<Position>,
     /// What ended the input early.
     pub(super) input_fault: Option<InputFault>,
     /// Set for lines that continue their input: how to check and carry the layout.
@@ -176,6 +179,7 @@ impl ParseStage {
         let data = match event {
             ChunkEvent::Open(info) => return emit(single(ParsedEvent::Open(info))),
             ChunkEvent::Idle => return emit(single(ParsedEvent::Idle)),
+            ChunkEvent::Stop => return emit(single(ParsedEvent::Stop)),
             ChunkEvent::Close(fault) => return emit(single(ParsedEvent::Close(fault))),
             ChunkEvent::Data(data) => data,
         };
@@ -184,12 +188,14 @@ impl ParseStage {
         let mut layout = Arc::clone(layout);
         let mut part = 0;
         lines.watch.skip();
-        deframer.deframe(data.payload, &mut |framed| {
+        deframer.deframe_until(data.payload, data.position, &mut |mut framed| {
             let is_last = !framed.more_follows;
+            let position = framed.position.take();
             let mut unwrapped = Unwrapped::of_framed(framed);
             unwrapped.bytes_read += std::mem::take(&mut bytes_read);
             lines.watch.lap(Stage::Unwrap, unwrapped.bytes_read);
-            let parsed = lines.parse(unwrapped, &layout);
+            let mut parsed = lines.parse(unwrapped, &layout);
+            parsed.position = position;
             if let Some(continued) = &parsed.continued {
                 layout = Arc::clone(&continued.layout_after);
             }
@@ -209,7 +215,8 @@ impl ParseStage {
             Some(mut continued) => {
                 continued.unwrapped.input_fault = data.input_fault;
                 self.lines.watch.skip();
-                self.lines.parse(continued.unwrapped, layout)
+                let parsed = self.lines.parse(continued.unwrapped, layout);
+                ParsedData { position: data.position, ..parsed }
             }
         }
     }

@@ -5,13 +5,15 @@
 //! it in between), line numbers become those of the input, late records are told from the others, and
 //! the totals are summed. Not in the way of parallelism: a few instructions per chunk, one comparison per record.
 
+mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::parse_stage::{LineSample, ParseStage, ParsedChunk, ParsedData, ParsedEvent};
 use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks};
-use crate::framing::{InputFault, InputId, InputInfo};
+use crate::framing::{FileStart, InputFault, InputId, InputInfo, Position};
 use crate::record::{FaultKind, FieldId, FormatChoice, Layout};
 use crate::units::UnixSeconds;
 
@@ -55,20 +57,31 @@ pub struct InputReport {
     pub malformed_samples: Vec<MalformedSample>,
     /// Inputs that could not be read to their end.
     pub failed: Vec<FailedInput>,
+    /// Inputs that had late records, and how many.
+    pub late_by_input: BTreeMap<Arc<str>, u64>,
 }
 
+/// Which comes first in a report: the number that an input had in the run that first opened it, then
+/// its name, because a later run numbers its own inputs.
+type Rank = (InputId, Arc<str>);
+
 struct InputState {
-    name: Arc<str>,
+    rank: Rank,
     is_auto: bool,
     layout: Arc<Layout>,
+    file_start: Option<FileStart>,
+    /// Where the input goes on after the last part that was forwarded; `None` if it can't.
+    position: Option<Position>,
     /// Number of the next chunk and of its next part.
     next: (u64, u32),
     waiting: BTreeMap<(u64, u32), ParsedChunk>,
-    fault: Option<InputFault>,
+    /// What ended the input early, with its causes.
+    fault: Option<String>,
     line_count: u64,
     header_count: u64,
     good_count: u64,
     miscounted: u64,
+    late_count: u64,
     samples: Vec<MalformedSample>,
 }
 
@@ -76,11 +89,15 @@ struct InputState {
 pub(super) struct Sequencer {
     reparser: ParseStage,
     inputs: BTreeMap<InputId, InputState>,
+    /// Inputs of an earlier run that are not open again yet.
+    earlier: BTreeMap<Arc<str>, InputState>,
+    /// Names of the inputs that are done with.
+    finished: BTreeSet<Arc<str>>,
     watermarks: Watermarks,
     report: InputReport,
-    /// Samples and faults of closed inputs, by input, because inputs close in any order.
-    samples: BTreeMap<InputId, Vec<MalformedSample>>,
-    failed: BTreeMap<InputId, FailedInput>,
+    /// Samples and faults of closed inputs, in order, because inputs close in any.
+    samples: BTreeMap<Rank, Vec<MalformedSample>>,
+    failed: BTreeMap<Rank, String>,
     unknown_names: BTreeSet<String>,
 }
 
@@ -89,6 +106,8 @@ impl Sequencer {
         Self {
             reparser,
             inputs: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            finished: BTreeSet::new(),
             watermarks: Watermarks::new(time, expected_inputs),
             report: InputReport::default(),
             samples: BTreeMap::new(),
@@ -116,7 +135,8 @@ impl Sequencer {
             match chunk.event {
                 ParsedEvent::Open(info) => self.open(input, info, now),
                 ParsedEvent::Data(data) => self.data(input, *data, now, forward),
-                ParsedEvent::Idle => {}
+                // What is stopped goes on in a later run: it is not done with, and holds time back.
+                ParsedEvent::Idle | ParsedEvent::Stop => {}
                 ParsedEvent::Close(fault) => self.close(input, fault),
             }
         }
@@ -143,20 +163,33 @@ impl Sequencer {
         for input in unclosed {
             self.close(input, None);
         }
+        for state in std::mem::take(&mut self.earlier).into_values() {
+            self.settle(state, None);
+        }
         let samples = self.samples.into_values().flatten();
         self.report.malformed_samples = samples.take(MALFORMED_SAMPLES_MAX).collect();
-        self.report.failed = self.failed.into_values().collect();
+        let failed = self.failed.into_iter();
+        self.report.failed =
+            failed.map(|((_, name), message)| FailedInput { name, message }).collect();
         self.report
     }
 
     fn open(&mut self, input: InputId, info: InputInfo, now: Duration) {
-        self.report.input_count += 1;
-        self.watermarks.open(input, now);
+        self.watermarks.reopen(&info.name, input, now);
+        let earlier = self.earlier.remove(&info.name).filter(|_| info.resume.is_some());
         let state = self.inputs.get_mut(&input).expect("accept made it");
-        state.name = info.name;
+        if let Some(earlier) = earlier {
+            let waiting = std::mem::take(&mut state.waiting);
+            *state = InputState { next: state.next, waiting, ..earlier };
+            return;
+        }
+        self.report.input_count += 1;
+        state.layout = info.first_layout();
+        state.rank = (input, info.name);
         state.is_auto = info.format == FormatChoice::Auto;
-        state.layout = info.format.initial_layout();
-        warn_of_unknown_names(&mut self.unknown_names, &state.layout, &state.name);
+        state.file_start = info.file_start;
+        state.position = info.resume.map(|point| point.position);
+        warn_of_unknown_names(&mut self.unknown_names, &state.layout, &state.rank.1);
     }
 
     fn data(
@@ -178,16 +211,21 @@ impl Sequencer {
             if is_stale(&data) { self.reparser.process_again(data, &state.layout) } else { data };
         if let Some(lines) = data.continued.take() {
             if lines.layout_after != state.layout {
-                warn_of_unknown_names(&mut self.unknown_names, &lines.layout_after, &state.name);
+                let names = &mut self.unknown_names;
+                warn_of_unknown_names(names, &lines.layout_after, &state.rank.1);
             }
             state.layout = lines.layout_after;
         }
         for routed in &mut data.batches {
             let late_rows = late_rows(&mut self.watermarks, input, now, routed);
             data.totals.late += late_rows.len() as u64;
+            state.late_count += late_rows.len() as u64;
             routed.set_late_rows(late_rows);
         }
-        state.fault = data.input_fault;
+        state.fault = data.input_fault.map(|fault| with_causes(&fault));
+        if data.position.is_some() {
+            state.position = data.position;
+        }
         let totals = &data.totals;
         state.header_count += totals.headers;
         state.good_count += totals.ok + totals.nodata + totals.skipdata + totals.filtered;
@@ -202,18 +240,34 @@ impl Sequencer {
 
     fn close(&mut self, input: InputId, fault: Option<InputFault>) {
         self.watermarks.finish(input);
-        let Some(mut state) = self.inputs.remove(&input) else { return };
-        if let Some(fault) = state.fault.take().or(fault) {
-            let message = with_causes(&fault);
-            tracing::error!(input = %state.name, error = %message, "input ended with a fault");
-            self.failed.insert(input, FailedInput { name: Arc::clone(&state.name), message });
+        let Some(state) = self.inputs.remove(&input) else { return };
+        self.settle(state, fault);
+    }
+
+    /// Takes what an input that is done with leaves for the report.
+    fn settle(&mut self, mut state: InputState, fault: Option<InputFault>) {
+        let name = Arc::clone(&state.rank.1);
+        let fault = state.fault.take().or_else(|| fault.map(|fault| with_causes(&fault)));
+        if let Some(message) = fault {
+            tracing::error!(input = %name, error = %message, "input ended with a fault");
+            self.failed.insert(state.rank.clone(), message);
         } else if let Some(message) = state.unreadable() {
-            tracing::error!(input = %state.name, error = %message, "no record could be read");
-            self.failed.insert(input, FailedInput { name: Arc::clone(&state.name), message });
+            tracing::error!(input = %name, error = %message, "no record could be read");
+            self.failed.insert(state.rank.clone(), message);
+        }
+        if state.late_count > 0 {
+            let records = state.late_count;
+            tracing::warn!(
+                input = %name,
+                records,
+                "records came too late for their windows; they count in totals only"
+            );
+            *self.report.late_by_input.entry(Arc::clone(&name)).or_default() += records;
         }
         if !state.samples.is_empty() {
-            self.samples.insert(input, state.samples);
+            self.samples.insert(state.rank, state.samples);
         }
+        self.finished.insert(name);
     }
 }
 
@@ -255,9 +309,11 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 impl InputState {
     fn unopened() -> Self {
         Self {
-            name: Arc::from(""),
+            rank: (InputId(0), Arc::from("")),
             is_auto: true,
             layout: Layout::default_v2(),
+            file_start: None,
+            position: None,
             next: (0, 0),
             waiting: BTreeMap::new(),
             fault: None,
@@ -265,17 +321,24 @@ impl InputState {
             header_count: 0,
             good_count: 0,
             miscounted: 0,
+            late_count: 0,
             samples: Vec::new(),
         }
+    }
+
+    /// Whether its first event came: other events may overtake it on their way here.
+    const fn is_open(&self) -> bool {
+        self.next.0 > 0 || self.position.is_some()
     }
 
     fn keep_samples(&mut self, samples: Vec<LineSample>) {
         let room = MALFORMED_SAMPLES_MAX - self.samples.len();
         for sample in samples.into_iter().take(room) {
+            let name = &self.rank.1;
             let origin = match (&sample.record, sample.line) {
-                (Some(sequence_number), _) => format!("{}:{sequence_number}", self.name),
-                (None, Some(line)) => format!("{}:{}", self.name, self.line_count + line + 1),
-                (None, None) => self.name.to_string(),
+                (Some(sequence_number), _) => format!("{name}:{sequence_number}"),
+                (None, Some(line)) => format!("{name}:{}", self.line_count + line + 1),
+                (None, None) => name.to_string(),
             };
             let text = String::from_utf8_lossy(&sample.text).into_owned();
             let LineSample { column, reason, .. } = sample;
@@ -296,5 +359,3 @@ impl InputState {
         ))
     }
 }
-impl Sequencer { pub(super) fn positions(&self) -> crate::source::Positions { Default::default() } pub(super) fn save(&self, _: &mut crate::codec::Encoder) {} pub(super) fn load(&mut self, _: &mut crate::codec::Decoder<'_>) -> Result<(), crate::codec::DecodeError> { Ok(()) } }
-impl InputReport { pub(super) fn save(&self, _: &mut crate::codec::Encoder) {} pub(super) fn load(_: &mut crate::codec::Decoder<'_>) -> Result<Self, crate::codec::DecodeError> { Ok(Self::default()) } pub(super) fn merge(&mut self, _: Self) {} }

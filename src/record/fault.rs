@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::codec::{COUNT_MAX, DecodeError, Decoder, Encoder};
+
 /// Why a line, or a record that should have held lines, was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -140,6 +142,26 @@ impl Faults {
         for (count, added) in self.counts.iter_mut().zip(other.counts) {
             *count += added;
         }
+    }
+
+    /// Saves the counts; samples are none of a stream's state.
+    pub fn save_counts(&self, out: &mut Encoder) {
+        out.plain(&self.counts);
+    }
+
+    /// The counts that [`Self::save_counts`] wrote, or a version that knew fewer kinds.
+    ///
+    /// # Errors
+    /// If the bytes are something else.
+    pub fn load_counts(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let saved: Vec<u64> = from.plain()?;
+        let mut counts = [0; FaultKind::ALL.len()];
+        let known = counts.get_mut(..saved.len()).ok_or(DecodeError::Invalid("faults"))?;
+        known.copy_from_slice(&saved);
+        if saved.iter().any(|count| *count > COUNT_MAX) {
+            return Err(DecodeError::Invalid("faults"));
+        }
+        Ok(Self { counts, samples: Vec::new() })
     }
 
     /// Faults of one kind.

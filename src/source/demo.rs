@@ -13,7 +13,9 @@ use serde::Deserialize;
 
 use super::{Emit, InputIds, Source, SourceError, StopFlag};
 use crate::clock::Clock;
-use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload};
+use crate::framing::{
+    Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, Positions, ResumePoint,
+};
 use crate::generate::{AttackKind, GenerateSettings, Generator, SettingsError};
 use crate::record::{FormatChoice, Layout};
 
@@ -111,6 +113,10 @@ pub struct DemoSource {
     speed: u32,
     shards: Vec<Shard>,
     clock: Arc<dyn Clock>,
+    /// Records made so far.
+    made_count: u64,
+    /// Records that all shards have; they are made again and not handed on, as fast as that goes.
+    passed_count: u64,
 }
 
 struct Shard {
@@ -118,6 +124,12 @@ struct Shard {
     name: Arc<str>,
     sequence: u64,
     lines: Vec<u8>,
+    /// Where it goes on: records up to here were handed on before.
+    resume: Option<ResumePoint>,
+    /// As many records, of all shards together, are behind its lines.
+    passed_count: u64,
+    /// Whether all of it was handed on before.
+    is_finished: bool,
 }
 
 impl Shard {
@@ -149,31 +161,44 @@ impl DemoSource {
             name: format!("{name}/shard-{index}").into(),
             sequence: 0,
             lines: Vec::new(),
+            resume: None,
+            passed_count: 0,
+            is_finished: false,
         });
         Self {
             generator: Generator::new(&settings.generate_settings(format)),
             speed: settings.speed,
             shards: shards.collect(),
             clock,
+            made_count: 0,
+            passed_count: 0,
         }
     }
 
     /// Emits everything until the end of the stream or a request to stop; the inputs stay open.
     fn stream(&mut self, stop: &StopFlag, emit: &mut Emit<'_>) -> ControlFlow<()> {
         let format = FormatChoice::Fixed(Arc::clone(&self.generator.settings().format));
-        for shard in &mut self.shards {
-            let info = InputInfo { name: Arc::clone(&shard.name), format: format.clone() };
+        for shard in self.shards.iter_mut().filter(|shard| !shard.is_finished) {
+            let layout = format.initial_layout();
+            let begin =
+                || ResumePoint { position: Position::generated(0), layout, file_start: None };
+            let mut info = InputInfo::new(Arc::clone(&shard.name), format.clone());
+            info.resume = Some(shard.resume.take().unwrap_or_else(begin));
             emit(shard.chunk(ChunkEvent::Open(info)))?;
         }
-        let mut due = Duration::ZERO;
+        while self.made_count < self.passed_count && !stop.is_requested() {
+            self.make_batch(None, self.passed_count);
+            self.hand_on(emit)?;
+        }
+        let mut due = self.elapsed();
         let mut seen = self.clock.monotonic();
-        while !stop.is_requested() {
+        while !stop.is_requested() && self.shards.iter().any(|shard| !shard.is_finished) {
             if self.speed > 0 {
                 let now = self.clock.monotonic();
                 due += now.saturating_sub(seen).min(CATCH_UP_MAX) * self.speed;
                 seen = now;
             }
-            let goes_on = self.make_batch(due);
+            let goes_on = self.make_batch((self.speed > 0).then_some(due), u64::MAX);
             self.hand_on(emit)?;
             if !goes_on {
                 break;
@@ -189,16 +214,19 @@ impl DemoSource {
         Duration::from_millis(self.generator.elapsed_ms())
     }
 
-    /// Makes the lines that are due, at most a batch; false after the last.
-    fn make_batch(&mut self, due: Duration) -> bool {
+    /// Makes the lines that are due, at most a batch and up to a number; false after the last.
+    fn make_batch(&mut self, due: Option<Duration>, made_max: u64) -> bool {
         let shard_count = u32::try_from(self.shards.len()).expect("settings allow 64");
         for _ in 0..BATCH_LINES_MAX {
-            if self.speed > 0 && self.elapsed() >= due {
+            if self.made_count == made_max || due.is_some_and(|due| self.elapsed() >= due) {
                 return true;
             }
             let Some(line) = self.generator.next_line() else { return false };
+            self.made_count += 1;
             let shard = &mut self.shards[(line.interface.0 % shard_count) as usize];
-            shard.lines.extend_from_slice(line.text);
+            if self.made_count > shard.passed_count && !shard.is_finished {
+                shard.lines.extend_from_slice(line.text);
+            }
         }
         true
     }
@@ -208,19 +236,34 @@ impl DemoSource {
             let lines = std::mem::take(&mut shard.lines);
             let bytes_read = lines.len() as u64;
             let payload = Payload::Lines(lines.into());
-            emit(shard.chunk(ChunkEvent::Data(ChunkData { payload, bytes_read })))?;
+            let position = Some(Position::generated(self.made_count));
+            emit(shard.chunk(ChunkEvent::Data(ChunkData { payload, bytes_read, position })))?;
         }
         ControlFlow::Continue(())
     }
 }
 
 impl Source for DemoSource {
+    fn resume(&mut self, positions: Arc<Positions>) {
+        for shard in &mut self.shards {
+            let point = positions.point(&shard.name).cloned();
+            let passed = point.as_ref().and_then(|point| point.position.as_generated());
+            shard.passed_count = passed.unwrap_or(0);
+            shard.resume = point;
+            shard.is_finished = positions.is_finished(&shard.name);
+        }
+        let open = self.shards.iter().filter(|shard| !shard.is_finished);
+        self.passed_count = open.map(|shard| shard.passed_count).max().unwrap_or(0);
+    }
+
     fn run(mut self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
         if self.stream(stop, emit).is_break() {
             return Ok(());
         }
-        for shard in &mut self.shards {
-            if emit(shard.chunk(ChunkEvent::Close(None))).is_break() {
+        for shard in self.shards.iter_mut().filter(|shard| !shard.is_finished) {
+            let event =
+                if stop.is_requested() { ChunkEvent::Stop } else { ChunkEvent::Close(None) };
+            if emit(shard.chunk(event)).is_break() {
                 break;
             }
         }
@@ -261,7 +304,7 @@ mod tests {
                         assert_eq!(text.last(), Some(&b'\n'));
                         lines.extend(text.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec));
                     }
-                    ChunkEvent::Idle => {}
+                    ChunkEvent::Idle | ChunkEvent::Stop => {}
                     ChunkEvent::Close(fault) => {
                         assert!(fault.is_none());
                         closed += 1;
@@ -290,7 +333,7 @@ mod tests {
         let run = source(&settings, clock).run(&stop, &mut |chunk| {
             match chunk.event {
                 ChunkEvent::Data(_) => data += 1,
-                ChunkEvent::Close(_) => closed += 1,
+                ChunkEvent::Stop => closed += 1,
                 _ => {}
             }
             if data == 10 {
@@ -307,7 +350,7 @@ mod tests {
     fn wall_time_sets_the_pace() {
         let clock = Arc::new(ManualClock::default());
         let mut source = source(&DemoSettings::default(), clock);
-        assert!(source.make_batch(Duration::from_secs(6)));
+        assert!(source.make_batch(Some(Duration::from_secs(6)), u64::MAX));
         assert_eq!(source.generator.elapsed_ms(), 6_000);
         let lines: usize =
             source.shards.iter().map(|shard| shard.lines.split(|b| *b == b'\n').count() - 1).sum();

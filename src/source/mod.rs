@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::framing::{Chunk, InputId};
+use crate::framing::{Chunk, InputId, Positions};
 
 pub use demo::{DemoSettings, DemoSource};
 pub use discover::{DiscoverError, discover};
@@ -26,13 +26,17 @@ pub type Emit<'a> = dyn FnMut(Chunk) -> ControlFlow<()> + 'a;
 
 /// Something that yields flow logs.
 pub trait Source: Send {
+    /// Says how far inputs were read before, so that only what comes after is emitted. Asked before
+    /// [`Self::run`], if at all; a source whose inputs can't be read twice begins anew.
+    fn resume(&mut self, positions: Arc<Positions>) {
+        drop(positions);
+    }
+
     /// Emits everything, or until `stop` is requested: then it closes its inputs and returns.
     ///
     /// # Errors
     /// What makes the whole source useless (no such stream, no credentials). A fault of one input is not
     /// an error: it goes into that input's close event.
-    fn resume(&mut self, _: &Positions) {}
-    /// STUB
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError>;
 }
 
@@ -88,7 +92,3 @@ impl InputIds {
         InputId(id)
     }
 }
-
-/// STUB
-#[derive(Debug, Default)]
-pub struct Positions;

@@ -44,13 +44,14 @@ impl CutSource {
         };
         let open = |input: usize| {
             let name: Arc<str> = format!("input-{input}").into();
-            ChunkEvent::Open(InputInfo { name, format: FormatChoice::Auto })
+            ChunkEvent::Open(InputInfo::new(name, FormatChoice::Auto))
         };
         let data = |piece: &Vec<u8>| {
             let bytes_read = piece.len() as u64;
             ChunkEvent::Data(ChunkData {
                 payload: Payload::Lines(piece.clone().into()),
                 bytes_read,
+                position: None,
             })
         };
         if self.in_turns {

@@ -16,7 +16,7 @@ use crate::framing::sniff::{Form, form_of};
 use crate::framing::stream::BLOCK_BYTES;
 use crate::record::FaultKind;
 
-use super::{Completeness, EmitFramed, NESTING_MAX, Unwrapping, Wrapped};
+use super::{Completeness, EmitCut, NESTING_MAX, Unwrapping, Wrapped};
 
 impl Unwrapping<'_> {
     /// JSON documents of an input, handed on in parts.
@@ -24,7 +24,7 @@ impl Unwrapping<'_> {
         mut self,
         bytes: &[u8],
         completeness: Completeness,
-        emit: &mut EmitFramed<'_>,
+        emit: &mut EmitCut<'_>,
     ) -> ControlFlow<()> {
         let mut at = 0;
         loop {
@@ -36,7 +36,8 @@ impl Unwrapping<'_> {
             let mut framed = std::mem::replace(&mut self.out, empty).finish();
             framed.more_follows = at < bytes.len() && framed.input_fault.is_none();
             let more_follows = framed.more_follows;
-            emit(framed)?;
+            let left_bytes = if more_follows { bytes.len() - at } else { 0 };
+            emit(framed, left_bytes as u64)?;
             if !more_follows {
                 return ControlFlow::Continue(());
             }

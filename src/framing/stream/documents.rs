@@ -37,6 +37,16 @@ impl DocumentCutter {
         }
     }
 
+    /// How many bytes of the input were handed on.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.feed.decoded_bytes() - self.block.len() as u64
+    }
+
+    /// Passes over the first bytes of the input, before anything was read.
+    pub(super) fn skip(&mut self, bytes: u64) -> Result<(), InputFault> {
+        self.feed.skip(bytes)
+    }
+
     pub(super) fn next_payload(&mut self) -> Result<Option<Payload>, InputFault> {
         loop {
             self.scan();

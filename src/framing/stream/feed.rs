@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::framing::fault::{DecodeFault, InputFault};
+use crate::framing::position::{DecodedPlace, Position};
 use crate::framing::sniff::{SNIFF_BYTES, without_mark};
 
 /// How far blanks before the first byte that tells the form are followed.
@@ -118,6 +119,20 @@ impl Feed {
 
     pub(super) fn decoded_bytes(&self) -> u64 {
         self.decoded_bytes
+    }
+
+    /// Passes over the first `bytes`, which were taken before.
+    pub(super) fn skip(&mut self, bytes: u64) -> Result<(), InputFault> {
+        let copied = io::copy(&mut self.read.by_ref().take(bytes), &mut io::sink());
+        let passed_bytes = copied.map_err(|error| fault_of(error, self.decoded_bytes, 0))?;
+        self.decoded_bytes += passed_bytes;
+        self.mark_passed |= passed_bytes > 0;
+        if passed_bytes < bytes {
+            let place = DecodedPlace { decoded_bytes: bytes, bytes_read: 0 };
+            let position = Position::decoded(place);
+            return Err(InputFault::replaced(&position, "it ends before that"));
+        }
+        Ok(())
     }
 
     /// Appends up to `wanted_bytes` to `block`.

@@ -51,6 +51,17 @@ impl LineCutter {
         }
     }
 
+    /// How many bytes of the input were handed on or passed.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        let begun_long = self.long_line.as_ref().map_or(0, |line| line.length_bytes);
+        self.feed.decoded_bytes() - self.block.len() as u64 - begun_long
+    }
+
+    /// Passes over the first bytes of the input, before anything was read.
+    pub(super) fn skip(&mut self, bytes: u64) -> Result<(), InputFault> {
+        self.feed.skip(bytes)
+    }
+
     pub(super) fn next_payload(&mut self) -> Result<Option<Payload>, InputFault> {
         loop {
             if let Some(payload) = self.scan() {

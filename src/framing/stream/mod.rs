@@ -22,6 +22,7 @@ use super::file_range::RangeForm;
 use super::gzip::GzipStream;
 use super::limits::Limits;
 use super::packed::PackedFile;
+use super::position::{DecodedPlace, Position, ResumePoint};
 use super::sniff::{Form, form_of, without_mark};
 use super::zstandard::ZstdStream;
 use crate::record::{TextPool, TextSlice};
@@ -37,13 +38,30 @@ pub const BLOCK_BYTES: usize = 256 * 1024;
 /// Compression inside compression is undone once: shippers compress objects of compressed records.
 const COMPRESSIONS_MAX: u32 = 2;
 
-/// Reads an input from its start to its end.
+/// The place after an input that is one record.
+const ONE_RECORD: u64 = 1;
+
+/// Reads an input to its end.
 pub struct InputReader {
     limits: Limits,
     pool: TextPool,
     raw_count: RawCount,
     reported_bytes: u64,
+    /// Where to begin; taken when the input is opened.
+    from: Option<Position>,
+    places: Places,
     state: State,
+}
+
+/// How places in a stream are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Places {
+    /// Not at all: what was read is gone.
+    None,
+    /// By bytes after decompression.
+    Decoded,
+    /// By bytes of the file, in which the stream begins here.
+    InFile(u64),
 }
 
 enum State {
@@ -63,7 +81,25 @@ impl InputReader {
     /// Reads a regular file. Payloads are as large as they should be.
     #[must_use]
     pub fn of_file(file: File, limits: &Limits) -> Self {
-        Self::new(State::File(file), limits)
+        Self { places: Places::Decoded, ..Self::new(State::File(file), limits) }
+    }
+
+    /// Reads on in a regular file.
+    ///
+    /// # Errors
+    /// If it certainly is not the file that was read before.
+    pub fn of_file_at(
+        file: File,
+        point: &ResumePoint,
+        limits: &Limits,
+    ) -> Result<Self, InputFault> {
+        let position = point.position.clone();
+        if let Some(start) = point.file_start
+            && !start.is_of(&file)?
+        {
+            return Err(InputFault::replaced(&position, "it begins with other bytes"));
+        }
+        Ok(Self { from: Some(position), ..Self::of_file(file, limits) })
     }
 
     /// Reads what can be read only once: standard input, a FIFO, a socket. What has arrived in whole
@@ -73,16 +109,23 @@ impl InputReader {
         Self::new(State::Stream(stream, Pace::AsItArrives), limits)
     }
 
-    /// Reads a file's bytes that are in memory already.
-    pub(super) fn of_bytes(bytes: impl AsRef<[u8]> + Send + 'static, limits: &Limits) -> Self {
+    /// Reads a file's bytes that are in memory already, from `place` on.
+    pub(super) fn of_bytes(
+        bytes: impl AsRef<[u8]> + Send + 'static,
+        place: DecodedPlace,
+        limits: &Limits,
+    ) -> Self {
         let stream = Box::new(std::io::Cursor::new(bytes));
-        Self::new(State::Stream(stream, Pace::InBlocks), limits)
+        let state = State::Stream(stream, Pace::InBlocks);
+        let from = Some(Position::decoded(place));
+        Self { from, places: Places::Decoded, ..Self::new(state, limits) }
     }
 
     fn new(state: State, limits: &Limits) -> Self {
         let limits = limits.clone();
         let (pool, raw_count) = (TextPool::default(), RawCount::default());
-        Self { limits, pool, raw_count, reported_bytes: 0, state }
+        let (from, places) = (None, Places::None);
+        Self { limits, pool, raw_count, reported_bytes: 0, from, places, state }
     }
 
     /// The next piece, `None` at the end. The `bytes_read` of all pieces add up to what was read.
@@ -94,11 +137,13 @@ impl InputReader {
         let end = match self.next_payload() {
             Ok(Some((payload, bytes_read))) => {
                 let bytes_read = bytes_read + self.unreported_bytes();
-                return Ok(Some(ChunkData { payload, bytes_read }));
+                let position = self.position();
+                return Ok(Some(ChunkData { payload, bytes_read, position }));
             }
             Ok(None) => Ok(()),
             Err(fault) => Err(fault),
         };
+        let taken_bytes = self.taken_bytes();
         self.state = State::Ended(Ok(()));
         let bytes_read = self.unreported_bytes();
         if bytes_read == 0 {
@@ -106,13 +151,54 @@ impl InputReader {
         }
         // A trailer, or all of an input without a line, still counts as read.
         self.state = State::Ended(end);
-        Ok(Some(ChunkData { payload: Payload::Lines(TextSlice::default()), bytes_read }))
+        let position = taken_bytes.and_then(|taken_bytes| self.position_at(taken_bytes));
+        let payload = Payload::Lines(TextSlice::default());
+        Ok(Some(ChunkData { payload, bytes_read, position }))
     }
 
     fn unreported_bytes(&mut self) -> u64 {
-        let unreported = self.raw_count.bytes() - self.reported_bytes;
+        // A plain file is read a little ahead. What was taken of it counts, so that the rest counts once
+        // if it is read again.
+        let read_bytes = match (&self.state, self.places) {
+            (State::Documents(cutter), Places::InFile(_)) => cutter.taken_bytes(),
+            _ => self.raw_count.bytes(),
+        };
+        let unreported = read_bytes.saturating_sub(self.reported_bytes);
         self.reported_bytes += unreported;
         unreported
+    }
+
+    /// From where to read on after the last payload.
+    fn position(&self) -> Option<Position> {
+        match &self.state {
+            State::Ranges(cutter) => cutter.taken_bytes().map(Position::bytes),
+            #[cfg(feature = "parquet")]
+            State::Parquet(groups) if self.places != Places::None => {
+                Some(Position::row_group(groups.next_index()))
+            }
+            _ => self.taken_bytes().and_then(|taken_bytes| self.position_at(taken_bytes)),
+        }
+    }
+
+    /// How much of a stream was handed on.
+    fn taken_bytes(&self) -> Option<u64> {
+        match &self.state {
+            State::Lines(cutter) => Some(cutter.taken_bytes()),
+            State::Documents(cutter) => Some(cutter.taken_bytes()),
+            State::Records(_) => Some(ONE_RECORD),
+            _ => None,
+        }
+    }
+
+    fn position_at(&self, taken_bytes: u64) -> Option<Position> {
+        match self.places {
+            Places::None => None,
+            Places::Decoded => Some(Position::decoded(DecodedPlace {
+                decoded_bytes: taken_bytes,
+                bytes_read: self.reported_bytes,
+            })),
+            Places::InFile(start) => Some(Position::bytes(start + taken_bytes)),
+        }
     }
 
     /// The next payload and the bytes that it costs beyond those that `raw_count` knows of.
@@ -130,6 +216,7 @@ impl InputReader {
                     NextRange::End => None,
                     NextRange::Unplannable(at) => {
                         let rest = OffsetReader { file: Arc::clone(cutter.file()), at };
+                        self.places = Places::InFile(at);
                         self.state = self.documents(Box::new(rest))?;
                         continue;
                     }
@@ -163,13 +250,51 @@ impl InputReader {
             State::Stream(stream, pace) => self.open_stream(stream, pace)?,
             other => other,
         };
+        let Some(position) = self.from.take() else { return Ok(()) };
+        self.pass(&position)
+    }
+
+    /// Passes over what was read before.
+    fn pass(&mut self, position: &Position) -> Result<(), InputFault> {
+        let other_form = || InputFault::replaced(position, "it has another form");
+        match &mut self.state {
+            State::Ranges(cutter) => {
+                let offset = position.as_bytes().ok_or_else(other_form)?;
+                if offset > cutter.file().metadata()?.len() {
+                    return Err(InputFault::replaced(position, "it is shorter"));
+                }
+                cutter.resume(offset);
+                return Ok(());
+            }
+            #[cfg(feature = "parquet")]
+            State::Parquet(groups) => {
+                let index = position.as_row_group().ok_or_else(other_form)?;
+                groups
+                    .resume(index)
+                    .ok_or_else(|| InputFault::replaced(position, "it has fewer row groups"))?;
+                // What was read to find them counted with the first.
+                self.reported_bytes = if index > 0 { self.raw_count.bytes() } else { 0 };
+                return Ok(());
+            }
+            _ => {}
+        }
+        let place = position.as_decoded().ok_or_else(other_form)?;
+        match &mut self.state {
+            State::Packed(Some(file)) => file.resume(place),
+            State::Lines(cutter) => cutter.skip(place.decoded_bytes)?,
+            State::Documents(cutter) => cutter.skip(place.decoded_bytes)?,
+            State::Records(records) if place.decoded_bytes > 0 => records.clear(),
+            _ => {}
+        }
+        self.reported_bytes = place.bytes_read;
         Ok(())
     }
 
-    fn open_file(&self, mut file: File) -> Result<State, InputFault> {
+    fn open_file(&mut self, mut file: File) -> Result<State, InputFault> {
         let start = feed::read_start(&mut file);
         if file.metadata()?.len() < start.len() as u64 {
             // Files that the kernel makes up when they are read have no length.
+            self.places = Places::None;
             return self.open_stream(Box::new(Prefixed::new(start, file)), Pace::InBlocks);
         }
         let mark_bytes = (start.len() - without_mark(&start).len()) as u64;

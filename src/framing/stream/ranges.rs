@@ -82,6 +82,16 @@ impl RangeCutter {
         }
     }
 
+    /// Goes on at `offset`, up to which all was read before.
+    pub(super) fn resume(&mut self, offset: u64) {
+        (self.at, self.passed_bytes) = (offset, 0);
+    }
+
+    /// Up to where the file was handed on; `None` if that can't be known because the file can't be read.
+    pub(super) fn taken_bytes(&self) -> Option<u64> {
+        self.fault.is_none().then_some(self.at)
+    }
+
     pub(super) fn file(&self) -> &Arc<File> {
         &self.file
     }

@@ -11,6 +11,7 @@ use crate::framing::deframe::cut_lines;
 use crate::framing::inflate::Inflater;
 use crate::framing::json::is_separator;
 use crate::framing::packed::Unpacked;
+use crate::framing::position::DecodedPlace;
 use crate::framing::{Deframer, Framed, deframe};
 use crate::simd::Isa;
 
@@ -90,10 +91,10 @@ impl Outcome {
         let (mut inflater, pool) = (Inflater::default(), TextPool::default());
         let (unpacked, bytes_read) = file.open(&mut inflater, None, &pool, &limits()).unwrap();
         match unpacked {
-            Unpacked::Lines(lines) => {
+            Unpacked::Lines(lines, _) => {
                 self.bytes_read += bytes_read;
                 let [lines] = &lines[..] else { panic!("without threads there is one piece") };
-                let end = cut_lines(lines, &limits(), &mut |part| {
+                let end = cut_lines(lines, &limits(), &mut |part, _| {
                     self.lines.extend_from_slice(&part.lines);
                     self.long_lines.extend(part.faults.iter().map(|_| part.bytes_decoded));
                     ControlFlow::Continue(())
@@ -105,7 +106,8 @@ impl Outcome {
                 pieces.iter().for_each(|bytes| self.document_bytes.extend_from_slice(bytes));
             }
             Unpacked::Stream(packed) => {
-                let inner = read_all(InputReader::of_bytes(packed, &limits()));
+                let inner =
+                    read_all(InputReader::of_bytes(packed, DecodedPlace::default(), &limits()));
                 *self = Self { payloads: self.payloads, ..inner };
             }
         }

@@ -118,6 +118,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         memory: job.memory,
         time: job.time,
         expected_inputs: job.expected_inputs,
+        now: job.clock.monotonic(),
         new_parse: Box::new(new_parse),
         new_parser: Arc::new(move || Parser::new(isa, wanted.clone())),
     };
@@ -129,14 +130,14 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
             (assembled, Some(saving))
         }
     };
-    let Assembled { header, parse, mut sequencer, shards, mut judge, counts, .. } = assembled;
+    let Assembled { header, parse, sequencer, shards, mut judge, counts, .. } = assembled;
     let partial_job = job.partials.map(|writer| {
         judge.export(PartialExport::new(writer, Arc::clone(&job.clock)));
         assembly.partial_job()
     });
     let mut sources = job.sources;
-    let positions = sequencer.positions();
-    sources.iter_mut().for_each(|source| source.resume(&positions));
+    let positions = Arc::new(sequencer.positions());
+    sources.iter_mut().for_each(|source| source.resume(Arc::clone(&positions)));
     let (snapshots, pacing, durable) = match saving {
         Some(Saving { snapshots, pacing, durable }) => {
             let snapshots = SnapshotStage::new(snapshots, header.shard_count);

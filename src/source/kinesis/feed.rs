@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, Payload, SourceRecord};
+use crate::framing::{
+    Chunk, ChunkData, ChunkEvent, InputId, Payload, Position, ShardPlace, SourceRecord,
+};
 
 use super::budget::Reservation;
 
@@ -53,7 +55,11 @@ impl Feed {
         reservation: Reservation,
     ) -> Result<(), Hangup> {
         let bytes_read = records.iter().map(|record| record.data.len() as u64).sum();
-        let data = ChunkData { payload: Payload::Records(records), bytes_read };
+        let position = records
+            .last()
+            .map(|last| ShardPlace::After(Arc::clone(&last.sequence_number)))
+            .map(Position::in_shard);
+        let data = ChunkData { payload: Payload::Records(records), bytes_read, position };
         self.send(ChunkEvent::Data(data), Some(reservation)).await
     }
 

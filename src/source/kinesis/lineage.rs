@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::framing::ResumePoint;
+
 /// The id of a shard, such as `shardId-000000000000`.
 pub(super) type ShardId = Arc<str>;
 
@@ -24,12 +26,14 @@ pub(super) struct Shard {
 }
 
 /// Where a shard is read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
     /// Where the settings say: it existed when the source started.
     Configured,
     /// At its first record: it came into being while the source ran.
     FirstRecord,
+    /// Where an earlier run was.
+    Resumed(ResumePoint),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -117,7 +121,7 @@ impl Lineage {
             .filter_map(|id| {
                 let known = self.shards.get_mut(&id)?;
                 known.state = State::Reading;
-                Some((known.shard.clone(), known.begin))
+                Some((known.shard.clone(), known.begin.clone()))
             })
             .collect()
     }

@@ -3,7 +3,8 @@
 //! A small asynchronous runtime of its own reads all shards, one task each; the thread that calls
 //! [`KinesisSource::run`] takes the chunks out of a bounded channel and emits them. While `emit`
 //! waits, the channel fills, then the byte budget, and the tasks stop asking: that is the whole
-//! back-pressure. Positions live in memory; nothing is written to the stream or beside it.
+//! back-pressure. Nothing is written to the stream or beside it: positions
+//! travel with the chunks, and come back as those to go on from.
 //!
 //! ```text
 //! supervisor ─starts─► shard reader ─GetRecords─► pieces ─channel─► run() ─► emit
@@ -36,6 +37,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::Clock;
+use crate::framing::Positions;
 use crate::record::FormatChoice;
 use crate::source::{Emit, InputIds, Source, SourceError, StopFlag};
 
@@ -67,6 +69,7 @@ pub struct KinesisSource {
     inputs: Arc<InputIds>,
     clock: Arc<dyn Clock>,
     counters: Arc<KinesisCounters>,
+    positions: Arc<Positions>,
 }
 
 impl KinesisSource {
@@ -80,7 +83,15 @@ impl KinesisSource {
         inputs: Arc<InputIds>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { name, settings, format, inputs, clock, counters: Arc::default() }
+        Self {
+            name,
+            settings,
+            format,
+            inputs,
+            clock,
+            counters: Arc::default(),
+            positions: Arc::default(),
+        }
     }
 
     /// What the source counts while it runs.
@@ -120,6 +131,10 @@ impl KinesisSource {
 }
 
 impl Source for KinesisSource {
+    fn resume(&mut self, positions: Arc<Positions>) {
+        self.positions = positions;
+    }
+
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
         let runtime = self.runtime()?;
         let Some(client) = self.connect(&runtime, stop)? else { return Ok(()) };
@@ -134,7 +149,13 @@ impl Source for KinesisSource {
             settings: self.settings.clone(),
         });
         let (to, mut from) = mpsc::channel::<Outgoing>(CHUNKS_WAITING_MAX);
-        let supervisor = Supervisor::new(shared, self.format.clone(), Arc::clone(&self.inputs), to);
+        let supervisor = Supervisor::new(
+            shared,
+            self.format.clone(),
+            Arc::clone(&self.inputs),
+            to,
+            Arc::clone(&self.positions),
+        );
         let stop = stop.clone();
         let supervised = runtime.spawn(async move { supervisor.run(&stop).await });
 

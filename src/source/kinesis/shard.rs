@@ -13,7 +13,7 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::framing::{ChunkEvent, SourceRecord};
+use crate::framing::{ChunkEvent, ShardPlace, SourceRecord};
 
 use super::budget::Reservation;
 use super::discovery;
@@ -22,14 +22,14 @@ use super::lineage::{Begin, Shard, ShardId};
 use super::pacing::{Answer, Pace};
 use super::retry::{Backoff, Failure, FailureKind, jitter};
 use super::sequence::SequenceNumber;
-use super::settings::StartPosition;
+use super::settings::{Moment, StartPosition};
 use super::supervisor::Shared;
 
 /// Least time between two notices that a shard is alive but silent.
 const IDLE_NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 /// How far before its own start a reader at the tip goes back when its first iterator is lost
 /// before it saw a record: clocks of this machine and of the service may differ by as much.
-const LATEST_MARGIN_MS: i64 = 10_000;
+pub(super) const LATEST_MARGIN_MS: i64 = 10_000;
 
 /// Why a reader stopped, with everything that goes on without it.
 #[derive(Debug)]
@@ -108,9 +108,23 @@ impl ShardReader {
         feed: Feed,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let start = match begin {
-            Begin::Configured => shared.settings.start,
-            Begin::FirstRecord => StartPosition::TrimHorizon,
+        let position = match begin {
+            Begin::Configured => Position::Start(shared.settings.start),
+            Begin::FirstRecord => Position::Start(StartPosition::TrimHorizon),
+            Begin::Resumed(point) => match point.position.as_shard() {
+                Some(ShardPlace::After(number)) => {
+                    Position::After(SequenceNumber(Arc::clone(number)))
+                }
+                Some(ShardPlace::Moment(unix_ms)) => {
+                    let moment = Moment { unix_ms: *unix_ms };
+                    Position::Start(StartPosition::AtTimestamp(moment))
+                }
+                Some(ShardPlace::Oldest) | None => Position::Start(StartPosition::TrimHorizon),
+            },
+        };
+        let last_read = match &position {
+            Position::After(number) => Some(number.clone()),
+            Position::Start(_) => None,
         };
         let pace = Pace::new(shared.settings.poll_interval);
         let now = Instant::now();
@@ -119,8 +133,8 @@ impl ShardReader {
             shard,
             feed,
             stop,
-            position: Position::Start(start),
-            last_read: None,
+            position,
+            last_read,
             pace,
             backoff: Backoff::default(),
             iterators_refused: 0,
@@ -270,7 +284,7 @@ impl ShardReader {
                     if let Position::Start(StartPosition::Latest) = self.position {
                         // Asked again, LATEST would skip what arrives in between.
                         let unix_ms = asked_at_ms.saturating_sub(LATEST_MARGIN_MS);
-                        let pinned = super::settings::Moment { unix_ms };
+                        let pinned = Moment { unix_ms };
                         self.position = Position::Start(StartPosition::AtTimestamp(pinned));
                     }
                     return Ok(iterator);

@@ -4,6 +4,7 @@
 //! opened before any is read; children are opened before their last parent is closed, so that event
 //! time always has an input that holds it back.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::clock::Clock;
-use crate::framing::{ChunkEvent, InputFault, InputInfo};
+use crate::framing::{
+    ChunkEvent, InputFault, InputInfo, Position, Positions, ReadUntil, ResumePoint, ShardPlace,
+};
 use crate::record::FormatChoice;
 use crate::source::{InputIds, StopFlag};
 
@@ -21,10 +24,10 @@ use super::budget::ByteBudget;
 use super::counters::KinesisCounters;
 use super::discovery::list_shards;
 use super::feed::{Feed, Hangup, Outgoing};
-use super::lineage::{Begin, Lineage, Shard};
+use super::lineage::{Begin, Lineage, Shard, ShardId};
 use super::retry::{Backoff, Failure, FailureKind, jitter};
 use super::settings::{KinesisSettings, StartPosition};
-use super::shard::{Outcome, ReaderEnd, ShardReader};
+use super::shard::{LATEST_MARGIN_MS, Outcome, ReaderEnd, ShardReader};
 
 /// How soon a request to stop is seen.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -100,6 +103,8 @@ pub(super) struct Supervisor {
     inputs: Arc<InputIds>,
     to: mpsc::Sender<Outgoing>,
     lineage: Lineage,
+    /// How far shards were read before.
+    positions: Arc<Positions>,
     tasks: JoinSet<Report>,
     stop: watch::Sender<bool>,
     listing: bool,
@@ -115,6 +120,7 @@ impl Supervisor {
         format: FormatChoice,
         inputs: Arc<InputIds>,
         to: mpsc::Sender<Outgoing>,
+        positions: Arc<Positions>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -123,6 +129,7 @@ impl Supervisor {
             inputs,
             to,
             lineage: Lineage::default(),
+            positions,
             tasks: JoinSet::new(),
             stop: watch::Sender::new(false),
             listing: false,
@@ -136,8 +143,10 @@ impl Supervisor {
     /// closed.
     pub(super) async fn run(mut self, stop: &StopFlag) -> Result<(), Fatal> {
         let Some(shards) = self.first_listing(stop).await? else { return Ok(()) };
+        let gone = self.gone(&shards);
         self.adopt(shards);
         self.start_ready().await?;
+        self.tell_gone(gone).await?;
         let outcome = self.watch(stop).await;
         self.stop.send_replace(true);
         if matches!(outcome, Err(Fatal::HungUp)) {
@@ -218,25 +227,105 @@ impl Supervisor {
             "reading the stream"
         );
         let from_the_tip = self.shared.settings.start == StartPosition::Latest;
+        let later = self.later(&shards);
         // A moment applies to children as much as to their parents: what they hold before it is not
         // wanted either.
         for shard in shards {
-            if from_the_tip && shard.closed {
-                self.lineage.add_finished(shard);
-            } else {
-                self.lineage.add(shard, Begin::Configured);
+            match self.positions.get(&self.input_name(&shard.id)) {
+                Some(ReadUntil::End) => self.lineage.add_finished(shard),
+                Some(ReadUntil::Point(point)) => {
+                    self.lineage.add(shard, Begin::Resumed(point.clone()));
+                }
+                None if later.contains(&shard.id) => self.lineage.add(shard, Begin::FirstRecord),
+                None if from_the_tip && shard.closed => self.lineage.add_finished(shard),
+                None => self.lineage.add(shard, Begin::Configured),
             }
         }
         self.last_listing = Instant::now();
+    }
+
+    fn input_name(&self, shard: &str) -> Arc<str> {
+        format!("{}/{shard}", self.shared.settings.stream.stream_name()).into()
+    }
+
+    /// Shards that came out of ones that were read before: all of them is new.
+    fn later(&self, shards: &[Shard]) -> BTreeSet<ShardId> {
+        let mut later: BTreeSet<ShardId> = BTreeSet::new();
+        loop {
+            let is_read = |id: &ShardId| self.positions.get(&self.input_name(id)).is_some();
+            let is_later = |shard: &&Shard| {
+                !later.contains(&shard.id)
+                    && shard.parents.iter().any(|parent| is_read(parent) || later.contains(parent))
+            };
+            let found: Vec<ShardId> =
+                shards.iter().filter(is_later).map(|shard| Arc::clone(&shard.id)).collect();
+            if found.is_empty() {
+                return later;
+            }
+            later.extend(found);
+        }
+    }
+
+    /// Inputs that were not read to their end and are not in the stream any more.
+    fn gone(&self, shards: &[Shard]) -> Vec<(Arc<str>, ResumePoint)> {
+        let start = self.input_name("");
+        let is_listed = |name: &str| shards.iter().any(|shard| name[start.len()..] == *shard.id);
+        let before = self.positions.beginning_with(&start);
+        let gone = before.filter_map(|(name, until)| match until {
+            ReadUntil::Point(point) if !is_listed(name) => Some((Arc::clone(name), point.clone())),
+            _ => None,
+        });
+        gone.collect()
+    }
+
+    async fn tell_gone(&mut self, gone: Vec<(Arc<str>, ResumePoint)>) -> Result<(), Fatal> {
+        for (name, point) in gone {
+            self.shared.counters.losses.add(1);
+            tracing::error!(
+                source = &*self.shared.source_name,
+                input = &*name,
+                position = %point.position,
+                "a shard is gone before it was read to its end; its unread records are lost"
+            );
+            let fault = format!(
+                "the stream no longer has the shard, which was read up to {} before; its unread records are lost",
+                point.position
+            );
+            let mut info = InputInfo::new(name, self.format.clone());
+            info.resume = Some(point);
+            let mut feed = Feed::new(self.inputs.next(), self.to.clone());
+            feed.tell(ChunkEvent::Open(info)).await?;
+            feed.tell(ChunkEvent::Close(Some(InputFault::Stream(fault)))).await?;
+        }
+        Ok(())
+    }
+
+    /// Where a shard is read from, for a run after this one.
+    fn first_point(&self, begin: &Begin) -> ResumePoint {
+        let place = match (begin, self.shared.settings.start) {
+            (Begin::Resumed(point), _) => return point.clone(),
+            (Begin::FirstRecord, _) | (Begin::Configured, StartPosition::TrimHorizon) => {
+                ShardPlace::Oldest
+            }
+            (Begin::Configured, StartPosition::AtTimestamp(moment)) => {
+                ShardPlace::Moment(moment.unix_ms)
+            }
+            (Begin::Configured, StartPosition::Latest) => {
+                let now_ms = self.shared.clock.now().0.saturating_mul(1000);
+                ShardPlace::Moment(now_ms.saturating_sub(LATEST_MARGIN_MS))
+            }
+        };
+        let layout = self.format.initial_layout();
+        ResumePoint { position: Position::in_shard(place), layout, file_start: None }
     }
 
     async fn start_ready(&mut self) -> Result<(), Fatal> {
         let mut opened = Vec::new();
         for (shard, begin) in self.lineage.take_ready() {
             let mut feed = Feed::new(self.inputs.next(), self.to.clone());
-            let stream = self.shared.settings.stream.stream_name();
-            let name = format!("{stream}/{}", shard.id).into();
-            feed.tell(ChunkEvent::Open(InputInfo { name, format: self.format.clone() })).await?;
+            let mut info = InputInfo::new(self.input_name(&shard.id), self.format.clone());
+            info.resume = Some(self.first_point(&begin));
+            feed.tell(ChunkEvent::Open(info)).await?;
             opened.push((shard, begin, feed));
         }
         for (shard, begin, feed) in opened {
@@ -373,12 +462,15 @@ impl Supervisor {
 
 async fn close(end: ReaderEnd) -> Result<(), Hangup> {
     let mut feed = end.feed;
-    let fault = match end.outcome {
-        Outcome::Ended(_) | Outcome::Stopped => None,
-        Outcome::Gone(message) | Outcome::Refused(message) => Some(InputFault::Stream(message)),
+    let event = match end.outcome {
+        Outcome::Ended(_) => ChunkEvent::Close(None),
+        Outcome::Stopped => ChunkEvent::Stop,
+        Outcome::Gone(message) | Outcome::Refused(message) => {
+            ChunkEvent::Close(Some(InputFault::Stream(message)))
+        }
         Outcome::HungUp => return Err(Hangup),
     };
-    feed.tell(ChunkEvent::Close(fault)).await
+    feed.tell(event).await
 }
 
 /// Does the work, or gives it up when a stop is requested.

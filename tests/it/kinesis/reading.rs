@@ -148,6 +148,7 @@ impl Reading {
                 input.records.extend(records);
             }
             ChunkEvent::Idle => {}
+            ChunkEvent::Stop => input.closed_at = Some(at),
             ChunkEvent::Close(fault) => {
                 input.closed_at = Some(at);
                 input.fault = fault.map(|fault| fault.to_string());

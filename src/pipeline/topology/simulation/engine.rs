@@ -1,6 +1,6 @@
 //! The stages of a run with queues for channels, moved one step at a time by whoever holds the dice.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::random::Random;
 use crate::aggregate::{TopAnswer, TopSet};
 use crate::clock::Clock as _;
 use crate::clock::ManualClock;
-use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position};
+use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, ResumePoint};
 use crate::metrics::Stopwatch;
 use crate::pipeline::deliver::Delivery;
 use crate::pipeline::job::{Job, RunError};
@@ -48,6 +48,7 @@ pub(super) struct Outcome {
 struct SimSource {
     input: Input,
     id: InputId,
+    resume: Option<ResumePoint>,
     guess: LayoutGuess,
     sequence: u64,
     /// Lines handed on.
@@ -103,6 +104,7 @@ impl Engine {
             }),
             input: input.clone(),
             id: InputId(id),
+            resume: positions.point(&input.name).cloned(),
             guess: LayoutGuess::default(),
             sequence: 0,
             stage: SourceStage::Closed,
@@ -262,11 +264,13 @@ impl Engine {
             SourceStage::Closed => {
                 source.stage = SourceStage::Open;
                 let name = Arc::clone(&source.input.name);
-                ChunkEvent::Open(InputInfo { name, format: FormatChoice::Auto })
+                let mut info = InputInfo::new(name, FormatChoice::Auto);
+                info.resume = source.resume.take();
+                ChunkEvent::Open(info)
             }
             SourceStage::Open if self.is_stopping => {
                 source.stage = SourceStage::Ended;
-                return;
+                ChunkEvent::Stop
             }
             SourceStage::Open if at_end => {
                 source.stage = SourceStage::Ended;
@@ -283,6 +287,7 @@ impl Engine {
                 ChunkEvent::Data(ChunkData {
                     payload: Payload::Lines(text.into_bytes().into()),
                     bytes_read,
+                    position: Some(Position::generated(end as u64)),
                 })
             }
             SourceStage::Ended => return,
