@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use flowgauge::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
 use flowgauge::clock::{Clock, SystemClock};
-use flowgauge::detect::{DetectSettings, DetectorSet, Network};
+use flowgauge::detect::{DetectSettings, Network};
 use flowgauge::finding::Finding;
 use flowgauge::framing::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Limits, Payload};
 use flowgauge::generate::{AttackKind, GenerateSettings, Generator};
-use flowgauge::pipeline::{self, Job, Summary};
+use flowgauge::pipeline::{self, Detectors, Job, MemoryPlan, Summary};
 use flowgauge::record::{FieldId, FormatChoice, Layout, Slot};
 use flowgauge::simd::Isa;
 use flowgauge::sink::{Sink, SinkError, encode};
@@ -97,6 +97,10 @@ impl Sink for Kept {
         Ok(())
     }
 
+    fn write_again(&mut self, _: &[Vec<u8>]) -> Result<(), SinkError> {
+        unreachable!("there was no run before")
+    }
+
     fn flush(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
@@ -132,13 +136,20 @@ fn outcome(inputs: Vec<Vec<Vec<u8>>>, in_turns: bool, thread_count: usize) -> (S
             top(&[FieldId::InterfaceId, FieldId::DstPort], Metric::Flows),
             top(&[FieldId::SrcAddr, FieldId::DstAddr], distinct_ports),
         ],
-        detectors: Some(DetectorSet::new(&DetectSettings::default(), Network::default(), 60)),
+        detectors: Some(Detectors {
+            settings: DetectSettings::default(),
+            network: Network::default(),
+        }),
         sinks: vec![Box::new(kept.clone())],
         isa: Isa::detect(),
         seed: thread_count as u64,
         clock,
         stop: StopFlag::default(),
         progress: Box::new(|_| {}),
+        control: crossbeam_channel::never(),
+        memory: MemoryPlan::UNLIMITED,
+        partials: None,
+        state: None,
     })
     .expect("nothing fails as a whole");
     let summary = serde_json::to_value(Summary::new(&report, thread_count)).expect("JSON");

@@ -13,6 +13,8 @@
 
 mod channel;
 mod inline;
+#[cfg(test)]
+mod simulation;
 mod threads;
 
 use std::collections::BTreeMap;

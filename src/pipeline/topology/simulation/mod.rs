@@ -105,6 +105,8 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
         stop: StopFlag::default(),
         progress: Box::new(|_| {}),
         memory: MemoryPlan::UNLIMITED,
+        control: crossbeam_channel::never(),
+        partials: None,
         state: None,
     }
 }
