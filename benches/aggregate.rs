@@ -183,7 +183,8 @@ fn tops(bencher: Bencher, shard_count: usize) {
     let (specs, mut batches) = default_tops();
     let rows: usize = batches.iter().map(FlowBatch::rows).sum();
     let mut router = Router::new(&specs, false, shard_count, 1);
-    let mut shards: Vec<TopSet> = (0..shard_count).map(|_| TopSet::new(&specs, 1, usize::MAX)).collect();
+    let mut shards: Vec<TopSet> =
+        (0..shard_count).map(|_| TopSet::new(&specs, 1, usize::MAX)).collect();
     let mut lists = RowLists::default();
     let mut pass = |shards: &mut Vec<TopSet>| {
         for batch in &mut batches {

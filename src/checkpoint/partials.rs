@@ -59,12 +59,7 @@ impl PartialWriter {
         self.write(REST, now, parts)
     }
 
-    fn write(
-        &self,
-        name: &str,
-        now: UnixSeconds,
-        parts: &[Part],
-    ) -> Result<(), CheckpointError> {
+    fn write(&self, name: &str, now: UnixSeconds, parts: &[Part]) -> Result<(), CheckpointError> {
         let head = SnapshotHead {
             fingerprint: FINGERPRINT,
             epoch: 0,

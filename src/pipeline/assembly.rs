@@ -14,8 +14,8 @@ use super::job::Detectors;
 use super::judge::{Judge, Panes};
 use super::memory::MemoryPlan;
 use super::message::PartName;
-use super::partial::PartialJob;
 use super::parse_stage::{ParseSettings, ParseStage};
+use super::partial::PartialJob;
 use super::sequence::Sequencer;
 use super::state::StateShard;
 use crate::aggregate::{ContactTable, PaneContacts, Router, TimeSettings, TopSet, TopSpec};
@@ -168,8 +168,8 @@ impl Assembly {
             })?;
             stages.judge.load(detectors, from)
         })?;
-        (stages.counts, stages.journal_position) =
-            snapshot.decode(&PartName::Delivery.text(), |from| {
+        (stages.counts, stages.journal_position) = snapshot
+            .decode(&PartName::Delivery.text(), |from| {
                 Ok((FindingCounts::load(from)?, Some(JournalPosition::load(from)?)))
             })?;
         Ok(stages)

@@ -10,7 +10,9 @@ use super::memory::MemoryPlan;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
 use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
-use crate::checkpoint::{CheckpointError, Encode, JournalCounters, JournalSettings, PartialWriter, StateDirectory};
+use crate::checkpoint::{
+    CheckpointError, Encode, JournalCounters, JournalSettings, PartialWriter, StateDirectory,
+};
 use crate::clock::Clock;
 use crate::detect::{DetectSettings, Network};
 use crate::finding::FindingKind;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::assembly::DetectorMaker;
 use super::job::Detectors;
-use super::message::{Epoch, Ending, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
+use super::message::{Ending, Epoch, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
 use super::partial::PartialExport;
 use crate::aggregate::PaneContacts;
 use crate::checkpoint::CheckpointError;
@@ -70,11 +70,7 @@ impl ToJudge {
 }
 
 impl Judge {
-    pub(super) fn new(
-        panes: Panes,
-        maker: DetectorMaker,
-        shard_count: usize,
-    ) -> Self {
+    pub(super) fn new(panes: Panes, maker: DetectorMaker, shard_count: usize) -> Self {
         Self {
             panes,
             maker,

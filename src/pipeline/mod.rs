@@ -21,8 +21,8 @@ pub const SHARDS_MAX: usize = 1024;
 
 pub use deliver::DeliveryReport;
 pub use job::{Control, Detectors, Job, JobState, Latencies, RunError, RunReport};
-pub use partial::{MergeError, PartialJob, merge};
 pub use memory::{MemoryPlan, memory_bytes_min};
+pub use partial::{MergeError, PartialJob, merge};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};
 pub use snapshot::SnapshotReport;
 pub(crate) use summary::per_second;

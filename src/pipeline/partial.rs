@@ -61,9 +61,7 @@ impl PartialExport {
             part(JOB.to_owned(), |out| job.save(out)),
             part(INPUTS.to_owned(), |out| inputs.save(out)),
         ];
-        parts.extend(
-            (0..).zip(tops).map(|(index, tops)| part(shard(index), |out| tops.save(out))),
-        );
+        parts.extend((0..).zip(tops).map(|(index, tops)| part(shard(index), |out| tops.save(out))));
         self.writer.rest(self.clock.now(), &parts)
     }
 }
@@ -180,7 +178,8 @@ pub fn merge(
             inputs.merge(file.decode(INPUTS, InputReport::load)?);
             for name in shards(file) {
                 let bytes_max = memory.tops_bytes;
-                let part = file.decode(name, |from| TopSet::load(&of_this.tops, bytes_max, from))?;
+                let part =
+                    file.decode(name, |from| TopSet::load(&of_this.tops, bytes_max, from))?;
                 match &mut tops {
                     Some(tops) => tops.absorb(&part),
                     None => tops = Some(part),

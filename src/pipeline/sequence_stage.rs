@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::Control;
-use super::message::{Epoch, Ending, Parsed, PartName, SavedPart, ToShard};
 use super::assembly::RunHeader;
+use super::job::Control;
+use super::message::{Ending, Epoch, Parsed, PartName, SavedPart, ToShard};
 use super::sequence::{InputReport, Sequencer};
 use crate::aggregate::RoutedBatch;
 use crate::codec::Encoder;
@@ -64,17 +64,16 @@ pub(super) struct SequenceStage {
 }
 
 impl SequenceStage {
-    pub(super) fn new(sequencer: Sequencer, need_rows: bool, pacing: Option<(RunHeader, Pacing)>) -> Self {
+    pub(super) fn new(
+        sequencer: Sequencer,
+        need_rows: bool,
+        pacing: Option<(RunHeader, Pacing)>,
+    ) -> Self {
         Self { sequencer, need_rows, watermark_given: UnixSeconds::MIN, pacing }
     }
 
     /// Takes parts of a chunk.
-    pub(super) fn accept(
-        &mut self,
-        parsed: Parsed,
-        now: Duration,
-        out: &mut dyn FnMut(Sequenced),
-    ) {
+    pub(super) fn accept(&mut self, parsed: Parsed, now: Duration, out: &mut dyn FnMut(Sequenced)) {
         let Parsed { arrived, parts } = parsed;
         let mut batches = Vec::new();
         for part in parts {

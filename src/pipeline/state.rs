@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::message::{Epoch, Ending, PartName, SavedPart, ShardPanes, ToJudge, ToShard};
+use super::message::{Ending, Epoch, PartName, SavedPart, ShardPanes, ToJudge, ToShard};
 use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopSet};
 use crate::codec::{Encoder, SEGMENT_BYTES};
 use crate::metrics::{Stage, Stopwatch};

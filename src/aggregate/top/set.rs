@@ -48,8 +48,7 @@ impl TopSet {
         }
         let fixed = plan.tops.iter().filter(|top| has_fixed_size(top)).count();
         let rest = bytes_max.saturating_sub(fixed * DenseTable::BYTES);
-        let weights: Vec<usize> =
-            (0..plan.tops.len()).map(|top| weight_of(plan, top)).collect();
+        let weights: Vec<usize> = (0..plan.tops.len()).map(|top| weight_of(plan, top)).collect();
         let all = weights.iter().sum::<usize>().max(1);
         let share = |(top, weight): (&TopRule, usize)| match has_fixed_size(top) {
             true => usize::MAX,

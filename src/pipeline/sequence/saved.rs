@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FailedInput, InputReport, InputState, MALFORMED_SAMPLES_MAX, MalformedSample, Rank, Sequencer};
+use super::{
+    FailedInput, InputReport, InputState, MALFORMED_SAMPLES_MAX, MalformedSample, Rank, Sequencer,
+};
 use crate::aggregate::{InputFate, TimeSettings, Totals, Watermarks};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::framing::{InputId, Positions, ReadUntil, ResumePoint};

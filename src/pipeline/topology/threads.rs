@@ -89,8 +89,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (parsed_out, parsed_in) =
             ways.one::<Parsed>("parse→sequence", queue_depth * thread_count);
         let shard_ways = ways.several::<ToShard>("sequence→shard", queue_depth, shards.len());
-        let (judge_out, judge_in) =
-            ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
+        let (judge_out, judge_in) = ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
         let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
         let (saved_out, saved_in) = ways.one::<SavedPart>("checkpoint", SAVED_PARTS_MAX);
         let (settled_out, settled_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
@@ -325,11 +324,7 @@ fn keep_order(
     (report, watch.take_profile())
 }
 
-fn keep_state(
-    mut shard: StateShard,
-    ways: &ShardWays,
-    mut watch: Stopwatch,
-) -> (TopSet, Profile) {
+fn keep_state(mut shard: StateShard, ways: &ShardWays, mut watch: Stopwatch) -> (TopSet, Profile) {
     let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
     let mut is_cut_off = false;
     for message in &ways.rows {

@@ -140,9 +140,9 @@ fn a_flood_hides_no_scanner_and_takes_no_more_memory() {
         .collect();
     let (summary, findings) = lines.split_last().expect("a summary");
     assert!(summary["records"]["total"].as_u64() >= Some(records));
-    let is_found = findings.iter().any(|finding| {
-        finding["kind"] == "port_scan" && finding["actor"]["ip"] == SCANNER
-    });
+    let is_found = findings
+        .iter()
+        .any(|finding| finding["kind"] == "port_scan" && finding["actor"]["ip"] == SCANNER);
     assert!(is_found, "the scanner: {} findings", findings.len());
 
     let tops = summary["top"].as_array().expect("tops");

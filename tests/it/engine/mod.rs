@@ -25,7 +25,15 @@ fn generated(directory: &Path, records: u64, attacks: &str) -> PathBuf {
     let records = records.to_string();
     let target = path.to_str().expect("UTF-8");
     let output = run(&[
-        "generate", "--records", &records, "--attacks", attacks, "--rate", "1000", "-o", target,
+        "generate",
+        "--records",
+        &records,
+        "--attacks",
+        attacks,
+        "--rate",
+        "1000",
+        "-o",
+        target,
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     path

@@ -18,7 +18,9 @@ struct Flow {
 fn addr(host: u64) -> String {
     match host % 5 {
         4 => format!("2001:db8::{:x}:{:x}", host >> 16, host & 0xffff),
-        _ => format!("{}.{}.{}.{}", host >> 24 & 255, host >> 16 & 255, host >> 8 & 255, host & 255),
+        _ => {
+            format!("{}.{}.{}.{}", host >> 24 & 255, host >> 16 & 255, host >> 8 & 255, host & 255)
+        }
     }
 }
 
@@ -102,8 +104,7 @@ fn check(what: &str, spec: &TopSpec, answer: &TopAnswer, truth: &HashMap<String,
     let mut beyond = 0;
     for row in &answer.rows {
         let key = row.key.join(" ");
-        let (truth, value) =
-            (u128::from(truth[&key]), spec.metric.value(&row.sums, row.distinct));
+        let (truth, value) = (u128::from(truth[&key]), spec.metric.value(&row.sums, row.distinct));
         assert!(row.error_bound <= answer.error_bound);
         if answer.estimated_count == 0 {
             assert!(value <= truth, "{what}: {key}");

@@ -11,7 +11,9 @@ use super::random::Random;
 use crate::aggregate::{TopAnswer, TopSet};
 use crate::clock::Clock as _;
 use crate::clock::ManualClock;
-use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, ResumePoint};
+use crate::framing::{
+    Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, ResumePoint,
+};
 use crate::metrics::Stopwatch;
 use crate::pipeline::deliver::Delivery;
 use crate::pipeline::job::{Job, RunError};
