@@ -38,4 +38,3 @@ pub use top::{Heir, Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
 pub use totals::{Sums, TOTALS_COLUMNS, Totals};
 pub use watermark::{InputFate, TimeSettings, Watermarks};
 
-mod stub;

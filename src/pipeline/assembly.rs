@@ -110,7 +110,7 @@ impl Assembly {
             let contacts = self
                 .detectors
                 .is_some()
-                .then(|| ContactTable::new_b(self.maker.pane_seconds, seed, memory.contacts_bytes));
+                .then(|| ContactTable::new(self.maker.pane_seconds, seed, memory.contacts_bytes));
             StateShard::new(index, tops, contacts)
         };
         Assembled {
