@@ -25,7 +25,7 @@ use super::judge::Judge;
 use super::parse_stage::{ParseSettings, ParseStage, UsedBatch};
 use super::sequence::{InputReport, Sequencer};
 use super::state::StateShard;
-use crate::aggregate::{ContactTable, Router, TopAnswer, TopSpec};
+use crate::aggregate::{CONTACT_BYTES_DEFAULT, ContactTable, Router, TopAnswer, TopSpec};
 use crate::clock::Clock;
 use crate::detect::DetectorSet;
 use crate::metrics::{LatencyHistogram, Profile};
@@ -92,7 +92,8 @@ fn stages_of(job: Job) -> (Vec<Box<dyn Source>>, Stages) {
     let new_parser = move || Parser::new(isa, wanted.clone());
     let reparser = ParseStage::new(parse.clone(), new_parser());
     let shards = (0..shard_count).map(|index| {
-        let contacts = with_contacts.then(|| ContactTable::new(job.pane_seconds, job.seed));
+        let contacts = with_contacts
+            .then(|| ContactTable::new(job.pane_seconds, job.seed, CONTACT_BYTES_DEFAULT));
         StateShard::new(index, &tops, contacts, job.seed)
     });
     let without_sinks = job.sinks.is_empty();
