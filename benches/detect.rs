@@ -4,7 +4,7 @@ mod lines;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use flowgauge::aggregate::{CONTACT_COLUMNS, ContactTable, PaneContacts};
+use flowgauge::aggregate::{CONTACT_BYTES_DEFAULT, CONTACT_COLUMNS, ContactTable, PaneContacts};
 use flowgauge::detect::{DetectSettings, DetectorSet, Network};
 use flowgauge::finding::Finding;
 use flowgauge::record::{ColumnSet, FlowBatch, Layout, LogStatus, Parser, TextSlice};
@@ -32,9 +32,9 @@ fn records_to_contacts(bencher: Bencher) {
     let rows = batches.iter().map(with_traffic).sum::<usize>();
     bencher
         .counter(ItemsCount::new(rows))
-        .with_inputs(|| ContactTable::new(PANE_SECONDS, SEED))
+        .with_inputs(|| ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT))
         .bench_local_values(|table| pane_of(table, &batches));
-    let pane = pane_of(ContactTable::new(PANE_SECONDS, SEED), &batches);
+    let pane = pane_of(ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT), &batches);
     let counted: u32 = pane
         .contacts
         .iter()
@@ -47,7 +47,7 @@ fn records_to_contacts(bencher: Bencher) {
 #[divan::bench(sample_count = 10)]
 fn contacts_to_findings(bencher: Bencher) {
     let batches = batches();
-    let pane = || pane_of(ContactTable::new(PANE_SECONDS, SEED), &batches);
+    let pane = || pane_of(ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT), &batches);
     bencher
         .counter(ItemsCount::new(pane().contacts.len()))
         .with_inputs(|| vec![pane()])
@@ -55,9 +55,15 @@ fn contacts_to_findings(bencher: Bencher) {
     let split: Vec<PaneContacts> = batches
         .iter()
         .take(2)
-        .map(|batch| pane_of(ContactTable::new(PANE_SECONDS, SEED), std::slice::from_ref(batch)))
+        .map(|batch| {
+            pane_of(
+                ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT),
+                std::slice::from_ref(batch),
+            )
+        })
         .collect();
-    let whole = pane_of(ContactTable::new(PANE_SECONDS, SEED), &batches[..2]);
+    let whole =
+        pane_of(ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT), &batches[..2]);
     assert_eq!(findings(split).len(), findings(vec![whole]).len(), "shards do not show");
 }
 

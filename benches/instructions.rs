@@ -19,8 +19,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use flowgauge::aggregate::{
-    CONTACT_COLUMNS, ContactTable, Metric, PaneContacts, RoutedBatch, Router, RowLists,
-    TOTALS_COLUMNS, TopSet, TopSpec,
+    CONTACT_BYTES_DEFAULT, CONTACT_COLUMNS, ContactTable, Metric, PaneContacts, RoutedBatch,
+    Router, RowLists, TOTALS_COLUMNS, TopSet, TopSpec,
 };
 use flowgauge::framing::{BLOCK_BYTES, Limits, Payload, SourceRecord, deframe};
 use flowgauge::generate::envelope::{DocumentCompression, Envelopes, Form};
@@ -261,7 +261,7 @@ fn contacts() -> Stage {
 }
 
 fn panes(batches: &[FlowBatch]) -> Vec<PaneContacts> {
-    let mut table = ContactTable::new(60, SEED);
+    let mut table = ContactTable::new(60, SEED, CONTACT_BYTES_DEFAULT);
     batches.iter().for_each(|batch| table.add(batch, 0..batch.rows()));
     table.close_all()
 }

@@ -100,6 +100,51 @@ impl<T, const BITS: u32> Blocks<T, BITS> {
         self.blocks.iter().flatten()
     }
 
+    /// The blocks, each a part of the items in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[T]> {
+        self.blocks.iter().map(Vec::as_slice)
+    }
+
+    /// Memory held, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.capacity() * size_of::<T>()).sum()
+    }
+
+    /// Appends a block that is not empty to full ones.
+    pub(crate) fn push_block(&mut self, block: Vec<T>) {
+        assert!(!block.is_empty() && block.len() <= Self::BLOCK_LEN);
+        assert!(self.blocks.last().is_none_or(|last| last.len() == Self::BLOCK_LEN));
+        self.blocks.push(block);
+    }
+
+    /// Makes of each item, by its position, what it becomes, if it stays; in order. Takes the blocks that are
+    /// not needed any more, without their items.
+    pub(crate) fn retain(
+        &mut self,
+        mut become_it: impl FnMut(usize, &T) -> Option<T>,
+    ) -> Vec<Vec<T>> {
+        let mut kept = 0;
+        for position in 0..self.len() {
+            if let Some(item) = become_it(position, self.get(position)) {
+                *self.get_mut(kept) = item;
+                kept += 1;
+            }
+        }
+        let mut unused = self.blocks.split_off(kept.div_ceil(Self::BLOCK_LEN));
+        unused.iter_mut().for_each(Vec::clear);
+        if let Some(last) = self.blocks.last_mut() {
+            last.truncate(kept - (kept - 1) / Self::BLOCK_LEN * Self::BLOCK_LEN);
+        }
+        unused
+    }
+
+    /// Gives back memory of the last block, so that it has the length that it gets by doubling from `len_min`.
+    pub(crate) fn shrink(&mut self, len_min: usize) {
+        if let Some(last) = self.blocks.last_mut() {
+            last.shrink_to(last.len().next_power_of_two().max(len_min));
+        }
+    }
+
     /// Takes the blocks.
     pub(crate) fn into_blocks(self) -> Vec<Vec<T>> {
         self.blocks
@@ -129,6 +174,12 @@ mod tests {
                 prop_assert!(blocks.iter().eq(&model));
                 prop_assert!((0..model.len()).all(|i| *blocks.get(i) == model[i]));
             }
+            model.retain(|value| value % 3 > 0);
+            let unused = blocks.retain(|_, value| (value % 3 > 0).then_some(*value));
+            prop_assert!(unused.iter().all(Vec::is_empty));
+            prop_assert_eq!(blocks.len(), model.len());
+            prop_assert!(blocks.iter().eq(&model));
+            prop_assert!(blocks.parts().flatten().eq(&model));
         }
     }
 }

@@ -4,17 +4,20 @@
 //! Exact up to [`CLIENT_PORTS_MAX`], then "at least that many". Which ports are kept does not depend
 //! on the order of insertion or merging: always the lowest ones.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::simd;
 
 /// How many ports a set keeps; a set of this length stands for "this many or more".
 pub const CLIENT_PORTS_MAX: usize = 64;
 
 /// A small ordered set of ports.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 // In this order, so that a set of few ports is in one cache line.
 #[repr(C)]
 pub struct ClientPorts {
-    count: u8,
+    /// Of 16 bits, so that there is no gap.
+    count: u16,
     ports: [u16; CLIENT_PORTS_MAX],
 }
 
@@ -50,6 +53,11 @@ impl ClientPorts {
         self.count == 0
     }
 
+    /// Whether the ports are as [`Self::insert`] leaves them.
+    pub(super) fn is_valid(&self) -> bool {
+        self.len() <= CLIENT_PORTS_MAX && self.as_slice().is_sorted_by(|one, next| one < next)
+    }
+
     /// Asks for where [`Self::insert`] begins to look in the set `sets[number]`.
     #[inline]
     pub(super) fn prefetch(sets: &[Self], number: usize) {
@@ -70,7 +78,7 @@ impl ClientPorts {
         let kept = self.len().min(CLIENT_PORTS_MAX - 1);
         self.ports.copy_within(position..kept, position + 1);
         self.ports[position] = port;
-        self.count = u8::try_from(kept + 1).expect("bounded by CLIENT_PORTS_MAX");
+        self.count = u16::try_from(kept + 1).expect("bounded by CLIENT_PORTS_MAX");
         debug_assert!(self.as_slice().is_sorted());
     }
 

@@ -4,6 +4,8 @@
 //! associative and commutative, so that neither the order of records nor the number of shards shows.
 //! Made by [`ContactTable`](super::ContactTable), judged by `detect`.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::client_ports::ClientPorts;
 use super::contact_row::Vantage;
 use super::contact_slot::Sent;
@@ -42,7 +44,10 @@ impl ContactKey {
 }
 
 /// Counts of one direction as one vantage point saw them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
 pub struct Tally {
     /// Records.
     pub flows: u32,
@@ -98,6 +103,11 @@ impl Side {
 
     pub(super) const fn of(at_ingress: Tally, at_egress: Tally, tcp_flags: Option<u8>) -> Self {
         Self { at_ingress, at_egress, tcp_flags }
+    }
+
+    /// The counts at ingress and at egress.
+    pub(super) const fn tallies(&self) -> [Tally; 2] {
+        [self.at_ingress, self.at_egress]
     }
 
     fn merge(&mut self, other: &Self) {

@@ -45,6 +45,39 @@ impl ContactIndex {
         Self { entries: free_entries(entry_count_for(count)), used: 0 }
     }
 
+    /// Memory held, in bytes.
+    #[inline]
+    pub(super) const fn bytes(&self) -> usize {
+        self.entries.len() * size_of::<u32>()
+    }
+
+    /// Memory of a table that was made for `count` keys, in bytes.
+    pub(super) const fn bytes_for(count: usize) -> usize {
+        entry_count_for(count) * size_of::<u32>()
+    }
+
+    /// Memory after `more` further keys, in bytes.
+    #[inline]
+    pub(super) const fn bytes_with(&self, more: usize) -> usize {
+        let bytes = self.bytes();
+        if self.used + more <= self.room() { bytes } else { Self::bytes_for(self.used + more) }
+    }
+
+    /// A table of `entry_count` entries if that is a length that tables have, else one for `count` keys.
+    pub(super) fn with_entries(entry_count: usize, count: usize) -> Self {
+        let is_usual = entry_count.is_power_of_two() && entry_count >= entry_count_for(count);
+        if is_usual {
+            Self { entries: free_entries(entry_count), used: 0 }
+        } else {
+            Self::for_count(count)
+        }
+    }
+
+    /// Number of entries, free ones too.
+    pub(super) const fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Empties the table and keeps its memory.
     pub(super) fn clear(&mut self) {
         self.entries.fill(0);
@@ -133,6 +166,8 @@ impl ContactIndex {
     /// Doubles the table; `hashes` are those of all numbers from 0 on.
     pub(super) fn grow(&mut self, hashes: impl Iterator<Item = u64>) {
         let grown = (self.entries.len() * 2).max(ENTRIES_MIN);
+        // The old ones go first, so that both are never there at once.
+        self.entries = Vec::new();
         self.entries = free_entries(grown);
         self.used = 0;
         for (number, hash) in (0..).zip(hashes) {

@@ -10,12 +10,17 @@
 
 use std::sync::Arc;
 
-use super::contact::{Contact, ContactKey, Tally};
+use zerocopy::IntoBytes;
+
+use super::contact::{Contact, ContactKey};
+use super::contact_beside::{Beside, grown};
 use super::contact_hash::KeyHasher;
-use super::contact_index::{ContactIndex, FreeEntry};
-use super::contact_slot::{Beside, ContactSlot, NarrowKey, Sent};
-use super::contact_spares::{Slots, Spares};
+use super::contact_index::{ContactIndex, FreeEntry, NUMBERS_MAX};
+use super::contact_slot::{ContactSlot, NarrowKey, Sent, number_of};
+use super::contact_spares::{SMALL_BLOCK_LEN, Slots, Spares, slot_bytes};
+use super::contact_view::ContactView;
 use super::place::{PlaceIds, PlaceNames};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::UnixSeconds;
 
 const ICMP: u8 = 1;
@@ -37,6 +42,8 @@ pub struct ContactSet {
     /// Contacts that may have a part in another shard; see [`Self::mark_stray`].
     strays: Vec<u32>,
     spares: Arc<Spares>,
+    /// What the spares were told that the set takes, once it was handed over.
+    bytes_handed_over: usize,
 }
 
 impl ContactSet {
@@ -55,6 +62,199 @@ impl ContactSet {
             odd: Vec::new(),
             strays: Vec::new(),
             spares: Arc::clone(spares),
+            bytes_handed_over: 0,
+        }
+    }
+
+    /// Memory held, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lists = (self.odd.capacity() + self.strays.capacity()) * size_of::<u32>();
+        self.slots.bytes() + self.index.bytes() + self.beside.bytes() + lists
+    }
+
+    /// Memory that the set takes with up to `more` further contacts, in bytes, as if none of it had been
+    /// used before: the same for the same records, whatever was kept from other panes.
+    #[inline]
+    pub(super) fn bytes_needed(&self, more: usize) -> usize {
+        let lists = (grown(self.odd.len()) + grown(self.strays.len())) * size_of::<u32>();
+        slot_bytes(self.len() + more, self.spares.blocks_are_small())
+            + self.index.bytes_with(more)
+            + self.beside.bytes_needed()
+            + lists
+    }
+
+    /// Tells the spares that the set leaves its table, so that they keep less memory.
+    pub(super) fn hand_over(&mut self) {
+        self.bytes_handed_over = self.bytes();
+        self.spares.hand_over(self.bytes_handed_over);
+    }
+
+    /// Writes the set. Its index is made anew when it is read.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.count(self.slots.len());
+        self.slots.parts().for_each(|part| out.raw(part.as_bytes()));
+        out.count(self.index.entry_count());
+        out.plain(&self.odd);
+        out.plain(&self.strays);
+        self.beside.save(out);
+    }
+
+    /// Reads a set whose contacts' places are numbers below `place_count`. Its index gets the length that it
+    /// had, if that is not more than `index_bytes_max` bytes.
+    ///
+    /// # Errors
+    /// If the bytes are no set.
+    pub(super) fn load(
+        hasher: KeyHasher,
+        pane_start: UnixSeconds,
+        place_count: usize,
+        index_bytes_max: usize,
+        spares: &Arc<Spares>,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        let count = from.count(size_of::<ContactSlot>())?;
+        if count > NUMBERS_MAX {
+            return Err(DecodeError::Invalid("number of contacts"));
+        }
+        let mut slots = Slots::default();
+        while slots.len() < count {
+            let part = (count - slots.len()).min(Slots::BLOCK_LEN);
+            let mut block = spares.block();
+            block.resize(part, ContactSlot::EMPTY);
+            let bytes = from.raw(part * size_of::<ContactSlot>())?;
+            block.as_mut_slice().as_mut_bytes().copy_from_slice(bytes);
+            slots.push_block(block);
+        }
+        let entry_count = from.u64()?;
+        let may_be_long = index_bytes_max / size_of::<u32>();
+        let entry_count = usize::try_from(entry_count).unwrap_or(0);
+        let index = if entry_count <= may_be_long {
+            ContactIndex::with_entries(entry_count, count)
+        } else {
+            ContactIndex::for_count(count)
+        };
+        let mut set = Self {
+            hasher,
+            pane_start,
+            index,
+            slots,
+            odd: from.plain()?,
+            strays: from.plain()?,
+            beside: Beside::load(place_count, from)?,
+            spares: Arc::clone(spares),
+            bytes_handed_over: 0,
+        };
+        let is_number = |number: &u32| (*number as usize) < count;
+        let is_valid = |slot: &ContactSlot| slot.is_valid(&set.beside, place_count);
+        if !set.odd.iter().chain(&set.strays).all(is_number) || !set.slots.iter().all(is_valid) {
+            return Err(DecodeError::Invalid("contact"));
+        }
+        set.index_all();
+        Ok(set)
+    }
+
+    /// Fills the empty index.
+    fn index_all(&mut self) {
+        let mut index = std::mem::take(&mut self.index);
+        for (number, slot) in (0..).zip(self.slots.iter()) {
+            index.insert(self.hash_of(slot), number);
+        }
+        self.index = index;
+    }
+
+    fn hash_of(&self, slot: &ContactSlot) -> u64 {
+        match slot.narrow_key() {
+            Some(key) => self.hasher.narrow(&key),
+            None => self.hasher.wide(&self.key_of(slot)),
+        }
+    }
+
+    /// The slots in the order of their numbers.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &ContactSlot> {
+        self.slots.iter()
+    }
+
+    /// The lowest of a contact's client ports, 0 if there is none.
+    pub(super) fn first_port(&self, slot: &ContactSlot) -> u16 {
+        self.view(slot).client_ports().first().copied().unwrap_or(0)
+    }
+
+    /// How many records a contact stands for.
+    pub(super) fn record_count(&self, slot: &ContactSlot) -> u64 {
+        let view = self.view(slot);
+        u64::from(view.forward().0.flows) + u64::from(view.back().0.flows)
+    }
+
+    /// Keeps the contacts for which `staying` holds, by number. They get new numbers, in the same order.
+    pub(super) fn retain(&mut self, staying: &[bool]) {
+        assert_eq!(staying.len(), self.slots.len());
+        let from = std::mem::take(&mut self.beside);
+        let mut odd = std::mem::take(&mut self.odd).into_iter().peekable();
+        let mut strays = Vec::new();
+        let (beside, odd_kept) = (&mut self.beside, &mut self.odd);
+        let mut kept = 0;
+        let unused = self.slots.retain(|number, slot| {
+            let is_odd = odd.next_if_eq(&number_of(number)).is_some();
+            if slot.is_gone() || !staying[number] {
+                return None;
+            }
+            let mut slot = *slot;
+            slot.move_beside(&from, beside);
+            if is_odd {
+                odd_kept.push(kept);
+            }
+            if slot.is_stray() {
+                strays.push(kept);
+            }
+            kept += 1;
+            Some(slot)
+        });
+        self.spares.take_blocks(unused);
+        if self.spares.blocks_are_small() {
+            self.slots.shrink(SMALL_BLOCK_LEN);
+        }
+        self.strays = strays;
+        let count = self.slots.len();
+        if self.index.bytes() > 2 * ContactIndex::bytes_for(count) {
+            self.index = ContactIndex::for_count(count);
+        } else {
+            self.index.clear();
+        }
+        self.index_all();
+    }
+
+    /// Adds those contacts of another set for whose keys `is_wanted` holds, or merges them with those that
+    /// have their keys; `places` are this set's, and `renumbered` makes them of the other set's.
+    pub(super) fn absorb(
+        &mut self,
+        other: &Self,
+        places: &PlaceNames,
+        renumbered: impl Fn(PlaceIds) -> PlaceIds,
+        is_wanted: impl Fn(&ContactKey) -> bool,
+    ) {
+        let stays_slim = self.pane_start == other.pane_start;
+        for slot in other.slots.iter().filter(|slot| !slot.is_gone()) {
+            let key = other.key_of(slot);
+            if !is_wanted(&key) {
+                continue;
+            }
+            let hash = self.hash(&key);
+            if !stays_slim || slot.wide_number().is_some() || self.find(hash, &key).is_some() {
+                let mut contact = other.view(slot).to_contact();
+                contact.places = renumbered(contact.places);
+                self.put(Taken { key, contact, is_stray: slot.is_stray() }, places);
+                continue;
+            }
+            let mut slot = *slot;
+            slot.move_beside(&other.beside, &mut self.beside);
+            *slot.places_mut() = renumbered(slot.places());
+            let client_port = slot.ports(&self.beside).first().copied().unwrap_or(0);
+            self.note_if_odd(key.protocol, key.port, client_port);
+            let number = self.push(hash, None, slot);
+            if slot.is_stray() {
+                self.strays.push(number);
+            }
         }
     }
 
@@ -171,8 +371,7 @@ impl ContactSet {
         })
     }
 
-    /// Adds a record to a contact between IPv4 addresses; `None` if there is none and `may_begin` is false.
-    /// `likely` is what [`Self::prefetch_likely`] said of the hash.
+    /// Adds a record to a contact between IPv4 addresses, and says its number. `likely` is what [`Self::prefetch_likely`] said of the hash.
     #[inline]
     pub(super) fn add_narrow(
         &mut self,
@@ -180,8 +379,7 @@ impl ContactSet {
         likely: Result<u32, FreeEntry>,
         key: NarrowKey,
         sent: &Sent,
-        may_begin: bool,
-    ) -> Option<u32> {
+    ) -> u32 {
         let found = match likely {
             Ok(number) if self.slot(number).has_key(&key) => Ok(number),
             Err(free) if self.index.is_free(free) => Err(free),
@@ -190,9 +388,9 @@ impl ContactSet {
         match found {
             Ok(number) => {
                 self.add_to(number, sent);
-                Some(number)
+                number
             }
-            Err(free) if may_begin => {
+            Err(free) => {
                 self.note_if_odd(key.protocol, key.port, sent.client_port);
                 // Written where it stays: reading it back from the stack would wait for its parts.
                 let number = self.push(hash, Some(free), ContactSlot::EMPTY);
@@ -201,31 +399,23 @@ impl ContactSet {
                 if !slot.try_add_first(self.pane_start, sent) {
                     self.widen(number).add(sent);
                 }
-                Some(number)
+                number
             }
-            Err(_) => None,
         }
     }
 
     /// As [`Self::add_narrow`], for any other key.
-    pub(super) fn add_wide(
-        &mut self,
-        hash: u64,
-        key: ContactKey,
-        sent: &Sent,
-        may_begin: bool,
-    ) -> Option<u32> {
+    pub(super) fn add_wide(&mut self, hash: u64, key: ContactKey, sent: &Sent) -> u32 {
         let number = match self.find_wide(hash, &key) {
             Some(number) => number,
-            None if may_begin => {
+            None => {
                 self.note_if_odd(key.protocol, key.port, sent.client_port);
                 let slot = self.new_slot(&key);
                 self.push(hash, None, slot)
             }
-            None => return None,
         };
         self.add_to(number, sent);
-        Some(number)
+        number
     }
 
     #[inline]
@@ -291,6 +481,31 @@ impl ContactSet {
         }
     }
 
+    /// Takes for the client what was the server of these contacts. All are turned before the first one is
+    /// merged with the contact that has its key, because they may take each other's.
+    pub(super) fn turn(&mut self, numbers: &[u32], places: &PlaceNames) {
+        for number in numbers {
+            let slot = self.slots.get_mut(*number as usize);
+            slot.turn(&mut self.beside);
+        }
+        for number in numbers {
+            let slot = self.slot(*number);
+            let (key, hash) = (self.key_of(slot), self.hash_of(slot));
+            match self.find(hash, &key) {
+                Some(same) if same == *number => {}
+                Some(same) => {
+                    let Taken { contact, is_stray, .. } = self.take(*number);
+                    self.widen(same).merge(&contact, places);
+                    if is_stray {
+                        self.mark_stray(same);
+                    }
+                }
+                // The entry under the old key finds nothing any more.
+                None => self.insert_in_index(hash, *number),
+            }
+        }
+    }
+
     /// The contact in its wide form, for good.
     fn widen(&mut self, number: u32) -> &mut Contact {
         let slot = self.slots.get_mut(number as usize);
@@ -324,11 +539,7 @@ impl ContactSet {
     fn insert_in_index(&mut self, hash: u64, number: u32) {
         if self.index.is_full() {
             let mut index = std::mem::take(&mut self.index);
-            let hashes = self.slots.iter().map(|slot| match slot.narrow_key() {
-                Some(key) => self.hasher.narrow(&key),
-                None => self.hasher.wide(&self.key_of(slot)),
-            });
-            index.grow(hashes);
+            index.grow(self.slots.iter().map(|slot| self.hash_of(slot)));
             self.index = index;
         }
         self.index.insert(hash, number);
@@ -347,7 +558,7 @@ impl ContactSet {
     }
 
     #[inline]
-    fn key_of(&self, slot: &ContactSlot) -> ContactKey {
+    pub(super) fn key_of(&self, slot: &ContactSlot) -> ContactKey {
         slot.narrow_key().map_or_else(
             || {
                 let NarrowKey { client: addrs_number, protocol, port, .. } = slot.key();
@@ -361,8 +572,8 @@ impl ContactSet {
     #[inline]
     fn view<'a>(&'a self, slot: &'a ContactSlot) -> ContactView<'a> {
         match slot.wide_number() {
-            None => ContactView(Form::Slim { slot, set: self }),
-            Some(wide) => ContactView(Form::Wide(&self.beside.contacts[wide as usize])),
+            None => ContactView::slim(slot, self.pane_start, &self.beside),
+            Some(wide) => ContactView::wide(&self.beside.contacts[wide as usize]),
         }
     }
 }
@@ -373,6 +584,7 @@ impl Drop for ContactSet {
             std::mem::take(&mut self.slots),
             std::mem::take(&mut self.index),
             std::mem::take(&mut self.beside),
+            self.bytes_handed_over,
         );
     }
 }
@@ -382,88 +594,4 @@ pub(super) struct Taken {
     pub(super) key: ContactKey,
     pub(super) contact: Contact,
     is_stray: bool,
-}
-
-fn number_of(count: usize) -> u32 {
-    u32::try_from(count).expect("tables of contacts are bounded far below")
-}
-
-/// A contact, whichever form it has.
-#[derive(Clone, Copy, Debug)]
-pub struct ContactView<'a>(Form<'a>);
-
-#[derive(Clone, Copy, Debug)]
-enum Form<'a> {
-    Slim { slot: &'a ContactSlot, set: &'a ContactSet },
-    Wide(&'a Contact),
-}
-
-/// What one end sent: counts, and the OR of its TCP flags.
-pub type Half = (Tally, Option<u8>);
-
-impl<'a> ContactView<'a> {
-    /// What the client sent, with traffic that both ends' interfaces logged taken once.
-    #[must_use]
-    #[inline]
-    pub fn forward(&self) -> Half {
-        match self.0 {
-            Form::Slim { slot, set } => slot.forward(&set.beside),
-            Form::Wide(contact) => (contact.forward.tally(), contact.forward.tcp_flags),
-        }
-    }
-
-    /// What the server sent.
-    #[must_use]
-    #[inline]
-    pub fn back(&self) -> Half {
-        match self.0 {
-            Form::Slim { slot, set } => slot.back(&set.beside),
-            Form::Wide(contact) => (contact.back.tally(), contact.back.tcp_flags),
-        }
-    }
-
-    /// Earliest `start`.
-    #[must_use]
-    pub fn first_start(&self) -> UnixSeconds {
-        match self.0 {
-            Form::Slim { slot, set } => slot.first_start(set.pane_start),
-            Form::Wide(contact) => contact.first_start,
-        }
-    }
-
-    /// Latest `end`.
-    #[must_use]
-    pub fn last_end(&self) -> UnixSeconds {
-        match self.0 {
-            Form::Slim { slot, set } => slot.last_end(set.pane_start),
-            Form::Wide(contact) => contact.last_end,
-        }
-    }
-
-    /// The client's ports, in order; see [`CLIENT_PORTS_MAX`](super::CLIENT_PORTS_MAX).
-    #[must_use]
-    pub fn client_ports(&self) -> &'a [u16] {
-        match self.0 {
-            Form::Slim { slot, set } => slot.ports(&set.beside),
-            Form::Wide(contact) => contact.client_ports.as_slice(),
-        }
-    }
-
-    /// Where it was seen.
-    #[must_use]
-    pub fn places(&self) -> PlaceIds {
-        match self.0 {
-            Form::Slim { slot, .. } => slot.places(),
-            Form::Wide(contact) => contact.places,
-        }
-    }
-
-    /// The contact by itself.
-    #[must_use]
-    pub fn to_contact(&self) -> Contact {
-        match self.0 {
-            Form::Slim { slot, set } => slot.to_contact(set.pane_start, &set.beside),
-            Form::Wide(contact) => contact.clone(),
-        }
-    }
 }

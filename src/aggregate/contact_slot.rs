@@ -6,8 +6,11 @@
 //! says so; the contact then goes on in the wide form ([`Contact`]), which a slot becomes by
 //! [`ContactSlot::to_contact`].
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::client_ports::ClientPorts;
 use super::contact::{Contact, ContactKey, Side, Tally};
+use super::contact_beside::{Beside, SlimTally};
 use super::contact_row::Vantage;
 use super::place::PlaceIds;
 use crate::net::Addr;
@@ -51,58 +54,6 @@ pub(super) struct Sent {
     pub(super) end: UnixSeconds,
 }
 
-/// What doesn't fit the slots of a pane.
-#[derive(Debug, Default)]
-pub(super) struct Beside {
-    /// Client and server.
-    pub(super) addrs: Vec<[Addr; 2]>,
-    pub(super) contacts: Vec<Contact>,
-    ports: Vec<ClientPorts>,
-    others: Vec<[SlimTally; 2]>,
-}
-
-impl Beside {
-    /// Empties the lists and keeps their memory.
-    pub(super) fn clear(&mut self) {
-        self.addrs.clear();
-        self.contacts.clear();
-        self.ports.clear();
-        self.others.clear();
-    }
-}
-
-/// One side's counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SlimTally {
-    bytes: u32,
-    packets: u32,
-    flows: u16,
-    rejected: u16,
-}
-
-impl SlimTally {
-    /// The counts with one more record, if they fit.
-    #[inline]
-    fn with(self, sent: &Sent) -> Option<Self> {
-        Some(Self {
-            bytes: u32::try_from(sent.bytes.checked_add(self.bytes.into())?).ok()?,
-            packets: u32::try_from(sent.packets.checked_add(self.packets.into())?).ok()?,
-            flows: self.flows.checked_add(1)?,
-            rejected: self.rejected + u16::from(sent.rejected),
-        })
-    }
-
-    #[inline]
-    fn widened(self) -> Tally {
-        Tally {
-            flows: self.flows.into(),
-            rejected: self.rejected.into(),
-            packets: self.packets.into(),
-            bytes: self.bytes.into(),
-        }
-    }
-}
-
 /// How many client ports a slot holds.
 const PORTS_MAX: usize = 3;
 
@@ -127,7 +78,7 @@ const CLIENT: usize = 0;
 const SERVER: usize = 1;
 
 /// A contact in one cache line; its times count from the start of its pane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(super) struct ContactSlot {
     client: u32,
@@ -159,7 +110,7 @@ impl ContactSlot {
         port: 0,
         protocol: 0,
         state: 0,
-        sides: [SlimTally { bytes: 0, packets: 0, flows: 0, rejected: 0 }; 2],
+        sides: [SlimTally::NONE; 2],
         first_start: i32::MAX,
         last_end: i32::MIN,
         places: PlaceIds::NONE,
@@ -362,13 +313,17 @@ impl ContactSlot {
 
     #[cold]
     fn move_ports(&mut self, wide_ports: &mut Vec<ClientPorts>) {
-        let number = u32::try_from(wide_ports.len()).expect("tables of contacts are bounded");
+        let number = number_of(wide_ports.len());
         let mut ports = ClientPorts::default();
         self.client_ports.iter().for_each(|port| ports.insert(*port));
         wide_ports.push(ports);
+        self.set_ports_number(number);
+        self.client_port_count = PORTS_ARE_WIDE;
+    }
+
+    const fn set_ports_number(&mut self, number: u32) {
         let [a, b, c, d] = number.to_le_bytes();
         self.client_ports = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]), 0];
-        self.client_port_count = PORTS_ARE_WIDE;
     }
 
     fn ports_number(&self) -> usize {
@@ -381,6 +336,90 @@ impl ContactSlot {
 
     pub(super) const fn places(&self) -> PlaceIds {
         self.places
+    }
+
+    /// Whether everything that the slot refers to is there, as reading and adding to it take for granted.
+    pub(super) fn is_valid(&self, beside: &Beside, place_count: usize) -> bool {
+        let has_addrs = self.narrow_key().is_some() || is_below(self.client, beside.addrs.len());
+        let counts_are_valid = match self.wide_number() {
+            Some(wide_number) => is_below(wide_number, beside.contacts.len()),
+            None => self.sides.iter().all(SlimTally::is_valid),
+        };
+        let has_ports = match self.client_port_count {
+            PORTS_ARE_WIDE => self.ports_number() < beside.ports.len(),
+            count => usize::from(count) <= PORTS_MAX,
+        };
+        let has_other = self.other == NO_OTHER || self.other_number() < beside.others.len();
+        let has_places = self.places.iter().all(|id| is_below(id, place_count));
+        has_addrs && counts_are_valid && has_ports && has_other && has_places
+    }
+
+    /// Moves what the slot has in `from` to `to`, where it gets other numbers.
+    pub(super) fn move_beside(&mut self, from: &Beside, to: &mut Beside) {
+        if self.narrow_key().is_none() {
+            let addrs = from.addrs[self.client as usize];
+            self.client = number_of(to.addrs.len());
+            to.addrs.push(addrs);
+        }
+        if let Some(wide_number) = self.wide_number() {
+            let contact = from.contacts[wide_number as usize].clone();
+            self.become_wide(number_of(to.contacts.len()));
+            to.contacts.push(contact);
+            // What the slot had before it became wide isn't read any more.
+            self.other = NO_OTHER;
+            self.client_port_count = 0;
+            return;
+        }
+        if self.client_port_count == PORTS_ARE_WIDE {
+            let ports = from.ports[self.ports_number()];
+            self.set_ports_number(number_of(to.ports.len()));
+            to.ports.push(ports);
+        }
+        if self.other != NO_OTHER {
+            let other = from.others[self.other_number()];
+            let number = to.others.len();
+            to.others.push(other);
+            let [a, b, c, _] = number_of(number).to_le_bytes();
+            self.other = [a, b, c];
+        }
+    }
+
+    /// Takes for the client what was the server.
+    pub(super) fn turn(&mut self, beside: &mut Beside) {
+        if self.narrow_key().is_some() {
+            std::mem::swap(&mut self.client, &mut self.server);
+        } else {
+            beside.addrs[self.client as usize].reverse();
+        }
+        if let Some(wide_number) = self.wide_number() {
+            beside.contacts[wide_number as usize].flip();
+            return;
+        }
+        self.sides.reverse();
+        self.tcp_flags.reverse();
+        let at_egress = AT_EGRESS.map(|bit| self.state & bit != 0);
+        for (bit, is_set) in AT_EGRESS.into_iter().rev().zip(at_egress) {
+            self.state = if is_set { self.state | bit } else { self.state & !bit };
+        }
+        if self.other != NO_OTHER {
+            beside.others[self.other_number()].reverse();
+        }
+    }
+
+    /// Bytes that the slot takes with what it has elsewhere.
+    #[inline]
+    pub(super) const fn weight(&self) -> usize {
+        let mut weight = size_of::<Self>();
+        if self.state & KEY_IS_WIDE != 0 {
+            weight += size_of::<[Addr; 2]>();
+        }
+        if self.state & IS_WIDE != 0 {
+            return weight + size_of::<Contact>();
+        }
+        if self.client_port_count == PORTS_ARE_WIDE {
+            weight += size_of::<ClientPorts>();
+        }
+        weight
     }
 
     /// The client's ports, in order.
@@ -447,6 +486,18 @@ impl ContactSlot {
             places: self.places,
         }
     }
+}
+
+fn is_below(number: u32, count: usize) -> bool {
+    (number as usize) < count
+}
+
+/// The number of the next item of a list that has `count`.
+///
+/// # Panics
+/// If it has 4 billion, which no memory for contacts has room for.
+pub(super) fn number_of(count: usize) -> u32 {
+    u32::try_from(count).expect("tables of contacts are bounded far below")
 }
 
 /// Seconds since the pane's start, if they fit.

@@ -8,8 +8,11 @@
 
 use std::sync::Arc;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::contact_index::ContactIndex;
 use super::table::{fold, spread};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::simd;
 
 /// How many places a list keeps; contacts seen at further ones have no place.
@@ -129,7 +132,8 @@ fn same_text(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The places of a contact: up to two numbers of a pane's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub struct PlaceIds([u32; 2]);
 
 const NO_PLACE: u32 = u32::MAX;
@@ -186,9 +190,10 @@ impl PlaceIds {
 }
 
 /// Where a place's texts stand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct Texts {
-    start: usize,
+    start: u64,
     /// Ends of the parts, counted from `start`; [`ABSENT`] for a part that the records don't have.
     ends: [u32; 4],
 }
@@ -274,8 +279,44 @@ impl PlaceNames {
                 u32::try_from(self.text.len() - start).expect("a record is far below 4 GiB")
             }
         });
-        self.list.push(Texts { start, ends });
+        self.list.push(Texts { start: start as u64, ends });
         Some(id)
+    }
+
+    /// How many places there are.
+    pub(super) const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Memory held, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.text.capacity() + self.list.capacity() * size_of::<Texts>()
+    }
+
+    /// Writes the places.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        out.bytes(&self.text);
+        out.plain(&self.list);
+    }
+
+    /// Reads places.
+    ///
+    /// # Errors
+    /// If the bytes are no list of places.
+    pub(super) fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let text = from.bytes()?.to_vec();
+        let list: Vec<Texts> = from.plain()?;
+        let is_valid = |Texts { start, ends }: &Texts| {
+            let ends = ends.iter().filter(|end| **end != ABSENT);
+            let end = ends.clone().next_back().map_or(0, |end| u64::from(*end));
+            let is_inside = start.checked_add(end).is_some_and(|end| end <= text.len() as u64);
+            is_inside && ends.is_sorted()
+        };
+        if list.len() <= PLACES_MAX && list.iter().all(is_valid) {
+            Ok(Self { text, list })
+        } else {
+            Err(DecodeError::Invalid("list of places"))
+        }
     }
 
     /// The place with this number, as records have it.
@@ -285,6 +326,7 @@ impl PlaceNames {
     }
 
     fn name_at(&self, Texts { start, ends }: Texts) -> PlaceRef<'_> {
+        let start = usize::try_from(start).expect("it points into the text");
         let mut from = start;
         PlaceRef(ends.map(|end| {
             (end != ABSENT).then(|| {
@@ -300,6 +342,7 @@ impl PlaceNames {
 #[derive(Debug)]
 pub(super) struct Places {
     seeds: PlaceSeeds,
+    bytes_max: usize,
     /// Shared with closed panes; copied if a place comes while there are some.
     names: Arc<PlaceNames>,
     known: Vec<KnownPlace>,
@@ -307,9 +350,11 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(seed: u64) -> Self {
+    /// An empty list for about `bytes_max` bytes.
+    pub(super) fn new(seed: u64, bytes_max: usize) -> Self {
         Self {
             seeds: PlaceSeeds::new(seed),
+            bytes_max,
             names: Arc::default(),
             known: Vec::new(),
             numbers: ContactIndex::default(),
@@ -318,7 +363,42 @@ impl Places {
 
     /// Whether a new pane should begin with an empty list.
     pub(super) fn is_old(&self) -> bool {
-        self.names.list.len() > PLACES_OLD_MAX
+        self.names.len() > PLACES_OLD_MAX || self.bytes_needed() > self.bytes_max / 4
+    }
+
+    /// Memory that this many places take when lists double, in bytes.
+    fn bytes_needed(&self) -> usize {
+        let entry = size_of::<Texts>() + size_of::<KnownPlace>() + 2 * size_of::<u32>();
+        2 * (self.names.text.len() + self.names.len() * entry)
+    }
+
+    /// Memory held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let known = self.known.capacity() * size_of::<KnownPlace>();
+        self.names.bytes() + known + self.numbers.bytes()
+    }
+
+    /// Writes the list.
+    pub(super) fn save(&self, out: &mut Encoder) {
+        self.names.save(out);
+    }
+
+    /// Reads a list, which was made with this `seed`.
+    ///
+    /// # Errors
+    /// If the bytes are no list of places.
+    pub(super) fn load(
+        seed: u64,
+        bytes_max: usize,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
+        let names = PlaceNames::load(from)?;
+        let mut places = Self::new(seed, bytes_max);
+        for name in names.iter() {
+            places.insert_named(name.hash(&places.seeds), name, &names);
+        }
+        places.names = Arc::new(names);
+        Ok(places)
     }
 
     pub(super) const fn names(&self) -> &Arc<PlaceNames> {
@@ -365,15 +445,24 @@ impl Places {
 
     #[cold]
     fn insert(&mut self, hash: u64, place: PlaceRef<'_>) -> Option<u32> {
-        let id = Arc::make_mut(&mut self.names).push(place)?;
-        if self.numbers.is_full() {
-            let (names, seeds) = (&self.names, &self.seeds);
-            // The place that is to be inserted has its name already.
-            self.numbers.grow(names.iter().take(self.known.len()).map(|name| name.hash(seeds)));
+        if self.bytes_needed() >= self.bytes_max {
+            return None;
         }
-        self.numbers.insert(hash, id);
-        self.known.push(KnownPlace::of(place));
+        let id = Arc::make_mut(&mut self.names).push(place)?;
+        let names = Arc::clone(&self.names);
+        self.insert_named(hash, place, &names);
         Some(id)
+    }
+
+    /// Makes the next place of `names` one that can be found.
+    fn insert_named(&mut self, hash: u64, place: PlaceRef<'_>, names: &PlaceNames) {
+        let number = self.known.len();
+        if self.numbers.is_full() {
+            let seeds = &self.seeds;
+            self.numbers.grow(names.iter().take(number).map(|name| name.hash(seeds)));
+        }
+        self.numbers.insert(hash, u32::try_from(number).expect("bounded by PLACES_MAX"));
+        self.known.push(KnownPlace::of(place));
     }
 }
 
@@ -394,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_place_keeps_its_number() {
-        let mut places = Places::new(1);
+        let mut places = Places::new(1, 1 << 24);
         let ids: Vec<_> =
             ["a", "b", "a", "a", "b"].map(|name| id_of(&mut places, named(name))).into();
         assert_eq!(ids, [0, 1, 0, 0, 1].map(Some));
@@ -407,7 +496,7 @@ mod tests {
         let parts = |one: &'static str, other: &'static str| {
             PlaceRef([Some(one.as_bytes()), None, Some(other.as_bytes()), None])
         };
-        let mut places = Places::new(1);
+        let mut places = Places::new(1, 1 << 24);
         for place in [parts("ab", "c"), parts("a", "bc"), parts("abc", ""), named("abc")] {
             id_of(&mut places, place);
         }
@@ -439,7 +528,7 @@ mod tests {
                 }
                 text
             };
-            let mut places = Places::new(1);
+            let mut places = Places::new(1, 1 << 24);
             let mut model: Vec<[Option<Vec<u8>>; 4]> = Vec::new();
             for row in rows {
                 let parts = row.map(|part| part.map(text));
@@ -460,7 +549,7 @@ mod tests {
 
     #[test]
     fn the_two_lowest_places_stay_in_any_order() {
-        let mut places = Places::new(1);
+        let mut places = Places::new(1, 1 << 24);
         let [c, a, b] = ["c", "a", "b"].map(|name| id_of(&mut places, named(name)).unwrap());
         for order in [[a, b, c], [c, b, a], [b, c, a], [c, a, b]] {
             let mut kept = PlaceIds::default();

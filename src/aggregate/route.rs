@@ -15,6 +15,7 @@ use foldhash::quality::FixedState;
 
 use super::table::{Key, Mixer};
 use super::top::{Gather, OwnerRule, RowsOf, TopPlan, TopSpec};
+use crate::net::Addr;
 use crate::record::{FieldId, FlowBatch};
 
 /// Rows of a batch by question and shard.
@@ -243,6 +244,16 @@ impl Router {
             self.owners[*row as usize] = owner(key.hash(&self.mixer), self.shard_count);
         }
     }
+}
+
+/// The shard that owns an address pair; every worker of a run uses the same seed.
+///
+/// # Panics
+/// If there is no shard, or 65,535 of them.
+#[must_use]
+pub fn pair_owner(src: Addr, dst: Addr, shard_count: usize, seed: u64) -> usize {
+    assert!(shard_count > 0 && shard_count < usize::from(NOBODY));
+    owner(super::pair_hash(src, dst, seed), shard_count).into()
 }
 
 /// Multiply-shift onto the shards: even for any count.

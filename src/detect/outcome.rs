@@ -333,11 +333,13 @@ mod tests {
 
     use super::super::scenarios::any_row;
     use super::*;
-    use crate::aggregate::{ContactRow, ContactTable, pair_hash};
+    use crate::aggregate::{CONTACT_BYTES_DEFAULT, ContactRow, ContactTable, pair_hash};
     use crate::units::PaneIndex;
 
     fn panes_of(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<MergedPane> {
-        let mut tables: Vec<_> = (0..shard_count).map(|seed| ContactTable::new(60, seed)).collect();
+        let mut tables: Vec<_> = (0..shard_count)
+            .map(|seed| ContactTable::new(60, seed, CONTACT_BYTES_DEFAULT))
+            .collect();
         for row in rows {
             let shard = pair_hash(row.src, row.dst, 3) % shard_count;
             tables[usize::try_from(shard).unwrap()].add_row(row);

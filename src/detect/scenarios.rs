@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::aggregate::{ContactRow, ContactTable, Vantage, pair_hash};
+use crate::aggregate::{CONTACT_BYTES_DEFAULT, ContactRow, ContactTable, Vantage, pair_hash};
 use crate::finding::{Evidence, Status};
 use crate::net::Addr;
 use crate::record::Action;
@@ -84,8 +84,9 @@ pub(super) fn network() -> Network {
 }
 
 fn findings(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<Finding> {
-    let mut tables: Vec<_> =
-        (0..shard_count).map(|seed| ContactTable::new(PANE_SECONDS, seed)).collect();
+    let mut tables: Vec<_> = (0..shard_count)
+        .map(|seed| ContactTable::new(PANE_SECONDS, seed, CONTACT_BYTES_DEFAULT))
+        .collect();
     for row in rows {
         let shard = pair_hash(row.src, row.dst, 3) % shard_count;
         tables[usize::try_from(shard).unwrap()].add_row(row);

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::read::GzDecoder;
-use flowgauge::aggregate::{ContactRow, ContactTable, PaneContacts, Vantage, pair_hash};
+use flowgauge::aggregate::{
+    CONTACT_BYTES_DEFAULT, ContactRow, ContactTable, PaneContacts, Vantage, pair_hash,
+};
 use flowgauge::detect::{DetectSettings, DetectorSet, Network};
 use flowgauge::enrich::OperatorContext;
 use flowgauge::finding::Finding;
@@ -83,8 +85,9 @@ fn row_of<'a>(names: &HashMap<&str, usize>, line: &'a str) -> Option<ContactRow<
 
 /// Runs the stages as a stream would, a watermark step every thousand records.
 fn run(rows: &[ContactRow<'_>], shard_count: u64, network: &Network) -> (Vec<Finding>, u64) {
-    let mut tables: Vec<_> =
-        (0..shard_count).map(|shard| ContactTable::new(PANE_SECONDS, shard)).collect();
+    let mut tables: Vec<_> = (0..shard_count)
+        .map(|shard| ContactTable::new(PANE_SECONDS, shard, CONTACT_BYTES_DEFAULT))
+        .collect();
     let mut detectors = DetectorSet::new(&DetectSettings::default(), network.clone(), PANE_SECONDS);
     let mut findings = Vec::new();
     let mut newest = i64::MIN;
