@@ -66,9 +66,12 @@ impl State {
 
 fn finding(number: u64) -> Finding {
     let kind = FindingKind::PortScan;
-    let start = UnixSeconds(i64::try_from(number / 2).unwrap());
+    let start = UnixSeconds(i64::try_from(number / 2).expect("numbers are small"));
     let id = FindingId::new(kind, &[], &[], &[], start);
-    Finding { id, ..Finding::counted(kind, Status::Open, u32::try_from(number % 2).unwrap()) }
+    Finding {
+        id,
+        ..Finding::counted(kind, Status::Open, u32::try_from(number % 2).expect("it is 0 or 1"))
+    }
 }
 
 type Key = (FindingId, u32);
@@ -164,11 +167,12 @@ impl Random {
 /// Damages the newest of two snapshots, as a bad sector would.
 fn damage_newest(disk: &MemoryDisk, random: &mut Random) {
     let names = disk.list(Path::new(STATE)).unwrap_or_default();
-    let snapshots: Vec<&String> = names.iter().filter(|name| name.ends_with(".fgs")).collect();
+    let snapshots: Vec<&String> =
+        names.iter().filter(|name| name.starts_with("snapshot-")).collect();
     let [.., _, newest] = snapshots[..] else { return };
     let path = Path::new(STATE).join(newest);
-    let mut bytes = disk.content(&path).unwrap();
-    let at = usize::try_from(random.below(bytes.len() as u64)).unwrap();
+    let mut bytes = disk.content(&path).expect("it was listed");
+    let at = usize::try_from(random.below(bytes.len() as u64)).expect("it is an index");
     bytes[at] ^= 1 << random.below(8);
     disk.put(&path, &bytes);
 }
@@ -207,8 +211,10 @@ fn check_end(disk: &MemoryDisk, state: &State, received: &[Key], seed: u64) {
     let expected_keys: BTreeSet<Key> =
         (0..FINDINGS).map(|_| expected.step()).map(|it| (it.id, it.revision)).collect();
     assert_eq!((state.read, state.digest), (expected.read, expected.digest), "seed {seed}");
-    let directory = StateDirectory::open(Arc::new(disk.clone()), Path::new(STATE)).unwrap();
-    let journal = Journal::open(directory, SETTINGS, encode::ndjson::encode, None).unwrap();
+    let directory =
+        StateDirectory::open(Arc::new(disk.clone()), Path::new(STATE)).expect("the disk behaves");
+    let journal =
+        Journal::open(directory, SETTINGS, encode::ndjson::encode, None).expect("the disk behaves");
     let lines: Vec<Key> = journal
         .read_from(None)
         .filter_map(Result::ok)

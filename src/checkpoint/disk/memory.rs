@@ -289,8 +289,9 @@ impl State {
             3 => {
                 left.truncate(length);
                 let garbled = (length - node.dirty_from).min(SECTOR_BYTES);
-                for at in length - self.below(garbled + 1)..length {
-                    left[at] = u8::try_from(self.below(256)).expect("it is below 256");
+                let start = length - self.below(garbled + 1);
+                for byte in &mut left[start..] {
+                    *byte = u8::try_from(self.below(256)).expect("it is below 256");
                 }
             }
             _ => {

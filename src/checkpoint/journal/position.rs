@@ -6,8 +6,6 @@ use crate::checkpoint::line_log::Place;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::FindingId;
 
-use super::line::Key;
-
 /// No journal comes to a file of a greater number.
 const FILES_MAX: u64 = 1_000_000_000_000_000;
 
@@ -34,8 +32,8 @@ pub struct JournalPosition {
 pub struct JournalMark {
     /// Behind the last finding that was durable.
     pub position: JournalPosition,
-    /// Findings with their numbers.
-    pub(super) pending: Vec<(u64, Key)>,
+    /// Numbers in the journal, identities and revisions, in order.
+    pub pending: Vec<(u64, (FindingId, u32))>,
 }
 
 impl JournalPosition {
