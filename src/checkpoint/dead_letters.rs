@@ -102,7 +102,9 @@ impl DeadLetters {
                 good_bytes = lines.offset_bytes();
             }
         }
-        log.settle(number, good_bytes)?;
+        if length_bytes > 0 {
+            log.settle(number, good_bytes)?;
+        }
         Ok(Self { log, settings, counters: DeadLetterCounters::default(), line: Vec::new() })
     }
 

@@ -93,21 +93,21 @@ impl LineLog {
         self.closed.values().sum::<u64>() + self.length_bytes
     }
 
-    /// Cuts a file to its good lines and makes it durable: a killed process may have left them in the
-    /// system's memory only.
+    /// Puts a file's good lines in its place, written anew: a process that was ended may have left them
+    /// in the system's memory, where they stand as if they were durable after a sync that failed.
     pub(super) fn settle(&mut self, number: u64, good_bytes: u64) -> Result<(), CheckpointError> {
-        let path = self.directory.file(&name_of(self.prefix, number));
+        let name = name_of(self.prefix, number);
+        let path = self.directory.file(&name);
+        let from = self.directory.disk().open(&path).map_err(CheckpointError::io("open", &path))?;
+        let copy = &mut |out: &mut dyn DiskFile| copy(from.as_ref(), good_bytes, out);
+        self.directory.replace(&name, copy)?;
         if number == self.number {
-            settle(self.file.as_mut(), self.length_bytes, good_bytes)
-                .map_err(CheckpointError::io("mend", &path))?;
+            let file = self.directory.disk().append(&path);
+            self.file = file.map_err(CheckpointError::io("open", &path))?;
             (self.length_bytes, self.synced_bytes) = (good_bytes, good_bytes);
-            return Ok(());
+        } else {
+            self.closed.insert(number, good_bytes);
         }
-        let length_bytes = self.closed.get_mut(&number).expect("it is one of `files`");
-        let file = self.directory.disk().append(&path);
-        file.and_then(|mut file| settle(file.as_mut(), *length_bytes, good_bytes))
-            .map_err(CheckpointError::io("mend", &path))?;
-        *length_bytes = good_bytes;
         Ok(())
     }
 
@@ -221,11 +221,19 @@ impl LineLog {
     }
 }
 
-fn settle(file: &mut dyn DiskFile, length_bytes: u64, good_bytes: u64) -> io::Result<()> {
-    if good_bytes < length_bytes {
-        file.truncate(good_bytes)?;
+fn copy(from: &dyn DiskFile, length_bytes: u64, out: &mut dyn DiskFile) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut copied_bytes = 0;
+    while copied_bytes < length_bytes {
+        let left = usize::try_from(length_bytes - copied_bytes).unwrap_or(usize::MAX);
+        let now = left.min(READ_BYTES);
+        if read_full(from, copied_bytes, &mut buffer[..now])? < now {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.write(&buffer[..now])?;
+        copied_bytes += now as u64;
     }
-    file.sync()
+    Ok(())
 }
 
 pub(super) fn name_of(prefix: &str, number: u64) -> String {

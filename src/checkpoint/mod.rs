@@ -30,7 +30,7 @@ pub use dead_letters::{DeadLetter, DeadLetterCounters, DeadLetterSettings, DeadL
 pub use directory::StateDirectory;
 pub use error::{CheckpointError, Refusal, RefusalReason};
 pub use journal::{
-    Appended, Encode, Journal, JournalCounters, JournalFault, JournalLine, JournalPosition,
+    Encode, Journal, JournalCounters, JournalFault, JournalLine, JournalMark, JournalPosition,
     JournalReader, JournalSettings,
 };
 pub use partials::{PartialReader, PartialWriter};

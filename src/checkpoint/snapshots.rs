@@ -205,6 +205,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::disk::memory::{Fault, Loss};
     use crate::checkpoint::disk::{Disk, MemoryDisk, SystemDisk};
+    use crate::codec::{DecodeError, Decoder};
 
     const JOB: u128 = 7;
 
@@ -227,10 +228,14 @@ mod tests {
         ]
     }
 
+    fn first_byte(from: &mut Decoder<'_>) -> Result<u8, DecodeError> {
+        from.u8()
+    }
+
     fn read(snapshot: &Snapshot) -> Result<u8, RefusalReason> {
         assert_eq!(snapshot.names().collect::<Vec<_>>(), ["shard-0", "judge", "empty"]);
         assert!(snapshot.bytes("empty")?.is_empty());
-        let state = snapshot.decode("judge", |from| from.u8())?;
+        let state = snapshot.decode("judge", first_byte)?;
         assert_eq!(snapshot.bytes("shard-0")?, [state; 5]);
         Ok(state)
     }
@@ -390,7 +395,7 @@ mod tests {
         assert_eq!(restored.refused[0].to_string(), expected);
         let missing = snapshots.restore(|snapshot| snapshot.bytes("shard-9")).unwrap_err();
         assert!(missing.to_string().contains("it has no part `shard-9`"), "{missing}");
-        let left_over = snapshots.restore(|snapshot| snapshot.decode("shard-0", |from| from.u8()));
+        let left_over = snapshots.restore(|snapshot| snapshot.decode("shard-0", first_byte));
         assert!(left_over.unwrap_err().to_string().contains("4 bytes too many"));
     }
 

@@ -49,7 +49,19 @@ impl FindingId {
         if text.len() != 32 || !text.bytes().all(is_digit) {
             return None;
         }
-        u128::from_str_radix(text, 16).ok().map(|bits| Self(bits.to_be_bytes()))
+        u128::from_str_radix(text, 16).ok().map(Self::from_bits)
+    }
+
+    /// Its 128 bits, for snapshots.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
+    /// The identity of these bits.
+    #[must_use]
+    pub const fn from_bits(bits: u128) -> Self {
+        Self(bits.to_be_bytes())
     }
 }
 

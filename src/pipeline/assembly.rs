@@ -19,7 +19,7 @@ use super::partial::PartialJob;
 use super::sequence::Sequencer;
 use super::state::StateShard;
 use crate::aggregate::{ContactTable, PaneContacts, Router, TimeSettings, TopSet, TopSpec};
-use crate::checkpoint::{JournalPosition, RefusalReason, Snapshot};
+use crate::checkpoint::{JournalMark, RefusalReason, Snapshot};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
 use crate::record::Parser;
@@ -94,7 +94,7 @@ pub(super) struct Assembled {
     pub(super) shards: Vec<StateShard>,
     pub(super) judge: Judge,
     pub(super) counts: FindingCounts,
-    pub(super) journal_position: Option<JournalPosition>,
+    pub(super) journal_mark: Option<JournalMark>,
 }
 
 impl Assembly {
@@ -126,7 +126,7 @@ impl Assembly {
                 shard_count,
             ),
             counts: FindingCounts::default(),
-            journal_position: None,
+            journal_mark: None,
         }
     }
 
@@ -168,9 +168,9 @@ impl Assembly {
             })?;
             stages.judge.load(detectors, from)
         })?;
-        (stages.counts, stages.journal_position) = snapshot
+        (stages.counts, stages.journal_mark) = snapshot
             .decode(&PartName::Delivery.text(), |from| {
-                Ok((FindingCounts::load(from)?, Some(JournalPosition::load(from)?)))
+                Ok((FindingCounts::load(from)?, Some(JournalMark::load(from)?)))
             })?;
         Ok(stages)
     }

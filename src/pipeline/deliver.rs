@@ -6,11 +6,12 @@
 //! twice, with the same id and revision, and never misses one. While the journal cannot be written, messages wait
 //! here, and when there are many, in the channel: the stream then stands still, and nothing is lost.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::message::{Epoch, PartName, SavedPart, ToDeliver};
-use crate::checkpoint::{CheckpointError, Cursors, Journal, JournalCounters, JournalPosition};
+use crate::checkpoint::{CheckpointError, Cursors, Journal, JournalCounters, JournalMark};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Finding, FindingKind};
 use crate::metrics::LatencyHistogram;
@@ -71,9 +72,9 @@ pub(super) struct Delivery {
     failure: Option<SinkError>,
     waiting: VecDeque<ToDeliver>,
     /// Where the journal was at barriers whose snapshots are not durable yet.
-    positions: VecDeque<(Epoch, JournalPosition)>,
+    marks: VecDeque<(Epoch, JournalMark)>,
     /// That of the newest snapshot; the older one is kept too, and a restart may begin with it.
-    durable_position: Option<JournalPosition>,
+    durable_mark: Option<JournalMark>,
     latency: LatencyHistogram,
 }
 
@@ -104,8 +105,8 @@ impl Delivery {
             counts,
             failure: None,
             waiting: VecDeque::new(),
-            positions: VecDeque::new(),
-            durable_position: None,
+            marks: VecDeque::new(),
+            durable_mark: None,
             latency: LatencyHistogram::new(),
         };
         delivery.failure = delivery.resend().err();
@@ -165,13 +166,13 @@ impl Delivery {
     /// The snapshot of this barrier is durable: findings before the one before it will not come again.
     pub(super) fn durable(&mut self, epoch: Epoch) {
         let Some(DurableFindings { journal, .. }) = &mut self.durable else { return };
-        while self.positions.front().is_some_and(|(saved, _)| *saved < epoch) {
-            self.positions.pop_front();
+        while self.marks.front().is_some_and(|(saved, _)| *saved < epoch) {
+            self.marks.pop_front();
         }
-        if let Some((_, position)) = self.positions.pop_front_if(|(saved, _)| *saved == epoch)
-            && let Some(older) = self.durable_position.replace(position)
+        if let Some((_, mark)) = self.marks.pop_front_if(|(saved, _)| *saved == epoch)
+            && let Some(older) = self.durable_mark.replace(mark)
         {
-            journal.forget_before(older);
+            journal.forget_before(&older);
         }
     }
 
@@ -199,19 +200,13 @@ impl Delivery {
     /// # Errors
     /// If the journal could not take them; nothing has happened then, and they may be given again.
     fn deliver(&mut self, findings: &[Finding]) -> Result<(), CheckpointError> {
-        let mut new = findings;
-        let unknown: Vec<Finding>;
+        let mut new = Cow::Borrowed(findings);
         if let Some(DurableFindings { journal, .. }) = &mut self.durable {
-            if findings.iter().any(|finding| journal.knows(finding)) {
-                let is_unknown = |finding: &&Finding| !journal.knows(finding);
-                unknown = findings.iter().filter(is_unknown).cloned().collect();
-                new = &unknown;
-            }
-            journal.append(new)?;
+            journal.append(new.to_mut())?;
         }
         self.counts.add(findings);
         if !new.is_empty() && self.failure.is_none() {
-            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(new).err());
+            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(&new).err());
         }
         Ok(())
     }
@@ -243,10 +238,8 @@ impl Delivery {
     }
 
     /// Makes what was delivered durable, and notes that all sinks have it.
-    fn settle(&mut self) -> Result<JournalPosition, CheckpointError> {
-        let Some(DurableFindings { journal, cursors }) = &mut self.durable else {
-            return Ok(JournalPosition::default());
-        };
+    fn settle(&mut self) -> Result<(), CheckpointError> {
+        let Some(DurableFindings { journal, cursors }) = &mut self.durable else { return Ok(()) };
         let position = journal.sync()?;
         if self.failure.is_none() {
             self.failure = self.sinks.iter_mut().find_map(|sink| sink.flush().err());
@@ -255,16 +248,19 @@ impl Delivery {
             self.sinks.iter().for_each(|sink| cursors.set(sink.name(), position));
             cursors.save()?;
         }
-        Ok(position)
+        Ok(())
     }
 
     /// What the snapshot of a barrier holds, when the findings before it are durable.
     fn save(&mut self, epoch: Epoch) -> Result<SavedPart, CheckpointError> {
-        let position = self.settle()?;
-        self.positions.push_back((epoch, position));
+        self.settle()?;
         let mut saved = Encoder::default();
         self.counts.save(&mut saved);
-        position.save(&mut saved);
+        if let Some(DurableFindings { journal, .. }) = &self.durable {
+            let mark = journal.mark();
+            mark.save(&mut saved);
+            self.marks.push_back((epoch, mark));
+        }
         Ok(SavedPart { epoch, name: PartName::Delivery, segments: saved.into_segments() })
     }
 }

@@ -4,6 +4,7 @@ mod analyze;
 mod config;
 mod cuts;
 mod detect;
+mod durable;
 mod engine;
 mod framing;
 mod generate;

@@ -60,7 +60,7 @@ pub enum Loss {
 /// Faults that come by chance.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaultRates {
-    /// Of a thousand operations that change something, how many find the device full.
+    /// Of a thousand operations that need room, how many find the device full.
     pub no_space_per_mille: u32,
     /// Of a thousand operations, how many fail.
     pub io_per_mille: u32,
@@ -117,6 +117,7 @@ enum Change {
 enum Doing {
     Reading,
     Changing,
+    Growing,
 }
 
 impl MemoryDisk {
@@ -233,7 +234,7 @@ impl State {
         let fault = match planned {
             Some(fault) => Some(fault),
             None if self.happens(self.rates.io_per_mille) => Some(Fault::Io),
-            None if doing == Doing::Changing && self.happens(self.rates.no_space_per_mille) => {
+            None if doing == Doing::Growing && self.happens(self.rates.no_space_per_mille) => {
                 Some(Fault::NoSpace)
             }
             None => None,
@@ -288,8 +289,9 @@ impl State {
             3 => {
                 left.truncate(length);
                 let garbled = (length - node.dirty_from).min(SECTOR_BYTES);
-                for at in length - self.below(garbled + 1)..length {
-                    left[at] = u8::try_from(self.below(256)).expect("it is below 256");
+                let start = length - self.below(garbled + 1);
+                for byte in &mut left[start..] {
+                    *byte = u8::try_from(self.below(256)).expect("it is below 256");
                 }
             }
             _ => {
@@ -411,7 +413,7 @@ impl Disk for MemoryDisk {
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
-        state.whole(Doing::Changing)?;
+        state.whole(Doing::Growing)?;
         if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
             return Err(not_found(path));
         }
@@ -483,7 +485,7 @@ impl DiskFile for MemoryFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
         let was_gone = state.has_crashed;
-        let fault = state.operation(Doing::Changing);
+        let fault = state.operation(Doing::Growing);
         let room = state.room();
         let written = match fault {
             Some(_) if was_gone => 0,
@@ -500,7 +502,7 @@ impl DiskFile for MemoryFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.state()?;
-        match state.operation(Doing::Changing) {
+        match state.operation(Doing::Growing) {
             None => state.nodes[self.node].sync(),
             Some(fault) => {
                 if fault != Fault::Crash {

@@ -4,8 +4,8 @@
 //! {"schema":"flowgauge.finding/v1", … ,"seq":41,"crc32":"9ae0daaf"}
 //! ```
 //!
-//! The checksum is that of `zlib.crc32` over everything before `,"crc32"`. Without the last two members the line is the
-//! finding again, byte for byte.
+//! The checksum is that of `zlib.crc32` over everything before `,"crc32"`. Without the last two members
+//! the line is the finding again, byte for byte.
 
 use std::io::Write as _;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::finding::FindingId;
 
-use super::FINDINGS_MAX;
+use super::position::FINDINGS_MAX;
 
 const SEQ: &[u8] = b",\"seq\":";
 const CHECKSUM: &[u8] = b",\"crc32\":\"";

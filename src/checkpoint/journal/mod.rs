@@ -1,40 +1,35 @@
 //! The journal of findings: every finding once, for good, in files that `jq` reads.
 //!
-//! After a restart the engine judges again what it had judged since its snapshot. The journal knows the findings
-//! behind the snapshot's position and drops those that come again, so it holds no (id, revision) twice;
-//! findings that do not come again stay. Sinks that were behind read on from their own positions.
+//! After a restart the engine judges again what it had judged since its snapshot. The journal knows the
+//! findings from then on and drops those that come again, so it holds no (id, revision) twice; findings
+//! that do not come again stay. Sinks that were behind read on from their own positions.
 //!
-//! Each line carries a number without gaps and a checksum. What a crash cut off at the end is removed at the start; a line
-//! damaged elsewhere is passed over and told, and hides nothing.
+//! Each line carries a number without gaps and a checksum. What a crash cut off at the end is removed at
+//! the start; a line damaged elsewhere is passed over and told, and hides nothing.
 
+mod known;
 mod line;
+mod position;
 mod reader;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 
 use super::directory::StateDirectory;
 use super::error::CheckpointError;
 use super::line_log::{LineLog, Place};
+use known::Known;
 use line::Key;
 
+pub use position::{JournalMark, JournalPosition};
 pub use reader::{JournalFault, JournalLine, JournalReader};
 
 /// Appends one finding as one JSON object on a line of its own, with members `id` and `revision`.
 pub type Encode = fn(&Finding, &mut Vec<u8>);
 
 const PREFIX: &str = "journal-";
-
-/// No journal comes to a file of a greater number.
-const FILES_MAX: u64 = 1_000_000_000_000_000;
-
-/// No journal comes to a finding of a greater number.
-const FINDINGS_MAX: u64 = 1 << 62;
 
 /// Limits of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +40,8 @@ pub struct JournalSettings {
     pub total_bytes_max: u64,
     /// The oldest files go when there are more.
     pub files_max: usize,
-    /// How many findings are known in order not to be written twice; beyond, the oldest are forgotten.
+    /// How many findings are known in order not to be written twice, of those from before the restart and
+    /// of later ones; beyond, the oldest are forgotten.
     pub known_max: usize,
 }
 
@@ -56,51 +52,10 @@ impl Default for JournalSettings {
     }
 }
 
-/// A place in the journal, between two findings.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(deny_unknown_fields)]
-pub struct JournalPosition {
-    /// The number of the file.
-    pub file: u64,
-    /// Bytes before it in the file.
-    pub offset_bytes: u64,
-    /// Findings that were ever written before it.
-    pub findings: u64,
-}
-
-impl JournalPosition {
-    /// Writes it to a snapshot.
-    pub fn save(&self, out: &mut Encoder) {
-        out.version(1);
-        out.u64(self.file);
-        out.u64(self.offset_bytes);
-        out.u64(self.findings);
-    }
-
-    /// Reads it back.
-    ///
-    /// # Errors
-    /// If it is not what [`Self::save`] wrote.
-    pub fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("journal position", 1..=1)?;
-        let position = Self { file: from.u64()?, offset_bytes: from.u64()?, findings: from.u64()? };
-        if position.file > FILES_MAX || position.findings > FINDINGS_MAX {
-            return Err(DecodeError::Invalid("journal position"));
-        }
-        Ok(position)
-    }
-
-    const fn place(self) -> Place {
-        Place { file: self.file, offset_bytes: self.offset_bytes }
-    }
-}
-
 /// What happened to findings since the journal was opened, and what was found then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JournalCounters {
-    /// Findings behind the snapshot's position when it was opened.
+    /// Findings that were there when it was opened and may come again.
     pub recovered: u64,
     /// Bytes at the end that a crash had left unfinished, and which were removed.
     pub torn_bytes: u64,
@@ -117,18 +72,8 @@ pub struct JournalCounters {
     pub files_removed: u64,
     /// How often a file could not be removed; it is tried again.
     pub removals_failed: u64,
-    /// Findings forgotten before a snapshot held what came of them: should they come again after a restart, they
-    /// would be written again.
+    /// Findings that may come again and were forgotten, being too many: they would be written twice.
     pub forgotten_early: u64,
-}
-
-/// What became of findings that were appended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Appended {
-    /// Findings written.
-    pub written: u64,
-    /// Findings that were there already.
-    pub repeats: u64,
 }
 
 /// Writes the journal.
@@ -137,17 +82,17 @@ pub struct Journal {
     log: LineLog,
     encode: Encode,
     settings: JournalSettings,
-    known: HashSet<Key>,
-    /// The same with their numbers, in order.
-    known_order: VecDeque<(u64, Key)>,
+    known: Known,
     findings: u64,
     counters: JournalCounters,
     lines: Vec<u8>,
+    /// Findings of the batch that is being written.
+    batch: HashSet<Key>,
 }
 
 impl Journal {
-    /// Opens the journal of a state directory, or begins it. Findings behind `after`, the position that
-    /// the restored snapshot holds, are known from now on; without a snapshot all are.
+    /// Opens the journal of a state directory, or begins it. With the mark of the snapshot that was
+    /// restored, the findings that come again are known; without a snapshot all that are there may.
     ///
     /// # Errors
     /// If it cannot be read or mended.
@@ -155,93 +100,94 @@ impl Journal {
         directory: Arc<StateDirectory>,
         settings: JournalSettings,
         encode: Encode,
-        after: Option<JournalPosition>,
+        after: Option<&JournalMark>,
     ) -> Result<Self, CheckpointError> {
         let log = LineLog::open(directory, PREFIX, settings.file_bytes_max)?;
         let mut journal = Self {
             log,
             encode,
             settings,
-            known: HashSet::new(),
-            known_order: VecDeque::new(),
+            known: Known::default(),
             findings: 0,
             counters: JournalCounters::default(),
             lines: Vec::new(),
+            batch: HashSet::new(),
         };
-        journal.recover(after.unwrap_or_default())?;
+        for (seq, key) in after.iter().flat_map(|mark| &mark.pending) {
+            journal.known.expect(*seq, *key);
+        }
+        journal.recover(after.map(|mark| mark.position).unwrap_or_default())?;
+        journal.counters.recovered = journal.known.pending().len() as u64;
         Ok(journal)
     }
 
-    /// Writes those findings that are not there yet. After an error none of them was written, and the same
-    /// call may be tried again ([`CheckpointError::is_retryable`]).
+    /// Writes those findings that are not there yet, and leaves only them in the list: what sinks are to
+    /// be given. After an error none was written, the list is as it was, and the same call may be tried
+    /// again ([`CheckpointError::is_retryable`]).
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn append(&mut self, findings: &[Finding]) -> Result<Appended, CheckpointError> {
+    pub fn append(&mut self, findings: &mut Vec<Finding>) -> Result<(), CheckpointError> {
         self.lines.clear();
-        let (mut appended, known_before) = (Appended::default(), self.known_order.len());
-        for finding in findings {
-            let key = (finding.id, finding.revision);
-            if !self.known.insert(key) {
-                appended.repeats += 1;
+        self.batch.clear();
+        let mut written = 0;
+        for finding in findings.iter() {
+            let key = key_of(finding);
+            if self.known.contains(&key) || !self.batch.insert(key) {
                 continue;
             }
-            let seq = self.findings + appended.written;
             let start = self.lines.len();
             (self.encode)(finding, &mut self.lines);
-            line::close(&mut self.lines, start, seq);
-            self.known_order.push_back((seq, key));
-            appended.written += 1;
+            line::close(&mut self.lines, start, self.findings + written);
+            written += 1;
         }
-        if appended.written > 0
-            && let Err(error) = self.log.append(&self.lines)
-        {
-            for (_, key) in self.known_order.drain(known_before..) {
-                self.known.remove(&key);
-            }
-            return Err(error);
+        if written > 0 {
+            self.log.append(&self.lines)?;
         }
-        self.findings += appended.written;
-        self.counters.written += appended.written;
-        self.counters.repeats += appended.repeats;
+        self.counters.written += written;
+        self.counters.repeats += findings.len() as u64 - written;
+        let (before, batch) = (self.findings, &mut self.batch);
+        self.findings += written;
+        findings.retain(|finding| {
+            let key = key_of(finding);
+            self.known.settle(before, key);
+            batch.remove(&key)
+        });
         self.forget_beyond_limit();
         self.remove_old();
-        Ok(appended)
+        Ok(())
     }
 
-    /// Whether this revision of a finding is behind the snapshots that a restart may begin with.
-    #[must_use]
-    pub fn knows(&self, finding: &Finding) -> bool {
-        self.known.contains(&(finding.id, finding.revision))
-    }
-
-    /// Makes all findings durable; the position behind them, for a snapshot or a sink's cursor.
+    /// Makes all findings durable; the position behind them, for a sink that has settled them.
     ///
     /// # Errors
     /// If they could not be made durable. They are written again with the next call.
     pub fn sync(&mut self) -> Result<JournalPosition, CheckpointError> {
         self.log.sync()?;
-        let Place { file, offset_bytes } = self.log.synced_end();
-        Ok(JournalPosition { file, offset_bytes, findings: self.findings })
+        Ok(self.position())
     }
 
-    /// The position behind all findings, durable or not.
+    /// What a snapshot must keep that is taken now.
+    ///
+    /// # Panics
+    /// If a finding is not durable: the journal goes first.
+    #[must_use]
+    pub fn mark(&self) -> JournalMark {
+        assert_eq!(self.log.synced_end(), self.log.end(), "the journal is synced");
+        JournalMark { position: self.position(), pending: self.known.pending().collect() }
+    }
+
+    /// The position behind all findings, durable or not: where a new sink begins.
     #[must_use]
     pub const fn position(&self) -> JournalPosition {
         let Place { file, offset_bytes } = self.log.end();
         JournalPosition { file, offset_bytes, findings: self.findings }
     }
 
-    /// Forgets findings before the position of a snapshot that is durable: a restart from it does not make
-    /// them again. With the position of the older of the two snapshots, a restart from either is covered
-    /// without reading them back.
-    pub fn forget_before(&mut self, position: JournalPosition) {
-        while let Some((seq, key)) = self.known_order.front().copied()
-            && seq < position.findings
-        {
-            self.known_order.pop_front();
-            self.known.remove(&key);
-        }
+    /// Forgets what came before the mark of a snapshot that is durable: a restart from it does not make
+    /// that again.
+    pub fn forget_before(&mut self, mark: &JournalMark) {
+        self.known.forget_before(mark.position.findings);
     }
 
     /// Goes through the durable findings behind a position, or through all that are there; the latter
@@ -271,9 +217,7 @@ impl Journal {
     /// Memory held by what is known, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.known.capacity() * (size_of::<Key>() + 1)
-            + self.known_order.capacity() * size_of::<(u64, Key)>()
-            + self.lines.capacity()
+        self.known.bytes() + self.batch.capacity() * (size_of::<Key>() + 1) + self.lines.capacity()
     }
 
     /// Reads the lines behind a position, and cuts off what a crash left unfinished.
@@ -292,9 +236,11 @@ impl Journal {
             let start = if is_within { after.offset_bytes } else { 0 };
             let good_bytes =
                 self.recover_lines(number, (start, length_bytes), after.findings, &mut last)?;
-            let good_bytes = if is_last { good_bytes } else { length_bytes };
-            self.counters.torn_bytes += length_bytes - good_bytes;
-            self.log.settle(number, good_bytes)?;
+            // What is before the mark, or in a file that was followed by another, is durable.
+            if is_last && start < length_bytes {
+                self.counters.torn_bytes += length_bytes - good_bytes;
+                self.log.settle(number, good_bytes)?;
+            }
         }
         let next = last.map_or(after.findings, |last| last + 1);
         self.findings = next.max(after.findings);
@@ -322,9 +268,8 @@ impl Journal {
                 continue;
             };
             *last = Some(parsed.seq.max(last.unwrap_or(0)));
-            if parsed.seq >= since && self.known.insert(parsed.key) {
-                self.known_order.push_back((parsed.seq, parsed.key));
-                self.counters.recovered += 1;
+            if parsed.seq >= since {
+                self.known.expect(parsed.seq, parsed.key);
                 self.forget_beyond_limit();
             }
             // What is damaged behind the last sound line is not counted so: it is cut off.
@@ -335,11 +280,7 @@ impl Journal {
     }
 
     fn forget_beyond_limit(&mut self) {
-        while self.known_order.len() > self.settings.known_max {
-            let (_, key) = self.known_order.pop_front().expect("it is longer than a limit");
-            self.known.remove(&key);
-            self.counters.forgotten_early += 1;
-        }
+        self.counters.forgotten_early += self.known.limit(self.settings.known_max);
     }
 
     fn remove_old(&mut self) {
@@ -357,6 +298,10 @@ impl Journal {
             }
         }
     }
+}
+
+fn key_of(finding: &Finding) -> Key {
+    (finding.id, finding.revision)
 }
 
 #[cfg(test)]

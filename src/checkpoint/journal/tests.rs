@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::checkpoint::disk::memory::{Fault, Loss};
 use crate::checkpoint::disk::{Disk, MemoryDisk};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{FindingId, FindingKind, Status};
 use crate::units::UnixSeconds;
 
@@ -40,14 +41,21 @@ fn directory(disk: &MemoryDisk) -> Arc<StateDirectory> {
 fn try_open(
     disk: &MemoryDisk,
     settings: JournalSettings,
-    after: Option<JournalPosition>,
+    after: Option<&JournalMark>,
 ) -> Result<Journal, CheckpointError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let directory = StateDirectory::open(disk, Path::new("/state"))?;
     Journal::open(directory, settings, encode, after)
 }
 
-fn open(disk: &MemoryDisk, after: Option<JournalPosition>) -> Journal {
+/// Writes those of some findings that are not there yet; how many.
+fn append(journal: &mut Journal, numbers: impl IntoIterator<Item = u32>) -> usize {
+    let mut findings = findings(numbers);
+    journal.append(&mut findings).unwrap();
+    findings.len()
+}
+
+fn open(disk: &MemoryDisk, after: Option<&JournalMark>) -> Journal {
     try_open(disk, SETTINGS, after).unwrap()
 }
 
@@ -81,8 +89,8 @@ fn findings_are_read_back_from_any_position() {
     let mut journal = open(&disk, None);
     let mut positions = vec![journal.sync().unwrap()];
     for number in 0..20 {
-        let appended = journal.append(&findings([number])).unwrap();
-        assert_eq!(appended, Appended { written: 1, repeats: 0 });
+        let appended = append(&mut journal, [number]);
+        assert_eq!(appended, 1);
         positions.push(journal.sync().unwrap());
     }
     assert!(positions[20].file > 3, "files were rotated");
@@ -102,9 +110,9 @@ fn findings_are_read_back_from_any_position() {
 fn only_what_is_durable_is_read() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    journal.append(&findings(0..2)).unwrap();
+    append(&mut journal, 0..2);
     journal.sync().unwrap();
-    journal.append(&findings(2..3)).unwrap();
+    append(&mut journal, 2..3);
     assert_eq!(read(&journal, None).0, keys(0..2));
     assert_eq!(journal.position().findings, 3);
 }
@@ -113,21 +121,22 @@ fn only_what_is_durable_is_read() {
 fn a_finding_is_written_once() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    let appended = journal.append(&findings([0, 1, 0])).unwrap();
-    assert_eq!(appended, Appended { written: 2, repeats: 1 });
-    let snapshot = journal.sync().unwrap();
-    journal.append(&findings(2..6)).unwrap();
+    let appended = append(&mut journal, [0, 1, 0]);
+    assert_eq!(appended, 2);
+    journal.sync().unwrap();
+    let snapshot = journal.mark();
+    append(&mut journal, 2..6);
     journal.sync().unwrap();
     drop(journal);
-    for after in [None, Some(snapshot)] {
+    for after in [None, Some(&snapshot)] {
         let mut journal = open(&disk, after);
         assert_eq!(journal.counters().recovered, if after.is_some() { 4 } else { 6 });
-        let appended = journal.append(&findings(2..5)).unwrap();
-        assert_eq!(appended, Appended { written: 0, repeats: 3 });
+        let appended = append(&mut journal, 2..5);
+        assert_eq!(appended, 0);
         assert_eq!(read(&journal, None).0, keys(0..6));
     }
-    let mut journal = open(&disk, Some(snapshot));
-    journal.append(&findings(6..8)).unwrap();
+    let mut journal = open(&disk, Some(&snapshot));
+    append(&mut journal, 6..8);
     journal.sync().unwrap();
     assert_eq!(read(&journal, None), (keys(0..8), String::new()));
 }
@@ -136,27 +145,64 @@ fn a_finding_is_written_once() {
 fn what_a_snapshot_covers_is_forgotten() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    journal.append(&findings(0..5)).unwrap();
-    let snapshot = journal.sync().unwrap();
-    journal.append(&findings(5..7)).unwrap();
-    journal.forget_before(snapshot);
-    assert_eq!(journal.known.len(), 2);
-    let appended = journal.append(&findings([4, 6])).unwrap();
-    assert_eq!(appended, Appended { written: 1, repeats: 1 });
+    append(&mut journal, 0..5);
+    journal.sync().unwrap();
+    let snapshot = journal.mark();
+    append(&mut journal, 5..7);
+    journal.forget_before(&snapshot);
+    let appended = append(&mut journal, [4, 6]);
+    assert_eq!(appended, 1);
 
     let mut journal =
         try_open(&MemoryDisk::new(1), JournalSettings { known_max: 3, ..SETTINGS }, None).unwrap();
-    journal.append(&findings(0..5)).unwrap();
-    assert_eq!((journal.known.len(), journal.counters().forgotten_early), (3, 2));
-    assert!(journal.bytes() < 4096);
+    append(&mut journal, 0..5);
+    assert_eq!(append(&mut journal, 0..5), 2, "the last three are known");
+    assert!(journal.bytes() < 8192);
+}
+
+/// A snapshot that is taken while findings come again must not make those forgotten that have not yet.
+#[test]
+fn a_mark_keeps_what_has_not_come_again() {
+    let disk = MemoryDisk::new(1);
+    let mut journal = open(&disk, None);
+    append(&mut journal, 0..10);
+    journal.sync().unwrap();
+    drop(journal);
+    let mut journal = open(&disk, None);
+    assert_eq!(append(&mut journal, 0..4), 0);
+    journal.sync().unwrap();
+    let mark = journal.mark();
+    assert_eq!((mark.position.findings, mark.pending.len()), (10, 6));
+    journal.forget_before(&mark);
+    assert_eq!(append(&mut journal, [5]), 0);
+    drop(journal);
+    let mut out = Encoder::default();
+    mark.save(&mut out);
+    let bytes = out.into_bytes();
+    let loaded = JournalMark::load(&mut Decoder::new(&bytes)).unwrap();
+    assert_eq!(loaded, mark);
+    let mut journal = open(&disk, Some(&loaded));
+    assert_eq!(append(&mut journal, 4..12), 2);
+    journal.sync().unwrap();
+    assert_eq!(read(&journal, None), (keys(0..12), String::new()));
+    assert!(journal.mark().pending.is_empty());
+
+    for length in 0..bytes.len() {
+        let cut = JournalMark::load(&mut Decoder::new(&bytes[..length]));
+        assert_eq!(cut, Err(DecodeError::Truncated));
+    }
+    let swapped = JournalMark { pending: mark.pending.iter().rev().copied().collect(), ..mark };
+    let mut out = Encoder::default();
+    swapped.save(&mut out);
+    assert!(JournalMark::load(&mut Decoder::new(&out.into_bytes())).is_err());
 }
 
 #[test]
 fn a_damaged_line_hides_nothing() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    journal.append(&findings(0..3)).unwrap();
-    journal.append(&findings(3..6)).unwrap();
+    append(&mut journal, 0..3);
+    append(&mut journal, 3..6);
     journal.sync().unwrap();
     drop(journal);
     let mut bytes = disk.content(&path(1)).unwrap();
@@ -181,17 +227,18 @@ fn a_damaged_line_hides_nothing() {
 fn a_torn_end_is_cut_off() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    journal.append(&findings(0..2)).unwrap();
-    let synced = journal.sync().unwrap();
+    append(&mut journal, 0..2);
+    journal.sync().unwrap();
+    let synced = journal.mark();
     drop(journal);
     let sound = disk.content(&path(1)).unwrap();
     for torn in [&b"{\"id"[..], b"\0\0\0\0", b"x\ny\n", b"\n", &sound[..sound.len() / 2 - 1]] {
-        for after in [None, Some(synced), Some(JournalPosition::default())] {
+        for after in [None, Some(&synced), Some(&JournalMark::default())] {
             disk.put(&path(1), &[&sound, torn].concat());
             let mut journal = open(&disk, after);
             assert_eq!(journal.counters().torn_bytes, torn.len() as u64, "{torn:?}");
             assert_eq!(disk.content(&path(1)).unwrap(), sound);
-            journal.append(&findings([2])).unwrap();
+            append(&mut journal, [2]);
             journal.sync().unwrap();
             assert_eq!(read(&journal, None), (keys(0..3), String::new()));
         }
@@ -207,7 +254,7 @@ fn the_oldest_files_make_room() {
         let disk = MemoryDisk::new(1);
         let mut journal = try_open(&disk, settings, None).unwrap();
         for number in 0..30 {
-            journal.append(&findings([number])).unwrap();
+            append(&mut journal, [number]);
         }
         journal.sync().unwrap();
         let removed = journal.counters().files_removed;
@@ -233,15 +280,16 @@ fn the_oldest_files_make_room() {
 fn positions_never_come_again() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    journal.append(&findings(0..4)).unwrap();
+    append(&mut journal, 0..4);
     let position = journal.sync().unwrap();
+    let mark = journal.mark();
     drop(journal);
     // Somebody has removed the journal: the snapshot and the sinks have its positions still.
     disk.remove(&path(1)).unwrap();
-    let mut journal = open(&disk, Some(position));
+    let mut journal = open(&disk, Some(&mark));
     assert_eq!(journal.counters().missing, 4);
     assert!(journal.position() > position);
-    journal.append(&findings(4..6)).unwrap();
+    append(&mut journal, 4..6);
     journal.sync().unwrap();
     assert_eq!(read(&journal, Some(position)), (keys(4..6), String::new()));
     drop(journal);
@@ -255,17 +303,17 @@ fn positions_never_come_again() {
 fn a_full_disk_is_waited_for() {
     let disk = MemoryDisk::new(1);
     let mut journal = open(&disk, None);
-    journal.append(&findings(0..2)).unwrap();
+    append(&mut journal, 0..2);
     let before = disk.content(&path(1)).unwrap();
     disk.set_capacity_bytes(Some(before.len() as u64 + 30));
     for _ in 0..2 {
-        let error = journal.append(&findings(2..4)).unwrap_err();
+        let error = journal.append(&mut findings(2..4)).unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert_eq!(error.to_string(), "cannot write `/state/journal-00000001.ndjson`");
         assert_eq!(disk.content(&path(1)).unwrap(), before);
     }
     disk.set_capacity_bytes(None);
-    assert_eq!(journal.append(&findings(2..4)).unwrap().written, 2);
+    assert_eq!(append(&mut journal, 2..4), 2);
     journal.sync().unwrap();
     assert_eq!(read(&journal, None), (keys(0..4), String::new()));
 }
@@ -277,7 +325,7 @@ struct Model {
     tried: Vec<(FindingId, u32)>,
     /// Findings that are durable.
     synced: usize,
-    snapshot: Option<JournalPosition>,
+    snapshot: Option<JournalMark>,
 }
 
 /// Appends and syncs until a fault; true if there was none.
@@ -286,10 +334,10 @@ fn run(disk: &MemoryDisk, model: &mut Model, retry: bool) -> bool {
     for batch in 0..6 {
         let numbers = batch * 3..batch * 3 + 3;
         model.tried.extend(keys(numbers.clone()));
-        let batch_findings = findings(numbers);
-        let mut appended = journal.append(&batch_findings);
+        let mut batch_findings = findings(numbers);
+        let mut appended = journal.append(&mut batch_findings);
         if retry && appended.is_err() {
-            appended = journal.append(&batch_findings);
+            appended = journal.append(&mut batch_findings);
         }
         if appended.is_err() {
             return false;
@@ -299,10 +347,12 @@ fn run(disk: &MemoryDisk, model: &mut Model, retry: bool) -> bool {
             if retry && synced.is_err() {
                 synced = journal.sync();
             }
-            let Ok(position) = synced else { return false };
+            if synced.is_err() {
+                return false;
+            }
             model.synced = model.tried.len();
             if batch == 3 {
-                model.snapshot = Some(position);
+                model.snapshot = Some(journal.mark());
             }
         }
     }
@@ -341,7 +391,7 @@ fn no_moment_loses_or_repeats_a_finding() {
 }
 
 fn check_recovery(disk: &MemoryDisk, model: &Model, place: &str) {
-    let mut journal = open(disk, model.snapshot);
+    let mut journal = open(disk, model.snapshot.as_ref());
     let (there, _) = read(&journal, None);
     assert!(there.len() >= model.synced, "{place}");
     assert_eq!(there[..model.synced], model.tried[..model.synced], "{place}");
@@ -351,9 +401,9 @@ fn check_recovery(disk: &MemoryDisk, model: &Model, place: &str) {
         .collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{place}: {numbers:?}");
 
-    let covered = model.snapshot.map_or(0, |snapshot| snapshot.findings);
+    let covered = model.snapshot.as_ref().map_or(0, |mark| mark.position.findings);
     let again = findings(u32::try_from(covered).unwrap()..18);
-    journal.append(&again).unwrap();
+    journal.append(&mut again.clone()).unwrap();
     journal.sync().unwrap();
     let mut all = read(&journal, None).0;
     let count = all.len();
@@ -379,18 +429,15 @@ proptest! {
             let content = if is_sound { [bytes, &b"\n"[..], &line, bytes].concat() } else { bytes.clone() };
             disk.put(&path(number), &content);
         }
-        let after = JournalPosition { file, offset_bytes, findings: findings_before };
-        for after in [Some(after), None] {
+        let position = JournalPosition { file, offset_bytes, findings: findings_before };
+        let mark = JournalMark { position, pending: Vec::new() };
+        for after in [Some(&mark), None] {
             let mut journal = open(&disk, after);
-            read(&journal, after);
-            prop_assert_eq!(journal.append(&findings([1, 2])).unwrap().written,
+            read(&journal, after.map(|mark| mark.position));
+            prop_assert_eq!(append(&mut journal, [1, 2]),
                 if after.is_some() { 2 } else { 0 });
             let end = journal.sync().unwrap();
             prop_assert_eq!(end.findings, journal.position().findings);
-            let mut out = Encoder::default();
-            end.save(&mut out);
-            let bytes = out.into_bytes();
-            prop_assert_eq!(JournalPosition::load(&mut Decoder::new(&bytes)), Ok(end));
         }
     }
 
@@ -423,9 +470,8 @@ proptest! {
                             model.push(key);
                         }
                     }
-                    let appended = journal.append(&findings(start..start + count)).unwrap();
-                    prop_assert_eq!(appended.written as usize, model.len() - before);
-                    prop_assert_eq!(appended.written + appended.repeats, u64::from(count));
+                    let appended = append(&mut journal, start..start + count);
+                    prop_assert_eq!(appended, model.len() - before);
                 }
             }
         }

@@ -202,7 +202,7 @@ fn restore(
         None => assembly.fresh(header),
     };
     let journal =
-        Journal::open(Arc::clone(&directory), journal, encode, assembled.journal_position)?;
+        Journal::open(Arc::clone(&directory), journal, encode, assembled.journal_mark.as_ref())?;
     let (cursors, refused) = Cursors::open(directory)?;
     if let Some(refusal) = refused {
         tracing::error!(
