@@ -95,7 +95,8 @@ fn known_keys_allocate_nothing_from_text_to_tables() {
         let mut parser = Parser::new(isa, columns.clone());
         let mut block = ParsedBlock::default();
         let mut router = Router::new(&tops, true, shard_count, 1);
-        let mut shards: Vec<TopSet> = (0..shard_count).map(|_| TopSet::new(&tops, 1, usize::MAX)).collect();
+        let mut shards: Vec<TopSet> =
+            (0..shard_count).map(|_| TopSet::new(&tops, 1, usize::MAX)).collect();
         let mut totals = Totals::default();
         let time = TimeSettings {
             lateness_seconds: 100,

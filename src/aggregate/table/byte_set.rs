@@ -66,7 +66,8 @@ impl ByteSet {
     pub(in crate::aggregate) fn has(&self, place: u64, length: usize) -> bool {
         let range = |start: usize| self.arena.get(start.checked_sub(LENGTH_BYTES)?..start);
         let before = usize::try_from(place).ok().and_then(range);
-        let is_length = |bytes: &[u8]| u32::try_from(length).is_ok_and(|n| n.to_le_bytes() == bytes);
+        let is_length =
+            |bytes: &[u8]| u32::try_from(length).is_ok_and(|n| n.to_le_bytes() == bytes);
         before.is_some_and(is_length)
             && usize::try_from(place).is_ok_and(|start| start + length <= self.arena.len())
     }

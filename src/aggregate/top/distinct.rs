@@ -192,7 +192,8 @@ impl DistinctValues {
         for pair in self.small.iter() {
             in_sets[parts(pair).0 as usize] += 1;
         }
-        let mut large_bytes = if self.large.len() == 0 { Vec::new() } else { vec![0; in_sets.len()] };
+        let mut large_bytes =
+            if self.large.len() == 0 { Vec::new() } else { vec![0; in_sets.len()] };
         for packed in self.large.iter() {
             let number = numbered(packed).0 as usize;
             in_sets[number] += 1;

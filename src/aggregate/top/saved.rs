@@ -111,8 +111,10 @@ impl TopTable {
             None => is_valid = false,
         });
         let is_key = |key: &WideKey| {
-            let is_kept = key.long().is_none_or(|(place, length)| self.long_keys.has(place, length));
-            is_kept && is_packed(self.packed(key), &self.spec.by, self.spec.window_seconds.is_some())
+            let is_kept =
+                key.long().is_none_or(|(place, length)| self.long_keys.has(place, length));
+            is_kept
+                && is_packed(self.packed(key), &self.spec.by, self.spec.window_seconds.is_some())
         };
         is_valid &= self.wide.iter().all(|(key, _)| is_key(key));
         if is_valid { Ok(()) } else { Err(DecodeError::Invalid("top")) }

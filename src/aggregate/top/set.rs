@@ -15,7 +15,7 @@ use super::gather::Gather;
 use super::plan::{RowsOf, TopPlan, TopRule, is_dense};
 use super::purge::purge;
 use super::roll_up::Part;
-use super::sums::TopTable;
+use super::sums::{More, TopTable};
 use super::{Metric, TopAnswer, TopSpec, merge_answers};
 use crate::aggregate::RoutedBatch;
 use crate::aggregate::table::DenseTable;
@@ -48,8 +48,7 @@ impl TopSet {
         }
         let fixed = plan.tops.iter().filter(|top| has_fixed_size(top)).count();
         let rest = bytes_max.saturating_sub(fixed * DenseTable::BYTES);
-        let weights: Vec<usize> =
-            (0..plan.tops.len()).map(|top| weight_of(plan, top)).collect();
+        let weights: Vec<usize> = (0..plan.tops.len()).map(|top| weight_of(plan, top)).collect();
         let all = weights.iter().sum::<usize>().max(1);
         let share = |(top, weight): (&TopRule, usize)| match has_fixed_size(top) {
             true => usize::MAX,
@@ -80,8 +79,9 @@ impl TopSet {
             let rows = routed.top_rows(rule.rows, shard);
             tables[index].read(batch, &rows, unless, gather);
             let keys = gather.keys();
-            if tables[index].is_full_with(keys.narrow.len(), keys.wide.len()) {
-                purge(tables, plan, index);
+            let more = More { narrow: keys.narrow.len(), wide: keys.wide.len() };
+            if tables[index].is_full_with(more) {
+                purge(tables, plan, index, more);
                 // Long keys stand elsewhere now.
                 tables[index].read(batch, &rows, unless, gather);
             }

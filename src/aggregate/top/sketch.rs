@@ -39,9 +39,10 @@ pub(super) fn estimate(registers: &[u8]) -> u64 {
         histogram[usize::from(*rank).min(RANK_BITS as usize + 1)] += 1;
     }
     let [empty, ranks @ .., full] = &histogram;
-    let from_ranks = ranks.iter().rev().fold(count * tau(1.0 - f64::from(*full) / count), |z, n| {
-        0.5 * (z + f64::from(*n))
-    });
+    let from_ranks = ranks
+        .iter()
+        .rev()
+        .fold(count * tau(1.0 - f64::from(*full) / count), |z, n| 0.5 * (z + f64::from(*n)));
     let z = from_ranks + count * sigma(f64::from(*empty) / count);
     (count * count / (2.0 * std::f64::consts::LN_2 * z)).round() as u64
 }
