@@ -6,11 +6,12 @@ use std::collections::HashMap as StdMap;
 use std::sync::Arc;
 
 use divan::Bencher;
-use divan::counter::ItemsCount;
+use divan::counter::{BytesCount, ItemsCount};
 use flowgauge::aggregate::{
     Counts, DenseTable, Metric, Mixer, NumberSet, Router, RowLists, SumTable, TOTALS_COLUMNS,
     TopSet, TopSpec, Totals, Upsert,
 };
+use flowgauge::codec::Encoder;
 use flowgauge::record::{ColumnSet, FieldId, FlowBatch, Layout, Parser, Slot, TextSlice};
 use flowgauge::simd::Isa;
 use foldhash::quality::FixedState;
@@ -200,6 +201,67 @@ fn tops(bencher: Bencher, shard_count: usize) {
         assert_eq!(answer.key_count, key_count(spec), "{:?}", spec.by);
     }
     bencher.counter(ItemsCount::new(rows)).bench_local(|| pass(&mut shards));
+}
+
+/// Sources that nobody has heard of for a long time, in tables of 32 MiB together: one top, or all five
+/// with the pairs rolled down.
+#[divan::bench(args = [1, 5], sample_count = 5, sample_size = 1)]
+fn flood(bencher: Bencher, top_count: usize) {
+    let (mut specs, _) = default_tops();
+    specs.truncate(top_count);
+    let mut columns: ColumnSet = TOTALS_COLUMNS.into_iter().collect();
+    specs.iter().flat_map(TopSpec::slots).for_each(|slot| columns.insert_slot(&slot));
+    let line = |i: u64| {
+        let [a, b, c, d, ..] = spread(i).to_le_bytes();
+        format!("2 1 eni-1 {a}.{b}.{c}.{d} 10.0.0.{} 9 80 6 1 40 1 2 REJECT OK\n", i % 200)
+    };
+    let text: String = (0..4_000_000).map(line).collect();
+    let text = TextSlice::from(text.into_bytes());
+    let mut parser = Parser::new(Isa::detect(), columns);
+    let mut batches = parser.parse(text.text(), text.range(), &Layout::default_v2()).batches;
+    let rows: usize = batches.iter().map(FlowBatch::rows).sum();
+    let mut router = Router::new(&specs, false, 1, 1);
+    let mut set = TopSet::new(&specs, 1, 32 << 20);
+    let mut lists = RowLists::default();
+    let mut pass = |set: &mut TopSet| {
+        for batch in &mut batches {
+            let filler = FlowBatch::new(Arc::clone(batch.layout()), &ColumnSet::new());
+            let routed =
+                router.route(std::mem::replace(batch, filler), None, std::mem::take(&mut lists));
+            set.add(&routed, 0);
+            (*batch, lists) = routed.into_parts();
+        }
+    };
+    pass(&mut set);
+    bencher.counter(ItemsCount::new(rows)).bench_local(|| pass(&mut set));
+    assert!(set.bytes() <= 32 << 20);
+    let answers = TopSet::answers(&[set]);
+    assert!(!answers[0].is_exact());
+}
+
+/// The five tops' tables into segments that were used before.
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn saving(bencher: Bencher) {
+    let (specs, mut batches) = default_tops();
+    let mut router = Router::new(&specs, false, 1, 1);
+    let mut set = TopSet::new(&specs, 1, usize::MAX);
+    let mut lists = RowLists::default();
+    for batch in batches.drain(..) {
+        let routed = router.route(batch, None, std::mem::take(&mut lists));
+        set.add(&routed, 0);
+        (_, lists) = routed.into_parts();
+    }
+    let mut spares = Vec::new();
+    let mut save = |set: &TopSet| {
+        let mut out = Encoder::with_spares(std::mem::take(&mut spares));
+        set.save(&mut out);
+        let length = out.len();
+        spares = out.into_segments();
+        length
+    };
+    save(&set);
+    let length = save(&set);
+    bencher.counter(BytesCount::new(length)).bench_local(|| save(&set));
 }
 
 /// How many keys the lines have, by splitting them.

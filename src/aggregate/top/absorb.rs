@@ -9,7 +9,7 @@ use super::gather::pack_narrow;
 use super::plan::{RowsOf, TopPlan};
 use super::purge::purge;
 use super::set::TopSet;
-use super::sums::{Added, AnyKey, SumsBatch, TopTable};
+use super::sums::{Added, AnyKey, More, SumsBatch, TopTable};
 use crate::aggregate::key::{packed_addr, packed_fields};
 use crate::aggregate::pair_hash;
 use crate::aggregate::route::{OWNER_SEED, owner};
@@ -74,10 +74,10 @@ impl TopSet {
         for index in 0..self.tables.len() {
             // Each round at least halves what there is.
             for _ in 0..PURGES_MAX {
-                if !self.tables[index].is_full_with(0, 0) {
+                if !self.tables[index].is_full_with(More::NONE) {
                     break;
                 }
-                purge(&mut self.tables, &self.plan, index);
+                purge(&mut self.tables, &self.plan, index, More::NONE);
             }
         }
     }

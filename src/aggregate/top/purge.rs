@@ -6,19 +6,20 @@
 //! others are rolled up leave their sums to those tables and are no loss to them.
 //!
 //! Where distinct values are counted, keys with many of them get a sketch first ([`SKETCH_VALUES_MIN`]).
-//! If that makes room no key leaves; else keys leave until the values fit too.
+//! If that makes room no key leaves; else keys leave until the values fit too. The tables of keys may take
+//! half of the memory there.
 
 use super::carries::Carries;
 use super::distinct::{SKETCH_VALUES_MIN, Tally};
 use super::loss::Loss;
 use super::plan::TopPlan;
 use super::roll_up::RollUp;
-use super::sums::{Added, AnyKey, Narrow, TopTable};
+use super::sums::{Added, AnyKey, More, Narrow, TopTable};
 use super::{Metric, TopSpec};
 use crate::aggregate::table::{ByteSet, Counts, Key, Mixer, WideKey};
 
-/// Makes room in the table of question `index`.
-pub(super) fn purge(tables: &mut [TopTable], plan: &TopPlan, index: usize) {
+/// Makes room for more in the table of question `index`.
+pub(super) fn purge(tables: &mut [TopTable], plan: &TopPlan, index: usize, more: More) {
     let (before, rest) = tables.split_at_mut(index);
     let (table, after) = rest.split_first_mut().expect("a question's table");
     let others = before.iter_mut().chain(after);
@@ -29,7 +30,7 @@ pub(super) fn purge(tables: &mut [TopTable], plan: &TopPlan, index: usize) {
         .filter(|(_, rule)| rule.base == Some(index))
         .map(|(other, _)| RollUp::of_all(&spec, other))
         .collect();
-    table.purge(&mut derived);
+    table.purge(more, &mut derived);
     derived.iter_mut().for_each(|roll_up| roll_up.finish(None));
 }
 
@@ -107,12 +108,12 @@ impl Renumbering {
 }
 
 impl TopTable {
-    /// Makes room. The sums of what leaves go to `derived`.
-    pub(super) fn purge(&mut self, derived: &mut [RollUp<'_>]) {
+    /// Makes room for more. The sums of what leaves go to `derived`.
+    pub(super) fn purge(&mut self, more: More, derived: &mut [RollUp<'_>]) {
         let tally = self.distinct.as_ref().map(|values| values.tally(self.last_number));
         let cut = match &tally {
             None => self.cut(self.len().div_ceil(2), None),
-            Some(tally) => self.cut_of_values(tally),
+            Some(tally) => self.cut_of_values(tally, more),
         };
         let has_many = |counts: &Counts| {
             tally.as_ref().is_some_and(|tally| tally.of(counts).values >= SKETCH_VALUES_MIN)
@@ -146,12 +147,13 @@ impl TopTable {
     }
 
     /// The cut that leaves a quarter of the memory free, once keys with many values have sketches.
-    fn cut_of_values(&self, tally: &Tally) -> Option<Cut> {
+    fn cut_of_values(&self, tally: &Tally, more: More) -> Option<Cut> {
         let survey = self.survey(Some(tally));
         let mixer = Mixer::with_seed(self.seed);
-        // Tables that are nearly full would grow at once.
-        let is_near_growth = self.is_near_growth();
-        let mut staying = if is_near_growth { self.len() / 2 } else { self.len() };
+        let (now, later) = (self.key_bytes(), self.key_bytes_with(more));
+        let is_keys_turn = later > now || now > self.bytes_max / 2;
+        let mut staying = if is_keys_turn { self.len() / 2 } else { self.len() };
+        let values_max = (self.bytes_max / 4 * 3).saturating_sub(now).max(self.bytes_max / 8);
         loop {
             let cut = self.cut(self.len() - staying, Some(tally));
             let mut bytes = 0;
@@ -161,7 +163,7 @@ impl TopTable {
                 bytes += if leaves { 0 } else { tally.of(counts).bytes };
             });
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            if staying == 0 || self.key_bytes().saturating_add(bytes) <= self.bytes_max / 4 * 3 {
+            if staying == 0 || bytes <= values_max {
                 return cut;
             }
             staying /= 2;

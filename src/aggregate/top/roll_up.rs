@@ -100,8 +100,8 @@ impl<'a> RollUp<'a> {
             }
         });
         // Now, while no key on its way stands in what may be made anew.
-        if self.to.is_full_with(SumsBatch::KEYS, SumsBatch::KEYS) {
-            self.to.purge(&mut []);
+        if self.to.is_full_with(SumsBatch::MOST) {
+            self.to.purge(SumsBatch::MOST, &mut []);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::gather::Gather;
 use super::plan::{RowsOf, TopPlan, TopRule, is_dense};
 use super::purge::purge;
 use super::roll_up::Part;
-use super::sums::TopTable;
+use super::sums::{More, TopTable};
 use super::{Metric, TopAnswer, TopSpec, merge_answers};
 use crate::aggregate::RoutedBatch;
 use crate::aggregate::table::DenseTable;
@@ -79,8 +79,9 @@ impl TopSet {
             let rows = routed.top_rows(rule.rows, shard);
             tables[index].read(batch, &rows, unless, gather);
             let keys = gather.keys();
-            if tables[index].is_full_with(keys.narrow.len(), keys.wide.len()) {
-                purge(tables, plan, index);
+            let more = More { narrow: keys.narrow.len(), wide: keys.wide.len() };
+            if tables[index].is_full_with(more) {
+                purge(tables, plan, index, more);
                 // Long keys stand elsewhere now.
                 tables[index].read(batch, &rows, unless, gather);
             }

@@ -98,7 +98,10 @@ pub(super) struct SumsBatch {
 
 impl SumsBatch {
     /// Keys of either kind that go on at once.
-    pub(super) const KEYS: usize = 1024;
+    const KEYS: usize = 1024;
+
+    /// All that it may hold.
+    pub(super) const MOST: More = More { narrow: Self::KEYS, wide: Self::KEYS };
 
     pub(super) fn is_full(&self) -> bool {
         self.narrow.len().max(self.wide.len()) >= Self::KEYS
@@ -221,23 +224,38 @@ impl TopTable {
         self.narrow.bytes() + self.wide.bytes()
     }
 
-    /// Whether one of the tables of keys is nearly full.
-    pub(super) const fn is_near_growth(&self) -> bool {
-        let narrow = self.narrow.bytes_with(self.narrow.len() / 4) > self.narrow.bytes();
-        narrow || self.wide.bytes_with(self.wide.len() / 4) > self.wide.bytes()
+    /// Bytes of the tables of keys once there is room for more.
+    pub(super) const fn key_bytes_with(&self, more: More) -> usize {
+        self.narrow.bytes_with(more.narrow) + self.wide.bytes_with(more.wide)
     }
 
     /// Whether it might pass its limit if that many keys were added. Hangs on what is in it alone, and
     /// not on how it came there.
-    pub(super) fn is_full_with(&self, narrow: usize, wide: usize) -> bool {
+    pub(super) fn is_full_with(&self, more: More) -> bool {
         if self.bytes_max == usize::MAX {
             return false;
         }
-        let distinct = self.distinct.as_ref().map_or(0, |values| values.bytes_with(narrow + wide));
-        let tables = self.narrow.bytes_with(narrow) + self.wide.bytes_with(wide);
+        let keys = self.key_bytes_with(more);
         let beside = self.long_keys.bytes_at_most() + self.carries.bytes() + self.loss.bytes();
-        tables + beside + distinct > self.bytes_max
+        match &self.distinct {
+            None => keys + beside > self.bytes_max,
+            Some(values) => {
+                let values = values.bytes_with(more.narrow + more.wide);
+                keys > self.bytes_max / 2 || keys + beside + values > self.bytes_max
+            }
+        }
     }
+}
+
+/// How many keys are to be added, at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct More {
+    pub(super) narrow: usize,
+    pub(super) wide: usize,
+}
+
+impl More {
+    pub(super) const NONE: Self = Self { narrow: 0, wide: 0 };
 }
 
 /// Adds keys of a batch to tables.
