@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn keys_are_remembered_for_a_turn_and_few_are_mistaken() {
         const KEYS_MAX: u64 = 10_000;
-        let mut doorkeeper = Doorkeeper::new(KEYS_MAX as usize);
+        let keys_max = usize::try_from(KEYS_MAX).unwrap();
+        let mut doorkeeper = Doorkeeper::new(keys_max);
         assert!(!doorkeeper.has(hash(1)));
         for key in 0..5 * KEYS_MAX {
             doorkeeper.note(hash(key));
@@ -152,7 +153,7 @@ mod tests {
         let mut out = Encoder::default();
         doorkeeper.save(&mut out);
         let bytes = out.into_bytes();
-        let loaded = Doorkeeper::load(KEYS_MAX as usize, &mut Decoder::new(&bytes)).unwrap();
+        let loaded = Doorkeeper::load(keys_max, &mut Decoder::new(&bytes)).unwrap();
         assert_eq!((loaded.young, loaded.old), (doorkeeper.young, doorkeeper.old));
         let smaller = Doorkeeper::load(100, &mut Decoder::new(&bytes)).unwrap();
         assert_eq!(smaller.bytes(), 0);

@@ -10,6 +10,7 @@ const INDEX_ENTRY_BYTES: usize = 12;
 const REMEMBERED_PER_KEY: usize = 4;
 
 /// Limits of a [`Tracker`](super::tracker::Tracker).
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TableLimits {
     /// Values over all keys, those with one attempt among them.

@@ -719,7 +719,7 @@ mod tests {
         for key in 0..30 {
             let attempts = [attempt(1, Outcome::Rejected), attempt(2, Outcome::Answered)];
             let hashed = tracker.hashed(Number(key));
-            tracker.add(&hashed, PaneIndex(1), PaneIndex(0), &attempts[..1 + key as usize % 2]);
+            tracker.add(&hashed, PaneIndex(1), PaneIndex(0), &attempts[..=(key as usize % 2)]);
         }
         let mut out = Encoder::default();
         tracker.save(&mut out);
