@@ -14,6 +14,11 @@ pub trait Clock: Send + Sync {
     /// The current moment in Unix seconds.
     fn now(&self) -> UnixSeconds;
 
+    /// The current moment in Unix milliseconds, as exact as the clock is.
+    fn now_ms(&self) -> i64 {
+        self.now().0.saturating_mul(1_000)
+    }
+
     /// Time since an arbitrary fixed start; never goes back.
     fn monotonic(&self) -> Duration;
 }
@@ -44,6 +49,12 @@ impl Clock for SystemClock {
     fn now(&self) -> UnixSeconds {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixSeconds(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the home of wall time")]
+    fn now_ms(&self) -> i64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn monotonic(&self) -> Duration {

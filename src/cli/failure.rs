@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 /// Exit code of a command that started and failed.
-const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 /// Exit code of bad usage or configuration; nothing was started.
 const EXIT_USAGE: u8 = 2;
 /// Exit code after an interrupt: 128 and the number of SIGINT.

@@ -4,6 +4,7 @@
 //! running, 2 bad usage or configuration (nothing was started), 130 interrupted.
 
 mod analyze;
+mod crash;
 mod failure;
 mod generate;
 mod init;
@@ -12,12 +13,16 @@ mod logs;
 mod merge;
 mod output;
 mod progress;
+mod reload;
 mod report;
 mod run;
 mod signals;
 mod validate;
 
 use clap::{Parser, Subcommand};
+
+use crash::Crash;
+use logs::{LogOptions, Logs};
 
 /// Reads VPC Flow Logs once, while they flow, and turns them into findings, talkers and totals.
 #[derive(Debug, Parser)]
@@ -36,9 +41,9 @@ struct Arguments {
     /// Log only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Form of the log lines on standard error
-    #[arg(long, global = true, value_enum, default_value_t)]
-    log_format: logs::LogFormat,
+    /// Form of the log lines on standard error [default: the configuration's, else text]
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<logs::FormatArg>,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,15 +63,21 @@ enum Command {
 pub fn main() -> u8 {
     // clap prints help and usage errors itself and exits with 0 or 2.
     let arguments = Arguments::parse();
-    logs::start(arguments.verbose, arguments.quiet, arguments.log_format);
+    let logs = Logs::start(LogOptions {
+        verbose: arguments.verbose,
+        is_quiet: arguments.quiet,
+        format: arguments.log_format,
+    });
+    let crash = Crash::install(&logs);
     let outcome = match arguments.command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args, &logs, &crash),
         Command::Analyze(args) => analyze::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
+    logs.finish();
     match outcome {
         Ok(()) => 0,
         Err(failure) => failure.report(),

@@ -55,11 +55,18 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<(), Failure> {
 pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<(), ValidateError> {
     let mut reading = read_file(&args.config)?;
     let faults: Vec<ConfigFault> = reading.files().iter().filter_map(file_fault).collect();
-    for fault in faults {
-        reading.add_fault(fault);
+    let references = reading.references().clone();
+    for ConfigFault { line, column, message } in faults {
+        reading.add_fault(ConfigFault { line, column, message: references.hide(&message) });
     }
     let plan = reading.into_plan()?;
-    print_summary(&args.config, &plan, out).map_err(ValidateError::Output)
+    let mut summary = Vec::new();
+    let printed = print_summary(&plan, &mut summary)
+        .and_then(|()| writeln!(out, "{}: ok", args.config.display()))
+        .and_then(|()| {
+            out.write_all(references.hide(&String::from_utf8_lossy(&summary)).as_bytes())
+        });
+    printed.map_err(ValidateError::Output)
 }
 
 /// What is wrong with a file that the configuration names.
@@ -106,8 +113,7 @@ fn context_fault(text: &str) -> Option<String> {
     OperatorContext::from_json(text).err().map(|error| error.to_string())
 }
 
-fn print_summary(file: &Path, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}: ok", file.display())?;
+fn print_summary(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     let engine = &plan.engine;
     writeln!(
         out,

@@ -63,7 +63,7 @@ impl TableReader<'_> {
                 are_inner_complete &= self.resolve_references(&path, inner, references);
                 continue;
             };
-            match reference.content(self.document.variables) {
+            match self.document.take_reference(&reference) {
                 Ok(content) => {
                     references.push((span, reference.to_string()));
                     *value.get_mut() = DeValue::String(content.into());
@@ -258,6 +258,8 @@ fn described(expected: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use serde::Deserialize;
 
     use crate::secret::Secret;
@@ -298,7 +300,9 @@ mod tests {
     fn read<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<String>) {
         let variables = |name: &str| (name == "TOKEN").then(|| "hunter2".to_owned());
         let table = DeTable::parse(text).unwrap().into_inner();
-        let mut root = TableReader::root(Document { text, variables: &variables }, table);
+        let resolved = RefCell::default();
+        let document = Document { text, variables: &variables, resolved: &resolved };
+        let mut root = TableReader::root(document, table);
         let mut table = root.table("t").unwrap();
         let settings = table.component::<T>();
         let mut faults = table.finish();

@@ -3,6 +3,9 @@
 //! A key is asked for in one place here, with its limits from the plan; what nobody asks for is
 //! unknown. A new kind of source or sink is a new arm of the `match` on `type`.
 
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,13 +19,14 @@ use super::engine::EnginePlan;
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
 use super::log::LogPlan;
 use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
-use super::reader::{Document, TableReader, Text, Variables, listed};
+use super::reader::{Document, ResolvedReference, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
 
 const SOURCE_TYPES: [&str; 4] = ["file", "stdin", "demo", "kinesis"];
 const SINK_TYPES: [&str; 2] = ["stdout", "file"];
 
-/// What a file says, with everything that is wrong with it.
+/// What a file says, with everything that is wrong with it. Whoever shows what is in it lets
+/// [`References::hide`] see that first.
 #[derive(Debug)]
 pub struct Reading {
     file: String,
@@ -30,6 +34,33 @@ pub struct Reading {
     plan: Plan,
     faults: Vec<ConfigFault>,
     files: Vec<FileMention>,
+    references: References,
+}
+
+/// The texts that a configuration takes from environment variables and files, to keep them out of what is
+/// shown.
+#[derive(Clone, Default)]
+pub struct References(Vec<ResolvedReference>);
+
+/// A shorter text can't be told from ordinary words, and is nobody's secret.
+const HIDDEN_BYTES_MIN: usize = 4;
+
+impl References {
+    /// `text` with the reference in the place of every such content.
+    #[must_use]
+    pub fn hide(&self, text: &str) -> String {
+        let is_long =
+            |reference: &&ResolvedReference| reference.content.expose().len() >= HIDDEN_BYTES_MIN;
+        self.0.iter().filter(is_long).fold(text.to_owned(), |text, reference| {
+            text.replace(reference.content.expose(), &reference.written)
+        })
+    }
+}
+
+impl fmt::Debug for References {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|reference| &reference.written)).finish()
+    }
 }
 
 impl Reading {
@@ -47,6 +78,12 @@ impl Reading {
     /// Adds a fault that only a look outside the file can find.
     pub fn add_fault(&mut self, fault: ConfigFault) {
         self.faults.push(fault);
+    }
+
+    /// What the configuration takes from elsewhere.
+    #[must_use]
+    pub const fn references(&self) -> &References {
+        &self.references
     }
 
     /// The files that the configuration names, in their order.
@@ -114,7 +151,9 @@ pub fn read(file: &str, text: &str, variables: &Variables<'_>) -> Reading {
     let (table, syntax_errors) = DeTable::parse_recoverable(text);
     let syntax_faults: Vec<SpannedFault> = syntax_errors.iter().map(syntax_fault).collect();
     let mut draft = Draft::default();
-    let root = TableReader::root(Document { text, variables }, table.into_inner());
+    let resolved = RefCell::default();
+    let document = Document { text, variables, resolved: &resolved };
+    let root = TableReader::root(document, table.into_inner());
     let mut faults = draft.read_root(root);
     if !syntax_faults.is_empty() {
         retain_independent(text, &mut faults, &syntax_faults);
@@ -125,11 +164,15 @@ pub fn read(file: &str, text: &str, variables: &Variables<'_>) -> Reading {
         let ConfigFault { line, column, .. } = place(&path.span, String::new());
         FileMention { path: PathBuf::from(path.content), role, line, column }
     });
+    let mut references = resolved.take();
+    // A content may be part of another one: the longer goes first.
+    references.sort_by_key(|reference| Reverse(reference.content.expose().len()));
     Reading {
         file: file.to_owned(),
         plan: draft.plan,
         files: files.collect(),
         faults: faults.into_iter().map(|fault| place(&fault.span, fault.message)).collect(),
+        references: References(references),
     }
 }
 

@@ -12,6 +12,7 @@ mod keys;
 mod log;
 mod plan;
 mod reader;
+pub mod reload;
 mod schema;
 mod suggest;
 
@@ -19,7 +20,9 @@ pub use engine::{
     CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Lateness, Limits, MemoryMax,
 };
 pub use fault::{ConfigError, ConfigFault, FaultList};
-pub use file::{FileMention, FileRole, Reading, load, process_variables, read, read_file};
+pub use file::{
+    FileMention, FileRole, Reading, References, load, process_variables, read, read_file,
+};
 pub use log::{LogFormat, LogLevel, LogPlan};
 pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;

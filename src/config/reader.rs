@@ -4,6 +4,7 @@
 //! all faults of a file; the caller must not use the result if there were any. A key that no
 //! accessor asked for is a fault: [`TableReader::finish`] reports it.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::secret::Secret;
 use crate::units::{
     DURATION_FORMS, RATE_FORMS, RateLimit, SIZE_FORMS, duration_text, parse_duration, parse_size,
     size_text,
@@ -43,6 +45,30 @@ pub(super) struct Document<'a> {
     pub(super) text: &'a str,
     /// Where `{ env = "NAME" }` looks.
     pub(super) variables: &'a Variables<'a>,
+    /// What was taken from elsewhere so far.
+    pub(super) resolved: &'a RefCell<Vec<ResolvedReference>>,
+}
+
+/// A text that stands elsewhere and was taken from there.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct ResolvedReference {
+    pub(super) content: Secret,
+    /// As the file writes it: `{ env = "NAME" }`.
+    pub(super) written: String,
+}
+
+impl Document<'_> {
+    /// The content of a reference, which is noted.
+    pub(super) fn take_reference(&self, reference: &Reference<'_>) -> Result<String, String> {
+        let content = reference.content(self.variables)?;
+        let written = match reference {
+            Reference::Variable(name) => format!("{{ env = \"{name}\" }}"),
+            Reference::File(path) => format!("{{ file = \"{path}\" }}"),
+        };
+        let content_noted = Secret::new(content.clone());
+        self.resolved.borrow_mut().push(ResolvedReference { content: content_noted, written });
+        Ok(content)
+    }
 }
 
 /// A text from the file, an environment variable or a file.
@@ -274,7 +300,7 @@ impl<'a> TableReader<'a> {
             DeValue::String(text) => Ok((text.clone().into_owned(), self.shown(value))),
             DeValue::Table(table) => match Reference::of(table) {
                 Some(reference) => {
-                    let content = reference.content(self.document.variables)?;
+                    let content = self.document.take_reference(&reference)?;
                     Ok((content, reference.to_string()))
                 }
                 None => Err("has a table that is neither `{ env = \"NAME\" }` nor \

@@ -94,15 +94,15 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
         }
         Kind::Size(limits) => number_or_text(limits.min, limits.max, SIZE_PATTERN),
         Kind::DurationText => {
-            or_reference(json!({ "type": "string", "pattern": DURATION_PATTERN }))
+            or_reference(&json!({ "type": "string", "pattern": DURATION_PATTERN }))
         }
-        Kind::SizeText => or_reference(json!({ "type": "string", "pattern": SIZE_PATTERN })),
-        Kind::Rate => or_reference(json!({ "type": "string", "pattern": RATE_PATTERN })),
+        Kind::SizeText => or_reference(&json!({ "type": "string", "pattern": SIZE_PATTERN })),
+        Kind::Rate => or_reference(&json!({ "type": "string", "pattern": RATE_PATTERN })),
         Kind::Auto(inner) => {
             json!({ "anyOf": [{ "const": "auto" }, value_schema(inner, documentation)] })
         }
-        Kind::Text => or_reference(json!({ "type": "string" })),
-        Kind::Word(words) => or_reference(json!({ "enum": words() })),
+        Kind::Text => or_reference(&json!({ "type": "string" })),
+        Kind::Word(words) => or_reference(&json!({ "enum": words() })),
         Kind::List(item) => json!({ "type": "array", "items": value_schema(item, documentation) }),
         Kind::Counts(words) => {
             let count = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
@@ -117,7 +117,7 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
                 "required": ["at_timestamp"],
                 "additionalProperties": false,
             });
-            or_reference(json!({ "anyOf": [{ "enum": ["trim_horizon", "latest"] }, moment] }))
+            or_reference(&json!({ "anyOf": [{ "enum": ["trim_horizon", "latest"] }, moment] }))
         }
         Kind::Table(table) => table_schema(table, documentation),
         Kind::Components(components) => {
@@ -151,7 +151,7 @@ fn number_or_text(min: u64, max: u64, pattern: &str) -> Value {
     ] })
 }
 
-fn or_reference(schema: Value) -> Value {
+fn or_reference(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "$ref": "#/$defs/reference" }] })
 }
 

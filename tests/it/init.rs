@@ -13,70 +13,61 @@ use crate::program::run;
 /// schema uses, and fails on any other.
 fn schema_fault(root: &Value, rules: &Value, value: &Value) -> Option<String> {
     let rules = rules.as_object().expect("a schema is an object");
-    rules.iter().find_map(|(word, rule)| {
-        let broken = match word.as_str() {
-            "$schema" | "$defs" | "title" | "description" | "default" | "format" => None,
-            "$ref" => {
-                let pointer =
-                    rule.as_str().and_then(|text| text.strip_prefix('#')).expect("within");
-                schema_fault(root, root.pointer(pointer).expect("it is defined"), value)
-            }
-            "type" => {
-                let is_right = match rule.as_str().expect("one type") {
-                    "object" => value.is_object(),
-                    "array" => value.is_array(),
-                    "string" => value.is_string(),
-                    "boolean" => value.is_boolean(),
-                    "integer" => value.is_i64() || value.is_u64(),
-                    other => panic!("type {other}"),
-                };
-                (!is_right).then(|| format!("{value} is no {rule}"))
-            }
-            "const" => (rule != value).then(|| format!("{value} is not {rule}")),
-            "enum" => (!rule.as_array().expect("a list").contains(value))
-                .then(|| format!("{value} is none of {rule}")),
-            "minimum" => (value.as_i64()? < rule.as_i64()?).then(|| format!("{value} < {rule}")),
-            "maximum" => (value.as_i64()? > rule.as_i64()?).then(|| format!("{value} > {rule}")),
-            "pattern" => {
-                let (pattern, text) = (rule.as_str().expect("text"), value.as_str()?);
-                (!matches_pattern(pattern, text)).then(|| format!("{value} is not like {rule}"))
-            }
-            "required" => rule.as_array().expect("a list").iter().find_map(|key| {
-                value.get(key.as_str()?).is_none().then(|| format!("there is no {key}"))
-            }),
-            "properties" => {
-                rule.as_object().expect("properties").iter().find_map(|(key, rules)| {
-                    Some(format!("{key}: {}", schema_fault(root, rules, value.get(key)?)?))
-                })
-            }
-            "additionalProperties" => {
-                let known = rules.get("properties");
-                let is_known = |key: &str| known.is_some_and(|known| known.get(key).is_some());
-                value.as_object()?.iter().filter(|(key, _)| !is_known(key)).find_map(
-                    |(key, value)| {
-                        if *rule == json!(false) {
-                            return Some(format!("unknown {key}"));
-                        }
-                        Some(format!("{key}: {}", schema_fault(root, rule, value)?))
-                    },
-                )
-            }
-            "propertyNames" => {
-                value.as_object()?.keys().find_map(|key| schema_fault(root, rule, &json!(key)))
-            }
-            "items" => value.as_array()?.iter().find_map(|item| schema_fault(root, rule, item)),
-            "anyOf" | "oneOf" => {
-                let rules = rule.as_array().expect("a list");
-                let faults: Vec<_> =
-                    rules.iter().filter_map(|rules| schema_fault(root, rules, value)).collect();
-                let kept_count = rules.len() - faults.len();
-                let is_kept = if word == "oneOf" { kept_count == 1 } else { kept_count > 0 };
-                (!is_kept)
-                    .then(|| format!("{kept_count} of {}: {}", rules.len(), faults.join("; ")))
-            }
-            other => panic!("the schema says {other}, which this check does not know"),
-        };
-        broken
+    rules.iter().find_map(|(word, rule)| match word.as_str() {
+        "$schema" | "$defs" | "title" | "description" | "default" | "format" => None,
+        "$ref" => {
+            let pointer = rule.as_str().and_then(|text| text.strip_prefix('#')).expect("within");
+            schema_fault(root, root.pointer(pointer).expect("it is defined"), value)
+        }
+        "type" => {
+            let is_right = match rule.as_str().expect("one type") {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
+                "integer" => value.is_i64() || value.is_u64(),
+                other => panic!("type {other}"),
+            };
+            (!is_right).then(|| format!("{value} is no {rule}"))
+        }
+        "const" => (rule != value).then(|| format!("{value} is not {rule}")),
+        "enum" => (!rule.as_array().expect("a list").contains(value))
+            .then(|| format!("{value} is none of {rule}")),
+        "minimum" => (value.as_i64()? < rule.as_i64()?).then(|| format!("{value} < {rule}")),
+        "maximum" => (value.as_i64()? > rule.as_i64()?).then(|| format!("{value} > {rule}")),
+        "pattern" => {
+            let (pattern, text) = (rule.as_str().expect("text"), value.as_str()?);
+            (!matches_pattern(pattern, text)).then(|| format!("{value} is not like {rule}"))
+        }
+        "required" => rule.as_array().expect("a list").iter().find_map(|key| {
+            value.get(key.as_str()?).is_none().then(|| format!("there is no {key}"))
+        }),
+        "properties" => rule.as_object().expect("properties").iter().find_map(|(key, rules)| {
+            Some(format!("{key}: {}", schema_fault(root, rules, value.get(key)?)?))
+        }),
+        "additionalProperties" => {
+            let known = rules.get("properties");
+            let is_known = |key: &str| known.is_some_and(|known| known.get(key).is_some());
+            value.as_object()?.iter().filter(|(key, _)| !is_known(key)).find_map(|(key, value)| {
+                if *rule == json!(false) {
+                    return Some(format!("unknown {key}"));
+                }
+                Some(format!("{key}: {}", schema_fault(root, rule, value)?))
+            })
+        }
+        "propertyNames" => {
+            value.as_object()?.keys().find_map(|key| schema_fault(root, rule, &json!(key)))
+        }
+        "items" => value.as_array()?.iter().find_map(|item| schema_fault(root, rule, item)),
+        "anyOf" | "oneOf" => {
+            let rules = rule.as_array().expect("a list");
+            let faults: Vec<_> =
+                rules.iter().filter_map(|rules| schema_fault(root, rules, value)).collect();
+            let kept_count = rules.len() - faults.len();
+            let is_kept = if word == "oneOf" { kept_count == 1 } else { kept_count > 0 };
+            (!is_kept).then(|| format!("{kept_count} of {}: {}", rules.len(), faults.join("; ")))
+        }
+        other => panic!("the schema says {other}, which this check does not know"),
     })
 }
 

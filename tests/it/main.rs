@@ -11,6 +11,7 @@ mod generate;
 mod hostile;
 mod init;
 mod kinesis;
+mod life;
 mod program;
 mod run;
 mod samples;
