@@ -18,7 +18,7 @@ type Panes = BTreeMap<PaneIndex, Vec<PaneContacts>>;
 /// The panes of some rows; the same however often they are asked for.
 fn panes_of(rows: &[ContactRow<'_>], shard_count: u64) -> Panes {
     let mut tables: Vec<_> =
-        (0..shard_count).map(|seed| ContactTable::new(PANE_SECONDS, seed)).collect();
+        (0..shard_count).map(|seed| ContactTable::new(PANE_SECONDS, seed, usize::MAX)).collect();
     for row in rows {
         let shard = pair_hash(row.src, row.dst, 3) % shard_count;
         tables[usize::try_from(shard).unwrap()].add_row(row);
@@ -244,7 +244,7 @@ fn a_flood_hides_no_slow_scanner() {
     let mut out = Vec::new();
     for minute in 0..25_u16 {
         let at = i64::from(minute) * 60 + 30;
-        let mut table = ContactTable::new(PANE_SECONDS, 1);
+        let mut table = ContactTable::new(PANE_SECONDS, 1, usize::MAX);
         for number in 0..40_000_u32 {
             let source = Addr::v4(0x0b00_0000 + u32::from(minute) * 40_000 + number);
             let row = ContactRow {

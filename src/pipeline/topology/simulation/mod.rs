@@ -222,7 +222,8 @@ fn check_journal(disk: &MemoryDisk, expected: &BTreeSet<Vec<u8>>) {
         }
         let text = disk.content(&Path::new(STATE).join(name)).unwrap();
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let mut line: serde_json::Value = serde_json::from_slice(line).unwrap();
+            // A line that the disk garbled is passed over by every reader, and its finding stands in another.
+            let Ok(mut line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
             let members = line.as_object_mut().unwrap();
             members.remove("seq").unwrap();
             members.remove("crc32").unwrap();
