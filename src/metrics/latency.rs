@@ -1,8 +1,10 @@
 //! Latency histograms, one per thread.
 
+use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Serialize, Serializer};
 
 use crate::clock::Clock;
 
@@ -59,6 +61,71 @@ impl LatencyHistogram {
     }
 }
 
+impl LatencyHistogram {
+    /// What is said of it in reports.
+    #[must_use]
+    pub fn quantiles(&self) -> Quantiles {
+        let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|quantile| self.quantile(quantile));
+        Quantiles { count: self.count(), p50, p90, p99, max }
+    }
+}
+
+/// What is said of a histogram in reports; displays as `p50 1.2ms p90 3ms p99 40ms max 1.5s`, with two
+/// digits that count, which is what the histogram keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Quantiles {
+    /// Batches.
+    pub count: u64,
+    /// Half of them took no longer.
+    #[serde(rename = "p50_seconds", serialize_with = "seconds")]
+    pub p50: Duration,
+    /// Nine of ten took no longer.
+    #[serde(rename = "p90_seconds", serialize_with = "seconds")]
+    pub p90: Duration,
+    /// All but one of a hundred took no longer.
+    #[serde(rename = "p99_seconds", serialize_with = "seconds")]
+    pub p99: Duration,
+    /// The longest.
+    #[serde(rename = "max_seconds", serialize_with = "seconds")]
+    pub max: Duration,
+}
+
+impl fmt::Display for Quantiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p90, p99, max] = [self.p50, self.p90, self.p99, self.max].map(ShortTime);
+        write!(f, "p50 {p50} p90 {p90} p99 {p99} max {max}")
+    }
+}
+
+/// A time with two digits that count, in the unit that keeps it short: `1.2ms`, `45µs`, `110s`.
+struct ShortTime(Duration);
+
+impl fmt::Display for ShortTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u128, &str); 4] =
+            [(1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s")];
+        let nanoseconds = self.0.as_nanos();
+        // Rounded to two digits first: what becomes 1000 of a unit is 1 of the next.
+        let mut step = 1;
+        while nanoseconds / step >= 100 {
+            step *= 10;
+        }
+        let rounded = (nanoseconds + step / 2) / step * step;
+        let is_large_enough = |(unit_ns, _): &&(u128, &str)| rounded >= *unit_ns;
+        let (unit_ns, unit) = UNITS.iter().rfind(is_large_enough).unwrap_or(&UNITS[0]);
+        let (whole, tenths) = (rounded / unit_ns, rounded % unit_ns * 10 / unit_ns);
+        if whole < 10 && tenths > 0 {
+            write!(f, "{whole}.{tenths}{unit}")
+        } else {
+            write!(f, "{whole}{unit}")
+        }
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
 impl Default for LatencyHistogram {
     fn default() -> Self {
         Self::new()
@@ -95,6 +162,25 @@ mod tests {
         check_quantile(&[5_000, 7_000_000], 1.0, 7_000_000);
         check_quantile(&[0], 1.0, 1_000);
         check_quantile(&[u64::MAX], 1.0, 60_000_000_000);
+    }
+
+    #[test]
+    fn reports_say_two_digits() {
+        let check = |nanoseconds: u64, expected: &str| {
+            assert_eq!(ShortTime(Duration::from_nanos(nanoseconds)).to_string(), expected);
+        };
+        check(0, "0ns");
+        check(999, "1µs");
+        check(1_049, "1µs");
+        check(1_250, "1.3µs");
+        check(45_400, "45µs");
+        check(123_456, "120µs");
+        check(1_510_000, "1.5ms");
+        check(999_999_999, "1s");
+        check(110_000_000_000, "110s");
+        let quantiles = histogram(&[1_500_000, 2_500_000, 40_000_000]).quantiles();
+        assert_eq!(quantiles.to_string(), "p50 2.5ms p90 40ms p99 40ms max 40ms");
+        assert_eq!(Quantiles::default(), LatencyHistogram::new().quantiles());
     }
 
     proptest! {

@@ -6,8 +6,10 @@ mod back_pressure;
 mod latency;
 mod memory;
 mod profile;
+mod stats;
 
 pub use back_pressure::{BackPressure, ChannelMeter, ChannelMeters};
-pub use latency::LatencyHistogram;
+pub use latency::{LatencyHistogram, Quantiles};
 pub use memory::{MemoryLimit, MemoryOrigin, memory_limit, resident_bytes};
 pub use profile::{Profile, Stage, StageTime, Stopwatch};
+pub use stats::{QueueFill, StatsLine, StatsSample};

@@ -148,6 +148,11 @@ impl Delivery {
         }
     }
 
+    /// From the arrival of the chunk that completed a pane to its findings being with the sinks.
+    pub(super) const fn latency(&self) -> &LatencyHistogram {
+        &self.latency
+    }
+
     /// Whether something waits for the journal.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()

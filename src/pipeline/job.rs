@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use super::live::Live;
 use super::memory::MemoryPlan;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
@@ -59,6 +60,8 @@ pub struct Job {
     pub progress: Box<dyn FnMut(u64) + Send>,
     /// Changes while the run goes on.
     pub control: Receiver<Control>,
+    /// Told how the run stands.
+    pub live: Arc<Live>,
     /// How much memory the tables may take.
     pub memory: MemoryPlan,
     /// Where what was seen is written for another process to judge, in place of judging it here.

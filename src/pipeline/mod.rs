@@ -5,6 +5,7 @@ mod deliver;
 mod job;
 mod judge;
 mod layout_guess;
+mod live;
 mod memory;
 mod message;
 mod parse_stage;
@@ -21,6 +22,7 @@ pub const SHARDS_MAX: usize = 1024;
 
 pub use deliver::DeliveryReport;
 pub use job::{Control, Detectors, Job, JobState, Latencies, RunError, RunReport};
+pub use live::Live;
 pub use memory::{MemoryPlan, memory_bytes_min};
 pub use partial::{MergeError, PartialJob, merge};
 pub use sequence::{FailedInput, InputReport, MALFORMED_SAMPLES_MAX, MalformedSample};

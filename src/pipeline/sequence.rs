@@ -152,6 +152,16 @@ impl Sequencer {
         self.inputs.get(&input).map(|state| Arc::clone(&state.layout))
     }
 
+    /// What was counted so far.
+    pub(super) const fn report(&self) -> &InputReport {
+        &self.report
+    }
+
+    /// The newest `end` of the input that holds event time back, if any was read.
+    pub(super) fn slowest_end(&self) -> Option<UnixSeconds> {
+        self.watermarks.slowest_end()
+    }
+
     /// Bytes read so far, for progress.
     pub(super) const fn bytes_read(&self) -> u64 {
         self.report.bytes_read

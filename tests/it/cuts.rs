@@ -147,6 +147,7 @@ fn outcome(inputs: Vec<Vec<Vec<u8>>>, in_turns: bool, thread_count: usize) -> (S
         stop: StopFlag::default(),
         progress: Box::new(|_| {}),
         control: crossbeam_channel::never(),
+        live: Arc::default(),
         memory: MemoryPlan::UNLIMITED,
         partials: None,
         state: None,

@@ -28,6 +28,7 @@ use super::assembly::{Assembled, Assembly, DetectorMaker, RunHeader};
 use super::deliver::{Delivery, DeliveryReport, DurableFindings};
 use super::job::{Control, Job, JobState, Latencies, RunError, RunReport};
 use super::judge::Judge;
+use super::live::Live;
 use super::message::Epoch;
 use super::parse_stage::{ParseSettings, UsedBatch};
 use super::partial::{PartialExport, PartialJob};
@@ -38,7 +39,7 @@ use super::state::StateShard;
 use crate::aggregate::{TopAnswer, TopSet, TopSpec};
 use crate::checkpoint::{CheckpointError, Cursors, Journal, Snapshots};
 use crate::clock::Clock;
-use crate::metrics::{LatencyHistogram, Profile};
+use crate::metrics::Profile;
 use crate::record::Parser;
 use crate::source::{Source, StopFlag};
 
@@ -83,6 +84,7 @@ struct Stages {
     used_out: Sender<UsedBatch>,
     progress: Box<dyn FnMut(u64) + Send>,
     control: Receiver<Control>,
+    live: Arc<Live>,
     merge_pool: Arc<ThreadPool>,
 }
 
@@ -166,6 +168,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         used_out,
         progress: job.progress,
         control: job.control,
+        live: job.live,
         merge_pool,
     };
     Ok((sources, stages))
@@ -227,12 +230,6 @@ fn export(
         (Some(partial), Some(job)) => partial.finish(job, tops, inputs),
         _ => Ok(()),
     }
-}
-
-/// How long a thread was busy, and per piece of its work.
-struct Time {
-    latency: LatencyHistogram,
-    profile: Profile,
 }
 
 fn finish(

@@ -9,15 +9,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use rayon::ThreadPool;
 
 use super::channel::{Way, Ways};
-use super::{Stages, Time, export, finish};
+use super::{Stages, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
 use crate::framing::Chunk;
-use crate::metrics::{LatencyHistogram, Profile, Stage, Stopwatch};
+use crate::metrics::{Profile, Stage, Stopwatch};
 use crate::pipeline::deliver::{Delivery, DeliveryReport};
-use crate::pipeline::job::{Control, Latencies, RunError, RunReport};
+use crate::pipeline::job::{Control, RunError, RunReport};
 use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
+use crate::pipeline::live::Live;
 use crate::pipeline::message::{Ending, Epoch, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
 use crate::pipeline::parse_stage::{ParseStage, UsedBatch};
 use crate::pipeline::sequence::InputReport;
@@ -96,24 +97,28 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (durable_out, durable_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
         let (spares_out, spares_in) = bounded::<Vec<u8>>(SPARE_SEGMENTS_MAX);
         let watch = || Stopwatch::start(Arc::clone(&clock));
+        let live = &*stages.live;
+        live.set_meters(ways.meters().clone());
 
         let snapshot_clock = Arc::clone(&clock);
         let snapshot_writer = spawn(scope, "checkpoint", stop, move || {
             snapshots.map_or_else(SnapshotReport::default, |snapshots| {
                 let ways = SnapshotWays { saved_in, settled_out, durable_out, spares_out };
-                write_snapshots(snapshots, ways, &*snapshot_clock)
+                write_snapshots(snapshots, ways, live, &*snapshot_clock)
             })
         });
         let deliverer = {
             let (saved, watch, clock) = (saved_out.clone(), watch(), Arc::clone(&clock));
             spawn(scope, "deliver", stop, move || {
-                deliver(delivery, &deliver_in, &durable_in, &saved, stop, &*clock, watch)
+                let ways = DeliverWays { deliver_in, durable_in, saved_out: saved };
+                deliver(delivery, &ways, stop, live, &*clock, watch)
             })
         };
         let judger = {
             let (saved, watch, pool) = (saved_out.clone(), watch(), &stages.merge_pool);
             spawn(scope, "judge", stop, move || {
-                judge_panes(judge, &judge_in, &deliver_out, &saved, pool, stop, watch)
+                let ways = JudgeWays { judge_in, deliver_out, saved_out: saved };
+                judge_panes(judge, &ways, pool, stop, live, watch)
             })
         };
         let mut shards_out = Vec::new();
@@ -149,7 +154,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                     true => Ending::Keep,
                     false => Ending::Close,
                 };
-                keep_order(sequence, &parsed_in, &ways, watch, tick, ending, progress)
+                keep_order(sequence, &parsed_in, &ways, live, watch, tick, ending, progress)
             })
         };
         let mut parse_threads = Vec::new();
@@ -158,12 +163,12 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             let clock = Arc::clone(&clock);
             let mut parser = ParseStage::new(parse.clone(), new_parser());
             parse_threads.push(spawn(scope, &format!("parse-{index}"), stop, move || {
-                let mut latency = LatencyHistogram::new();
                 for (chunk, layout, arrived) in work_in {
                     let mut began = clock.monotonic();
                     let mut parts = Vec::new();
                     let end = parser.process(chunk, &layout, &mut |parsed| {
-                        latency.record(clock.monotonic().saturating_sub(began));
+                        let took = clock.monotonic().saturating_sub(began);
+                        live.record(|latencies| &mut latencies.parse, took);
                         let is_due = parsed.is_last || parts.len() + 1 == PARTS_SENT_AT_ONCE;
                         parts.push(parsed);
                         if is_due {
@@ -179,7 +184,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                         break;
                     }
                 }
-                Time { latency, profile: parser.take_profile() }
+                parser.take_profile()
             }));
         }
         drop((work_in, parsed_out, parse));
@@ -209,19 +214,16 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             tops_of_shards.push(tops_of_shard);
             profile.merge(&busy);
         }
-        let (judge, judged) = join(judger);
-        profile.merge(&judged.profile);
-        let mut parsed = LatencyHistogram::new();
-        for time in parse_threads.into_iter().map(join) {
-            parsed.merge(&time.latency);
-            profile.merge(&time.profile);
+        let (judge, busy) = join(judger);
+        profile.merge(&busy);
+        for busy in parse_threads.into_iter().map(join) {
+            profile.merge(&busy);
         }
         let (delivered, busy) = join(deliverer);
         profile.merge(&busy);
         let snapshots = join(snapshot_writer);
         source_result?;
-        let latencies =
-            Latencies { parse: parsed, judge: judged.latency, finding: delivered.latency.clone() };
+        let latencies = live.latencies();
         export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
         let mut watch = watch();
         let answers = stages.merge_pool.install(|| TopSet::answers(&tops_of_shards));
@@ -284,6 +286,7 @@ fn keep_order(
     mut stage: SequenceStage,
     parsed_in: &Receiver<Parsed>,
     ways: &SequenceWays,
+    live: &Live,
     mut watch: Stopwatch,
     tick: Option<Duration>,
     ending: impl FnOnce() -> Ending,
@@ -314,7 +317,9 @@ fn keep_order(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         watch.lap(Stage::Sequence, 0);
-        progress(stage.sequencer().bytes_read());
+        let (report, slowest_end) = stage.progress();
+        live.note_inputs(report, slowest_end);
+        progress(report.bytes_read);
     }
     watch.skip();
     let now = watch.last();
@@ -341,26 +346,31 @@ fn keep_state(mut shard: StateShard, ways: &ShardWays, mut watch: Stopwatch) -> 
     (shard.into_tops(), watch.take_profile())
 }
 
+/// What the judge takes and gives.
+struct JudgeWays {
+    judge_in: Receiver<ToJudge>,
+    deliver_out: Way<ToDeliver>,
+    saved_out: Way<SavedPart>,
+}
+
 fn judge_panes(
     mut judge: Judge,
-    judge_in: &Receiver<ToJudge>,
-    deliver_out: &Way<ToDeliver>,
-    saved_out: &Way<SavedPart>,
+    ways: &JudgeWays,
     merge_pool: &ThreadPool,
     stop: &StopFlag,
+    live: &Live,
     mut watch: Stopwatch,
-) -> (Judge, Time) {
-    let mut latency = LatencyHistogram::new();
+) -> (Judge, Profile) {
     let mut is_cut_off = false;
-    for message in judge_in {
+    for message in &ways.judge_in {
         watch.skip();
         let mut given = Vec::new();
         merge_pool.install(|| judge.take(message, &mut |judged| given.push(judged)));
-        latency.record(watch.lap(Stage::Judge, 0));
+        live.record(|latencies| &mut latencies.judge, watch.lap(Stage::Judge, 0));
         for judged in given {
             is_cut_off |= match judged {
-                Judged::ToDeliver(message) => deliver_out.send(message).is_err(),
-                Judged::Saved(part) => saved_out.send(part).is_err(),
+                Judged::ToDeliver(message) => ways.deliver_out.send(message).is_err(),
+                Judged::Saved(part) => ways.saved_out.send(part).is_err(),
             };
         }
         if judge.has_failed() {
@@ -371,34 +381,46 @@ fn judge_panes(
             break;
         }
     }
-    (judge, Time { latency, profile: watch.take_profile() })
+    (judge, watch.take_profile())
+}
+
+/// What the deliverer takes and gives.
+struct DeliverWays {
+    deliver_in: Receiver<ToDeliver>,
+    durable_in: Receiver<Epoch>,
+    saved_out: Way<SavedPart>,
 }
 
 fn deliver(
     mut delivery: Delivery,
-    deliver_in: &Receiver<ToDeliver>,
-    durable_in: &Receiver<Epoch>,
-    saved_out: &Way<SavedPart>,
+    ways: &DeliverWays,
     stop: &StopFlag,
+    live: &Live,
     clock: &dyn Clock,
     mut watch: Stopwatch,
 ) -> (DeliveryReport, Profile) {
     // A checkpoint thread that is gone has panicked, which its join reports.
-    let mut saved = |part| drop(saved_out.send(part));
+    let mut saved = |part| drop(ways.saved_out.send(part));
     let mut last_tries = LAST_JOURNAL_TRIES;
     loop {
         let received = if delivery.is_full() {
             thread::sleep(JOURNAL_RETRY);
             Err(RecvTimeoutError::Timeout)
         } else if delivery.is_waiting() {
-            deliver_in.recv_timeout(JOURNAL_RETRY)
+            ways.deliver_in.recv_timeout(JOURNAL_RETRY)
         } else {
-            deliver_in.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            ways.deliver_in.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
-        durable_in.try_iter().for_each(|epoch| delivery.durable(epoch));
+        ways.durable_in.try_iter().for_each(|epoch| delivery.durable(epoch));
         watch.skip();
         match received {
-            Ok(message) => delivery.take(message, clock.monotonic(), &mut saved),
+            Ok(message) => {
+                if let ToDeliver::Findings { findings, .. } = &message {
+                    live.note_findings(findings.len());
+                }
+                delivery.take(message, clock.monotonic(), &mut saved);
+                live.replace(|latencies| &mut latencies.finding, delivery.latency());
+            }
             Err(RecvTimeoutError::Timeout) => delivery.work(clock.monotonic(), &mut saved),
             Err(RecvTimeoutError::Disconnected) if delivery.is_waiting() && last_tries > 0 => {
                 last_tries -= 1;
@@ -427,6 +449,7 @@ struct SnapshotWays {
 fn write_snapshots(
     mut stage: SnapshotStage,
     ways: SnapshotWays,
+    live: &Live,
     clock: &dyn Clock,
 ) -> SnapshotReport {
     for part in ways.saved_in {
@@ -439,6 +462,7 @@ fn write_snapshots(
         // Both may be gone when the run ends.
         let _told_sequencer = ways.settled_out.try_send(settled.epoch);
         if settled.is_durable {
+            live.note_snapshot(clock.monotonic());
             let _told_deliverer = ways.durable_out.try_send(settled.epoch);
         }
     }

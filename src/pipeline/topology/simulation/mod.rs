@@ -106,6 +106,7 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
         progress: Box::new(|_| {}),
         memory: MemoryPlan::UNLIMITED,
         control: crossbeam_channel::never(),
+        live: Arc::default(),
         partials: None,
         state: None,
     }

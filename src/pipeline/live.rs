@@ -1,0 +1,138 @@
+//! How a run stands while it goes on: counters that its threads keep up to date per chunk, and anybody may
+//! read.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::job::Latencies;
+use super::sequence::InputReport;
+use crate::clock::Clock;
+use crate::metrics::{ChannelMeters, LatencyHistogram, QueueFill, StatsSample, resident_bytes};
+use crate::units::UnixSeconds;
+
+/// The counters of a run. Those of the end are in its report.
+#[derive(Debug)]
+pub struct Live {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    malformed: AtomicU64,
+    late: AtomicU64,
+    findings: AtomicU64,
+    evicted: AtomicU64,
+    /// Newest `end` of the slowest input, or `i64::MIN`.
+    slowest_end: AtomicI64,
+    /// When the newest snapshot was durable, by the monotonic clock, in ms and 1; 0 if there is none.
+    snapshot_at: AtomicU64,
+    meters: OnceLock<ChannelMeters>,
+    latencies: Mutex<Latencies>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            findings: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            slowest_end: AtomicI64::new(i64::MIN),
+            snapshot_at: AtomicU64::new(0),
+            meters: OnceLock::new(),
+            latencies: Mutex::default(),
+        }
+    }
+}
+
+impl Live {
+    /// How the run stands at this moment, of a process that may use `memory_max_bytes`.
+    #[must_use]
+    pub fn sample(&self, clock: &dyn Clock, memory_max_bytes: u64) -> StatsSample {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let at = clock.monotonic();
+        let slowest_end = self.slowest_end.load(Ordering::Relaxed);
+        let lag_seconds = clock.now().0.saturating_sub(slowest_end);
+        let lag = (slowest_end > i64::MIN)
+            .then(|| Duration::from_secs(u64::try_from(lag_seconds).unwrap_or(0)));
+        let snapshot_age = read(&self.snapshot_at)
+            .checked_sub(1)
+            .map(|ms| at.saturating_sub(Duration::from_millis(ms)));
+        let queue = |(stage, pressure): (&&'static str, &crate::metrics::BackPressure)| QueueFill {
+            stage,
+            waiting: usize::try_from(pressure.queued).unwrap_or(usize::MAX),
+            capacity: usize::try_from(pressure.capacity).unwrap_or(usize::MAX),
+        };
+        let meters = self.meters.get().map(ChannelMeters::read).unwrap_or_default();
+        let latencies = self.latencies();
+        StatsSample {
+            at,
+            records: read(&self.records),
+            bytes: read(&self.bytes),
+            malformed: read(&self.malformed),
+            late: read(&self.late),
+            findings: read(&self.findings),
+            evicted: read(&self.evicted),
+            lag,
+            resident_bytes: resident_bytes(Path::new("/")),
+            memory_max_bytes,
+            queues: meters.iter().map(queue).collect(),
+            latencies: vec![
+                ("parse", latencies.parse.quantiles()),
+                ("judge", latencies.judge.quantiles()),
+                ("finding", latencies.finding.quantiles()),
+            ],
+            snapshot_age,
+        }
+    }
+
+    /// How long stages took so far.
+    pub(super) fn latencies(&self) -> Latencies {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds the latency of one piece of work to the histogram that `of` picks.
+    pub(super) fn record(
+        &self,
+        of: fn(&mut Latencies) -> &mut LatencyHistogram,
+        duration: Duration,
+    ) {
+        of(&mut self.latencies.lock().unwrap_or_else(PoisonError::into_inner)).record(duration);
+    }
+
+    /// Puts a histogram in place of the one that `of` picks.
+    pub(super) fn replace(
+        &self,
+        of: fn(&mut Latencies) -> &mut LatencyHistogram,
+        histogram: &LatencyHistogram,
+    ) {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        of(&mut latencies).clone_from(histogram);
+    }
+
+    pub(super) fn set_meters(&self, meters: ChannelMeters) {
+        // A run has one set.
+        let _is_first = self.meters.set(meters).is_ok();
+    }
+
+    pub(super) fn note_inputs(&self, report: &InputReport, slowest_end: Option<UnixSeconds>) {
+        let totals = &report.totals;
+        self.records.store(totals.records(), Ordering::Relaxed);
+        self.bytes.store(report.bytes_decoded, Ordering::Relaxed);
+        self.malformed.store(totals.faults.total(), Ordering::Relaxed);
+        self.late.store(totals.late, Ordering::Relaxed);
+        if let Some(end) = slowest_end {
+            self.slowest_end.store(end.0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note_findings(&self, count: usize) {
+        self.findings.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_snapshot(&self, now: Duration) {
+        let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1);
+        self.snapshot_at.store(ms + 1, Ordering::Relaxed);
+    }
+}
