@@ -168,7 +168,7 @@ impl Random {
 fn damage_newest(disk: &MemoryDisk, random: &mut Random) {
     let names = disk.list(Path::new(STATE)).unwrap_or_default();
     let snapshots: Vec<&String> =
-        names.iter().filter(|name| name.starts_with("snapshot-")).collect();
+        names.iter().filter(|name| name.strip_suffix(".fgs").is_some()).collect();
     let [.., _, newest] = snapshots[..] else { return };
     let path = Path::new(STATE).join(newest);
     let mut bytes = disk.content(&path).expect("it was listed");
