@@ -42,18 +42,17 @@ impl RateLimit {
 
     /// Takes `bytes`, and says how long they are to wait from `now` on: until all before them are paid for.
     fn take(&self, bytes: u64, now: Duration) -> Duration {
-        let cost = Duration::from_secs(bytes / self.bytes_per_second)
-            + Duration::from_secs(1)
-                .mul_f64((bytes % self.bytes_per_second) as f64 / self.bytes_per_second as f64);
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         let starts_at = now.max(*free_at);
-        *free_at = starts_at + cost;
+        *free_at = starts_at.saturating_add(cost);
         starts_at - now
     }
 
     fn wait(&self, bytes: u64, stop: &StopFlag) {
         let now = self.clock.monotonic();
-        let until = now + self.take(bytes, now);
+        let until = now.saturating_add(self.take(bytes, now));
         // What was read before a stop is let through.
         while !stop.is_requested() {
             let left = until.saturating_sub(self.clock.monotonic());

@@ -38,9 +38,8 @@ pub(crate) struct Input {
 
 /// How far inputs were read.
 pub(crate) fn positions(inputs: &BTreeMap<InputId, Input>) -> Positions {
-    let until = |input: &Input| match input.is_finished {
-        true => ReadUntil::End,
-        false => ReadUntil::Point(input.point.clone()),
+    let until = |input: &Input| {
+        if input.is_finished { ReadUntil::End } else { ReadUntil::Point(input.point.clone()) }
     };
     inputs.values().map(|input| (Arc::from(&*input.name), until(input))).collect()
 }
