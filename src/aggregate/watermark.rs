@@ -156,7 +156,9 @@ impl Watermarks {
         let mut anew_count = 0;
         for (input, progress) in &self.inputs {
             match fate_of(*input) {
-                InputFate::GoesOn(name) => drop(named.insert(name, progress)),
+                InputFate::GoesOn(name) => {
+                    named.insert(name, progress);
+                }
                 InputFate::BeginsAnew => anew_count += 1,
                 InputFate::Ended => {}
             }

@@ -114,6 +114,16 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// Bytes of a file that its worker will read; 0 if all is in memory.
+    #[must_use]
+    pub const fn unread_bytes(&self) -> u64 {
+        match self {
+            Self::FileRange(range) => range.length as u64 + range.passed_bytes,
+            Self::Packed(file) => file.length_bytes(),
+            _ => 0,
+        }
+    }
+
     /// The first line of a payload of lines, for a look at what layout they may have.
     #[must_use]
     pub fn first_line(&self) -> Option<Vec<u8>> {

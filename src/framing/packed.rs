@@ -54,6 +54,11 @@ impl PackedFile {
         }
     }
 
+    /// How long the file is, compressed.
+    pub(super) const fn length_bytes(&self) -> u64 {
+        self.length as u64
+    }
+
     /// Leaves out what was read before.
     pub(super) const fn resume(&mut self, from: DecodedPlace) {
         self.from = from;

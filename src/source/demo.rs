@@ -275,6 +275,7 @@ impl Source for DemoSource {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
+    use crate::framing::ReadUntil;
 
     fn source(settings: &DemoSettings, clock: Arc<dyn Clock>) -> Box<DemoSource> {
         let inputs = InputIds::default();
@@ -344,6 +345,56 @@ mod tests {
         run.unwrap();
         assert!((10..14).contains(&data));
         assert_eq!(closed, 4);
+    }
+
+    /// Lines of each shard in order, up to so many chunks of data, and how far each was then.
+    fn lines_until(
+        mut source: Box<DemoSource>,
+        positions: Positions,
+        chunks_max: usize,
+    ) -> (BTreeMap<Arc<str>, Vec<u8>>, Positions) {
+        source.resume(Arc::new(positions));
+        let (mut names, mut lines, mut points) =
+            (BTreeMap::new(), BTreeMap::<Arc<str>, Vec<u8>>::new(), BTreeMap::new());
+        let mut left = chunks_max;
+        let run = source.run(&StopFlag::default(), &mut |chunk| {
+            match chunk.event {
+                ChunkEvent::Open(info) => {
+                    points.insert(Arc::clone(&info.name), info.resume.unwrap());
+                    names.insert(chunk.input, info.name);
+                }
+                ChunkEvent::Data(data) => {
+                    if left == 0 {
+                        return ControlFlow::Break(());
+                    }
+                    left -= 1;
+                    let name = &names[&chunk.input];
+                    points.get_mut(name).unwrap().position = data.position.unwrap();
+                    let Payload::Lines(text) = data.payload else { panic!("lines expected") };
+                    lines.entry(Arc::clone(name)).or_default().extend_from_slice(&text);
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        run.unwrap();
+        let until = |(name, point)| (name, ReadUntil::Point(point));
+        (lines, points.into_iter().map(until).collect())
+    }
+
+    #[test]
+    fn a_stream_goes_on_where_it_was() {
+        let settings = DemoSettings { records: 60_000, speed: 0, ..DemoSettings::default() };
+        let new = || source(&settings, Arc::new(ManualClock::default()));
+        let (whole, _) = lines_until(new(), Positions::default(), usize::MAX);
+        for cut in [0, 1, 5, 13, 27] {
+            let (mut lines, positions) = lines_until(new(), Positions::default(), cut);
+            let (rest, _) = lines_until(new(), positions, usize::MAX);
+            for (name, rest) in rest {
+                lines.entry(name).or_default().extend(rest);
+            }
+            assert!(lines == whole, "cut after {cut} chunks");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod discover;
 mod file;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+mod rate_limit;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::framing::{Chunk, InputId, Positions};
 pub use demo::{DemoSettings, DemoSource};
 pub use discover::{DiscoverError, discover};
 pub use file::{FileSource, STDIN};
+pub use rate_limit::RateLimit;
 
 /// Takes a chunk, waiting while the pipeline is full; `Break` means that the run is over and the source
 /// must return at once.

@@ -216,6 +216,47 @@ fn cut(text: &[u8], places: &[prop::sample::Index]) -> Vec<Vec<u8>> {
     ends.into_iter().map(|end| text[std::mem::replace(&mut start, end)..end].to_vec()).collect()
 }
 
+/// Records in an order in which none is more than 100 seconds behind another before it.
+fn shuffled(lines: &[&[u8]], end_place: usize, seed: u64) -> Vec<u8> {
+    let mut draw = seed;
+    let mut keyed: Vec<(i64, &[u8])> = Vec::new();
+    for line in lines {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let end = line.split(|byte| *byte == b' ').nth(end_place).unwrap();
+        let end: i64 = std::str::from_utf8(end).unwrap().parse().unwrap();
+        keyed.push((end + i64::try_from(draw >> 33).unwrap() % 100, line));
+    }
+    keyed.sort_by_key(|(moment, _)| *moment);
+    keyed.into_iter().flat_map(|(_, line)| line).copied().collect()
+}
+
+#[test]
+fn order_within_the_lateness_changes_no_finding() {
+    let layout = Layout::default_v2();
+    let mut generator = Generator::new(&GenerateSettings {
+        records: 20_000,
+        format: Arc::clone(&layout),
+        interfaces: 64,
+        records_per_second: 20,
+        attacks: AttackKind::ALL.into_iter().map(|kind| (kind, 1)).collect(),
+        ..GenerateSettings::default()
+    });
+    let mut text = Vec::new();
+    generator.fill(&mut text, 20_000);
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let end_place = layout.position(FieldId::End).unwrap();
+    let of_order =
+        |seed, threads| outcome(vec![vec![shuffled(&lines, end_place, seed)]], false, threads);
+    let (summary, findings) = of_order(0, 1);
+    assert!(summary.contains("\"late\":0"), "{summary}");
+    assert!(findings.lines().count() > 20, "{findings}");
+    for (seed, threads) in [(1, 1), (2, 3)] {
+        let (other_summary, other_findings) = of_order(seed, threads);
+        assert_eq!(other_findings, findings);
+        assert_eq!(other_summary, summary);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 

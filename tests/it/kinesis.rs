@@ -21,7 +21,7 @@ use md5::{Digest, Md5};
 use prost::Message;
 
 use emulator::{Emulator, Stream, access, settings};
-use reading::{Input, Reading, payloads};
+use reading::{Input, Reading, payloads, positions};
 use scripted::{Fault, Script, ScriptedKinesis};
 
 const LINE: &str = "2 123456789012 eni-0a1b2c3d 10.0.1.5 10.0.2.7 44321 443 6 10 840 1767225600 1767225660 ACCEPT OK";
@@ -282,6 +282,68 @@ fn a_position_that_the_stream_no_longer_holds_is_a_loss_and_nothing_comes_twice(
     let types: Vec<String> =
         server.calls.try_iter().filter_map(|call| call.iterator_type).collect();
     assert_eq!(types, ["TRIM_HORIZON", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON"]);
+}
+
+/// Three shards of 12 records, the first closed.
+fn three_shards() -> Vec<Script> {
+    let script = |shard: usize| Script {
+        records: (0..12).map(|n| direct(shard * 100 + n)).collect(),
+        answer_records: 4,
+        closed: shard == 0,
+        ..Script::default()
+    };
+    (0..3).map(script).collect()
+}
+
+#[test]
+fn a_later_run_goes_on_after_what_was_read() {
+    let expected: BTreeMap<String, Vec<Vec<u8>>> = three_shards()
+        .into_iter()
+        .enumerate()
+        .map(|(shard, script)| (shard_name("flow", shard), script.records))
+        .collect();
+    for cut in [0, 4, 13, 36] {
+        let server = ScriptedKinesis::start(three_shards(), 10);
+        let mut before = Reading::start(settings(&server.endpoint, "flow"));
+        before.until("some records", |reading| {
+            reading.inputs.len() == 3 && reading.record_count() >= cut
+        });
+        let before = before.stop();
+        let server = ScriptedKinesis::start(three_shards(), 10);
+        let mut after = Reading::resume(settings(&server.endpoint, "flow"), positions(&before));
+        let read: usize = before.values().map(|input| input.records.len()).sum();
+        after.until("the rest", |reading| read + reading.record_count() == 36);
+        let after = after.stop();
+        let mut whole = payloads(&before);
+        for (name, rest) in payloads(&after) {
+            whole.entry(name).or_default().extend(rest);
+        }
+        assert!(whole == expected, "cut after {cut}");
+        for input in before.values().filter(|input| input.is_finished) {
+            assert!(after.values().all(|later| later.name != input.name), "{}", input.name);
+        }
+    }
+}
+
+#[test]
+fn what_the_stream_lost_between_two_runs_is_told() {
+    let server = ScriptedKinesis::start(three_shards(), 10);
+    let mut before = Reading::start(settings(&server.endpoint, "flow"));
+    before.until("every record", |reading| reading.record_count() == 36);
+    let before = before.stop();
+    let mut scripts = three_shards();
+    scripts.truncate(2);
+    scripts[1].iterator_faults =
+        BTreeMap::from([(0, Fault::Error(400, "InvalidArgumentException"))]);
+    scripts[1].records.push(direct(112));
+    let server = ScriptedKinesis::start(scripts, 10);
+    let mut after = Reading::resume(settings(&server.endpoint, "flow"), positions(&before));
+    after.until("the new record", |reading| reading.record_count() == 1);
+    assert_eq!(after.counters.losses.get(), 2, "a position and a shard");
+    let after = after.stop();
+    assert_eq!(payloads(&after)[&shard_name("flow", 1)], [direct(112)]);
+    let gone = after.values().find(|input| input.name == shard_name("flow", 2)).unwrap();
+    assert!(gone.fault.as_ref().unwrap().contains("no longer has the shard"), "{gone:?}");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 
 use flowgauge::clock::{Clock, SystemClock};
-use flowgauge::framing::{Chunk, ChunkEvent, InputId, Payload, SourceRecord};
+use flowgauge::framing::{
+    Chunk, ChunkEvent, InputId, Payload, Positions, ReadUntil, ResumePoint, SourceRecord,
+};
 use flowgauge::record::FormatChoice;
 use flowgauge::source::kinesis::{KinesisCounters, KinesisSettings, KinesisSource};
 use flowgauge::source::{InputIds, Source, SourceError, StopFlag};
@@ -28,6 +30,18 @@ pub(crate) struct Input {
     pub(crate) closed_at: Option<usize>,
     /// The fault in its close event.
     pub(crate) fault: Option<String>,
+    /// Where it goes on.
+    pub(crate) point: ResumePoint,
+    /// Whether it was read to its end.
+    pub(crate) is_finished: bool,
+}
+
+/// How far inputs were read.
+pub(crate) fn positions(inputs: &BTreeMap<InputId, Input>) -> Positions {
+    let until = |input: &Input| {
+        if input.is_finished { ReadUntil::End } else { ReadUntil::Point(input.point.clone()) }
+    };
+    inputs.values().map(|input| (Arc::from(&*input.name), until(input))).collect()
 }
 
 /// A source on a thread of its own and everything that it emitted.
@@ -43,13 +57,19 @@ pub(crate) struct Reading {
 impl Reading {
     /// Starts to read.
     pub(crate) fn start(settings: KinesisSettings) -> Self {
-        let source = Box::new(KinesisSource::new(
+        Self::resume(settings, Positions::default())
+    }
+
+    /// Starts to read where another left off.
+    pub(crate) fn resume(settings: KinesisSettings, positions: Positions) -> Self {
+        let mut source = Box::new(KinesisSource::new(
             "prod".into(),
             settings,
             FormatChoice::Auto,
             Arc::new(InputIds::default()),
             Arc::new(SystemClock::new()),
         ));
+        source.resume(Arc::new(positions));
         let counters = source.counters();
         let stop = StopFlag::default();
         // Nothing waits in between: a chunk that is not asked for holds the source back.
@@ -130,6 +150,8 @@ impl Reading {
                 first_data_at: None,
                 closed_at: None,
                 fault: None,
+                point: info.resume.expect("a shard is always read from somewhere"),
+                is_finished: false,
             };
             assert!(self.inputs.insert(chunk.input, input).is_none(), "opened once");
             return;
@@ -146,11 +168,13 @@ impl Reading {
                 assert!(records.len() == 1 || bytes <= 1 << 20);
                 input.first_data_at.get_or_insert(at);
                 input.records.extend(records);
+                input.point.position = data.position.expect("every record has its number");
             }
             ChunkEvent::Idle => {}
             ChunkEvent::Stop => input.closed_at = Some(at),
             ChunkEvent::Close(fault) => {
                 input.closed_at = Some(at);
+                input.is_finished = true;
                 input.fault = fault.map(|fault| fault.to_string());
             }
             ChunkEvent::Open(_) => unreachable!("taken above"),
