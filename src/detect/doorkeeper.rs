@@ -89,7 +89,7 @@ impl Doorkeeper {
     fn place(&self, hash: u64) -> (usize, Line) {
         // The table's index goes by the upper half of the hash as it is.
         let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash >> 29;
-        let line = (u128::from(mixed) * self.line_count as u128 >> 64) as usize;
+        let line = ((u128::from(mixed) * self.line_count as u128) >> 64) as usize;
         let mut bits = Line::default();
         let mut rest = mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ hash;
         for _ in 0..BITS_SET {

@@ -68,6 +68,9 @@ pub struct DetectorSet {
     remote_access: RemoteAccess,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
+    /// Findings of a pane before they are put in order; kept for the memory, which costs more to get anew at each
+    /// pane than the findings.
+    later: Vec<Finding>,
     detail: Detail,
     newest_end: UnixSeconds,
     /// Up to this pane, windows may hold panes whose contact tables were full.
@@ -94,6 +97,7 @@ impl DetectorSet {
             remote_access: RemoteAccess::new(settings.remote_access_attempt.clone(), NO_LIMIT),
             waiting: None,
             verdicts: Verdicts::default(),
+            later: Vec::new(),
             detail: Detail::Full,
             newest_end: UnixSeconds::MIN,
             inexact_until: PaneIndex(i64::MIN),
@@ -247,17 +251,17 @@ impl DetectorSet {
         // The two that cost most side by side, where the caller's pool has threads; findings stay in order.
         let Self { port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access, .. } =
             self;
-        let mut rest = Vec::new();
+        let rest = &mut self.later;
         rayon::join(
             || port_scan.on_pane(&view, out),
             || {
-                host_sweep.on_pane(&view, &mut rest);
-                ssh_bruteforce.on_pane(&view, &mut rest);
-                rdp_bruteforce.on_pane(&view, &mut rest);
-                remote_access.on_pane(&view, &mut rest);
+                host_sweep.on_pane(&view, rest);
+                ssh_bruteforce.on_pane(&view, rest);
+                rdp_bruteforce.on_pane(&view, rest);
+                remote_access.on_pane(&view, rest);
             },
         );
-        out.append(&mut rest);
+        out.append(rest);
     }
 }
 
