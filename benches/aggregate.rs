@@ -190,10 +190,12 @@ fn tops(bencher: Bencher, shard_count: usize) {
     let mut pass = |shards: &mut Vec<TopSet>| {
         for batch in &mut batches {
             let filler = FlowBatch::new(Arc::clone(batch.layout()), &ColumnSet::new());
-            let routed =
+            let mut routed =
                 router.route(std::mem::replace(batch, filler), None, std::mem::take(&mut lists));
             shards.iter_mut().enumerate().for_each(|(index, shard)| shard.add(&routed, index));
-            (*batch, lists) = routed.into_parts();
+            // Before it is cleared.
+            std::mem::swap(batch, &mut routed.batch);
+            (_, lists) = routed.into_parts();
         }
     };
     pass(&mut shards);
@@ -226,10 +228,12 @@ fn flood(bencher: Bencher, top_count: usize) {
     let mut pass = |set: &mut TopSet| {
         for batch in &mut batches {
             let filler = FlowBatch::new(Arc::clone(batch.layout()), &ColumnSet::new());
-            let routed =
+            let mut routed =
                 router.route(std::mem::replace(batch, filler), None, std::mem::take(&mut lists));
             set.add(&routed, 0);
-            (*batch, lists) = routed.into_parts();
+            // Before it is cleared.
+            std::mem::swap(batch, &mut routed.batch);
+            (_, lists) = routed.into_parts();
         }
     };
     pass(&mut set);

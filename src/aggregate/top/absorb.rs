@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::quality::FixedState;
 
 use super::TopSpec;
+use super::distinct::DistinctValues;
 use super::gather::pack_narrow;
 use super::plan::{RowsOf, TopPlan};
 use super::purge::purge;
@@ -94,7 +95,7 @@ impl TopTable {
             numbers: vec![0; place_count],
             marks: vec![0; place_count],
             values: Vec::new(),
-            sketch_count: self.distinct.as_ref().map_or(0, |values| values.sketch_count()),
+            sketch_count: self.distinct.as_ref().map_or(0, DistinctValues::sketch_count),
         };
         let mut batch = SumsBatch::default();
         other.for_each(|key, counts| {

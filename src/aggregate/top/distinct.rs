@@ -333,7 +333,7 @@ impl DistinctValues {
         let sketch_count = values.sketches.len() / REGISTERS;
         values.sketch_count = u32::try_from(sketch_count).unwrap_or(u32::MAX);
         let is_number = |number: u32| number > values.sketch_count && number <= last_number;
-        let is_valid = values.sketches.len() % REGISTERS == 0
+        let is_valid = values.sketches.len().is_multiple_of(REGISTERS)
             && values.sketch_count <= last_number
             && values.small.iter().all(|pair| is_number(parts(pair).0))
             && values.large.iter().all(|packed| packed.len() >= 4 && is_number(numbered(packed).0));

@@ -83,7 +83,7 @@ impl Ranking<'_> {
         }
         let estimate_error = count.map_or(0, |count| u128::from(count.error));
         let error_bound = self.table.loss.of(counts.number) + estimate_error;
-        let row = TopRow { error_bound, distinct, ..self.table.row(key, sums) };
+        let row = TopRow { distinct, error_bound, ..self.table.row(key, sums) };
         self.kept.push(Candidate { value, row });
         if is_full {
             self.kept.pop();

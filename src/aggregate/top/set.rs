@@ -50,9 +50,8 @@ impl TopSet {
         let rest = bytes_max.saturating_sub(fixed * DenseTable::BYTES);
         let weights: Vec<usize> = (0..plan.tops.len()).map(|top| weight_of(plan, top)).collect();
         let all = weights.iter().sum::<usize>().max(1);
-        let share = |(top, weight): (&TopRule, usize)| match has_fixed_size(top) {
-            true => usize::MAX,
-            false => rest / all * weight,
+        let share = |(top, weight): (&TopRule, usize)| {
+            if has_fixed_size(top) { usize::MAX } else { rest / all * weight }
         };
         plan.tops.iter().zip(weights).map(share).collect()
     }

@@ -54,6 +54,11 @@ impl Dice {
     }
 
     /// The number `n` about `1 / n` as often as the first.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive number"
+    )]
     fn skewed(&mut self, sides: u64) -> u64 {
         let share = self.roll(1 << 30) as f64 / (1_u64 << 30) as f64;
         (sides as f64).powf(share) as u64 - 1
