@@ -175,7 +175,6 @@ impl Importance {
     }
 
     /// Where a contact stands among those of its rank: lower ones stay.
-    #[expect(clippy::cast_possible_truncation, reason = "twelve bits are left")]
     pub(super) fn place_in_rank(&self, set: &ContactSet, slot: &ContactSlot, rank: u8) -> usize {
         let Parties { client, server, port, .. } = self.parties(set, slot);
         // One client may have all that is beyond its share.
@@ -281,7 +280,7 @@ impl Importance {
     #[expect(clippy::cast_possible_truncation, reason = "a high half below the number of lines")]
     #[inline]
     fn key(&self, hash: u64, what: u64) -> Note {
-        let line = (u128::from(hash) * self.now.len() as u128 >> 64) as usize;
+        let line = ((u128::from(hash) * self.now.len() as u128) >> 64) as usize;
         let cell = |shift: u32| (hash >> shift) as usize % CELLS;
         Note { line, cells: [cell(0), cell(5), cell(10)], bit: 1 << (what >> 60) }
     }

@@ -209,7 +209,7 @@ pub(super) fn thin(
     let mut lost = Lost::default();
     let sets: Vec<&ContactSet> = panes.iter().map(|pane| &pane.contacts).collect();
     let ranks = importance.ranks(&sets);
-    let bytes = u128::from(ranks.bytes()) * u128::from(kept_of_65536) >> 16;
+    let bytes = (u128::from(ranks.bytes()) * u128::from(kept_of_65536)) >> 16;
     let bytes = u64::try_from(bytes).expect("a part of what there is");
     let cut = importance.cut(&sets, &ranks, bytes);
     let mut ranks = ranks.iter();
