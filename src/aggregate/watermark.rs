@@ -147,6 +147,13 @@ impl Watermarks {
         self.current
     }
 
+    /// The newest `end` of the input that is least far, among those that have shown records.
+    #[must_use]
+    pub fn slowest_end(&self) -> Option<UnixSeconds> {
+        let ends = self.inputs.values().map(|progress| progress.latest_end);
+        ends.filter(|end| *end > UnixSeconds::MIN).min()
+    }
+
     /// Saves how far time has come, in the inputs that go on in a later run too.
     pub fn save(&self, fate_of: &dyn Fn(InputId) -> InputFate, out: &mut Encoder) {
         out.version(1);

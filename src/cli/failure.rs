@@ -44,6 +44,16 @@ impl Failure {
         }
     }
 
+    /// The error by itself, for a run that goes on.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Usage(error) | Self::Running(error) => error,
+            Self::Logged | Self::Interrupted | Self::OutputClosed => {
+                anyhow::anyhow!("the reason was logged")
+            }
+        }
+    }
+
     /// Prints what there is to say to standard error and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
         let (error, code) = match self {

@@ -18,7 +18,7 @@ use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan
 use crate::detect::{DetectSettings, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
-use crate::pipeline::{Control, Detectors, Job, JobState, MemoryPlan, RunError};
+use crate::pipeline::{Control, Detectors, Job, JobState, Live, MemoryPlan, RunError};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
@@ -63,11 +63,13 @@ pub(crate) struct Keeping {
     pub(crate) state: Option<JobState>,
     /// Changes while it runs.
     pub(crate) control: Receiver<Control>,
+    /// Told how it stands.
+    pub(crate) live: Arc<Live>,
 }
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { partials: None, state: None, control: crossbeam_channel::never() }
+        Self { partials: None, state: None, control: crossbeam_channel::never(), live: Arc::default() }
     }
 }
 
@@ -114,6 +116,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         stop,
         progress,
         control: keeping.control,
+        live: keeping.live,
         memory,
         partials,
         state: keeping.state,

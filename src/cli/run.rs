@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use crossbeam_channel::{Sender, bounded};
 
 use super::crash::Crash;
 use super::failure::Failure;
@@ -18,12 +19,16 @@ use crate::aggregate::{Metric, TopSpec};
 use crate::clock::{Clock, SystemClock};
 use crate::config::reload::Changes;
 use crate::config::{self, Plan};
-use crate::pipeline::{self, Summary};
+use crate::metrics::StatsLine;
+use crate::pipeline::{self, Control, Live, Summary};
 use crate::source::StopFlag;
 use crate::units::{DURATION_FORMS, parse_duration};
 
 /// The configuration that is used if none is named and it exists.
 const DEFAULT_CONFIG_PATH: &str = "flowgauge.toml";
+
+/// Changes that may wait for the pipeline.
+const CHANGES_MAX: usize = 16;
 
 /// Rows of each top in the summary.
 const TOP_ROWS: usize = 10;
@@ -71,22 +76,26 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Fai
     let engine = plan.engine.clone();
     let thread_count = engine.thread_count().get();
     let stop = StopFlag::default();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let live = Arc::new(Live::default());
+    let (memory_max_bytes, _) = engine.memory_max.bytes(Path::new("/"));
     let pace = Arc::new(Pace::default());
     pace.set_drain_limit(args.graceful_shutdown_limit.unwrap_or(engine.shutdown_limit));
     pace.set_stats_interval(plan.log.stats_interval);
+    let (control_out, control) = bounded(CHANGES_MAX);
     let mut reloader = Reloader {
         file: config.map(Path::to_path_buf),
         plan: plan.clone(),
         logs: logs.clone(),
         pace: Arc::clone(&pace),
         is_drain_limit_fixed: args.graceful_shutdown_limit.is_some(),
-        apply: Box::new(refuse_changes_of_stages),
+        apply: Box::new(move |changes, plan| change_stages(changes, plan, &control_out)),
     };
     let service = Service {
         pace,
         unfinished: Box::new(|| "records that were read are not judged and delivered".to_owned()),
         on_hangup: Box::new(move || reloader.reload()),
-        on_stats: None,
+        on_stats: Some(stats(&live, &clock, memory_max_bytes)),
     };
     // Nothing to ask of it afterwards: a drained run is a success.
     let _signals = Signals::serve(&stop, service, logs)?;
@@ -97,7 +106,6 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Fai
         metric_min: 0,
         window_seconds: None,
     };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let state = job::state(&engine)?;
     let job = job::build(Request {
         inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
@@ -109,7 +117,7 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Fai
         clock,
         stop,
         progress: Box::new(|_| {}),
-        keeping: Keeping { state, ..Keeping::default() },
+        keeping: Keeping { state, control, live, ..Keeping::default() },
     })?;
     tracing::info!(sources = plan.sources.len(), threads = thread_count, "started");
     let report = pipeline::run(job).map_err(job::run_failure)?;
@@ -120,12 +128,44 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Fai
     if report.inputs.failed.is_empty() { Ok(()) } else { Err(Failure::Logged) }
 }
 
-/// The stages take no new settings yet.
-fn refuse_changes_of_stages(changes: &Changes, _: &Plan) -> anyhow::Result<()> {
-    let of_the_edge =
-        Changes { log: changes.log, shutdown_limit: changes.shutdown_limit, ..Changes::default() };
-    anyhow::ensure!(*changes == of_the_edge, "{} need a restart", changes.names().join(", "));
+/// Puts into force within the pipeline what changed, or says what it can't take while it runs.
+fn change_stages(
+    changes: &Changes,
+    plan: &Plan,
+    control: &Sender<Control>,
+) -> anyhow::Result<()> {
+    let fixed = Changes {
+        sinks: changes.sinks.clone(),
+        rate_limits: changes.rate_limits.clone(),
+        ..Changes::default()
+    };
+    anyhow::ensure!(fixed == Changes::default(), "{} need a restart", fixed.names().join(", "));
+    let full = || anyhow::anyhow!("the changes before are not in force yet; try again");
+    if changes.detectors.is_some() || changes.context.is_some() {
+        let detectors = job::detectors(&plan.detectors, &plan.context);
+        let detectors = detectors.map_err(Failure::into_error)?;
+        control.try_send(Control::Detectors(Box::new(detectors))).map_err(|_| full())?;
+    }
+    if let Some(interval) = changes.checkpoint_interval {
+        control.try_send(Control::CheckpointInterval(interval)).map_err(|_| full())?;
+    }
     Ok(())
+}
+
+/// Logs what happened since the last time, and how the run stands.
+fn stats(
+    live: &Arc<Live>,
+    clock: &Arc<dyn Clock>,
+    memory_max_bytes: u64,
+) -> Box<dyn FnMut() + Send> {
+    let (live, clock) = (Arc::clone(live), Arc::clone(clock));
+    let mut before = live.sample(&*clock, memory_max_bytes);
+    Box::new(move || {
+        let now = live.sample(&*clock, memory_max_bytes);
+        let line = StatsLine::between(&before, &now);
+        tracing::info!("{line}");
+        before = now;
+    })
 }
 
 fn plan(config: Option<&Path>) -> Result<Plan, Failure> {

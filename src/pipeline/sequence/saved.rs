@@ -74,7 +74,6 @@ impl InputState {
 
 impl Sequencer {
     /// Saves what a later run needs to go on as this one would.
-    #[cfg_attr(not(test), expect(dead_code, reason = "snapshots call it"))]
     pub(in crate::pipeline) fn save(&self, out: &mut Encoder) {
         out.version(1);
         let states = || self.inputs.values().chain(self.earlier.values());
@@ -139,7 +138,6 @@ impl Sequencer {
 
     /// What was saved, to go on at wall time `now` with `expected_inputs`, counted as for [`Self::new`]
     /// whether they were finished before or not.
-    #[cfg_attr(not(test), expect(dead_code, reason = "snapshots call it"))]
     pub(in crate::pipeline) fn load(
         reparser: ParseStage,
         time: TimeSettings,
@@ -191,7 +189,6 @@ impl Sequencer {
     }
 
     /// How far inputs were read: what sources need to go on from what was loaded.
-    #[cfg_attr(not(test), expect(dead_code, reason = "snapshots call it"))]
     pub(in crate::pipeline) fn positions(&self) -> Positions {
         let states = self.inputs.values().chain(self.earlier.values());
         let open = states.filter_map(|state| {
