@@ -170,9 +170,12 @@ fn disturbed(
             if !engine.step(random) {
                 break;
             }
-            if engine.is_done() {
+            if engine.is_done() && !disk.has_crashed() {
                 disk.set_rates(FaultRates::default());
-                return (engine.outcome(), life);
+                let outcome = engine.outcome();
+                // The last breath may meet a planned crash; all findings are written by then.
+                disk.restart(Loss::Process);
+                return (outcome, life);
             }
         }
         lives_left = lives_left.saturating_sub(1);
