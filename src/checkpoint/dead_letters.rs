@@ -1,8 +1,9 @@
 //! What could not be read, put aside with its origin and the reason, so that the stream goes on and
 //! somebody may look at it.
 //!
-//! Schema `flowgauge.dead_letter/v1`, one JSON object per line. The oldest stay when the limit is reached: the first
-//! of many alike says most. A chunk that is read again after a restart may stand there twice.
+//! Schema `flowgauge.dead_letter/v1`, one JSON object per line. The oldest stay when the limit is
+//! reached: the first of many alike says most. A chunk that is read again after a restart may stand
+//! there twice.
 
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 //! counts operations, so that a test can let the n-th one fail or be the last. All chance comes from a
 //! seed. It is stricter than most file systems:
 //!
-//! * Names (made, changed, removed) that no [`Disk::sync_directory`] followed are undone at a power loss from some
-//!   point on.
+//! * Names (made, changed, removed) that no [`Disk::sync_directory`] followed are undone at a power loss
+//!   from some point on.
 //! * Bytes that no [`DiskFile::sync`] followed are kept, cut, garbled at the end, or full of holes.
 //! * Bytes that a failed sync should have kept are lost even if a later one succeeds, unless they were
 //!   written again: so does Linux.
@@ -16,9 +16,9 @@
 //!
 //! let disk = MemoryDisk::new(7);
 //! disk.create_directory(Path::new("/state"))?;
-//! disk.fail_at(2, Fault::Crash);
 //! let mut file = disk.create(Path::new("/state/a"))?;
 //! file.write(b"never synced")?;
+//! disk.fail_at(0, Fault::Crash);
 //! assert!(file.sync().is_err() && disk.has_crashed());
 //! disk.restart(Loss::Power);
 //! assert!(disk.list(Path::new("/state"))?.len() <= 1);
