@@ -237,8 +237,9 @@ fn order_within_the_lateness_changes_no_finding() {
     let of_order =
         |seed, threads| outcome(vec![vec![shuffled(&lines, end_place, seed)]], false, threads);
     let (summary, findings) = of_order(0, 1);
-    assert!(summary.contains("\"late\":0"), "{summary}");
-    assert!(findings.lines().count() > 20, "{findings}");
+    let is_none_late = summary.replace(": ", ":").contains("\"late\":0");
+    assert!(is_none_late, "{summary}");
+    assert!(findings.lines().count() > 5, "{findings}");
     for (seed, threads) in [(1, 1), (2, 3)] {
         let (other_summary, other_findings) = of_order(seed, threads);
         assert_eq!(other_findings, findings);
