@@ -100,12 +100,12 @@ impl Deframer {
     pub fn deframe_until(
         &mut self,
         payload: Payload,
-        position: Option<Position>,
+        position: Option<&Position>,
         emit: &mut EmitFramed<'_>,
     ) -> ControlFlow<()> {
         let mut emit = |mut part: Framed| {
             if !part.more_follows && part.position.is_none() {
-                part.position.clone_from(&position);
+                part.position = position.cloned();
             }
             emit(part)
         };
@@ -115,7 +115,7 @@ impl Deframer {
             Payload::LongLine(line) => emit(of_long_line(&line)),
             Payload::Documents(bytes) => {
                 self.documents(&bytes, Completeness::Whole, &mut |mut part, left_bytes| {
-                    part.position = position.as_ref().and_then(|end| end.before(left_bytes));
+                    part.position = position.and_then(|end| end.before(left_bytes));
                     emit(part)
                 })
             }
@@ -267,7 +267,7 @@ impl Deframer {
                 Err(fault) => break Some(fault),
                 Ok(Some(piece)) => {
                     let mut bytes_read = piece.bytes_read;
-                    self.deframe_until(piece.payload, piece.position, &mut |mut part| {
+                    self.deframe_until(piece.payload, piece.position.as_ref(), &mut |mut part| {
                         part.bytes_read += std::mem::take(&mut bytes_read);
                         part.more_follows = true;
                         emit(part)

@@ -188,7 +188,7 @@ impl ParseStage {
         let mut layout = Arc::clone(layout);
         let mut part = 0;
         lines.watch.skip();
-        deframer.deframe_until(data.payload, data.position, &mut |mut framed| {
+        deframer.deframe_until(data.payload, data.position.as_ref(), &mut |mut framed| {
             let is_last = !framed.more_follows;
             let position = framed.position.take();
             let mut unwrapped = Unwrapped::of_framed(framed);

@@ -47,7 +47,7 @@ impl RateLimit {
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         let starts_at = now.max(*free_at);
         *free_at = starts_at.saturating_add(cost);
-        starts_at - now
+        starts_at.saturating_sub(now)
     }
 
     fn wait(&self, bytes: u64, stop: &StopFlag) {

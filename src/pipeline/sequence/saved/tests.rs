@@ -282,7 +282,7 @@ fn a_file_that_was_replaced_is_a_fault() {
             sequencer
         };
         let has_records = |sequencer: &Sequencer| sequencer.report.totals.records() > 0;
-        let sequencer = (1..).map(interrupted).find(has_records).unwrap();
+        let sequencer = (1..100).map(interrupted).find(has_records).unwrap();
         let records = sequencer.report.totals.records();
         let mut out = Encoder::default();
         sequencer.save(&mut out);
