@@ -131,7 +131,7 @@ impl TopAnswer {
     /// Whether nothing was lost or estimated.
     #[must_use]
     pub const fn is_exact(&self) -> bool {
-        self.evicted == 0 && self.estimated_count == 0
+        self.evicted == 0 && self.estimated_count == 0 && self.error_bound == 0
     }
 }
 

@@ -63,9 +63,14 @@ impl Carries {
         sums
     }
 
-    /// Bytes of memory held, about.
+    /// Bytes of memory held.
     pub(super) fn bytes(&self) -> usize {
         self.0.allocation_size()
+    }
+
+    /// Bytes of memory that it may hold. Hangs on what is in it alone.
+    pub(super) fn bytes_at_most(&self) -> usize {
+        self.0.len() * 2 * (size_of::<(u32, Sums)>() + 1)
     }
 
     /// Takes over what is kept for a key of `others`, by its number here.

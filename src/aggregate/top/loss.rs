@@ -137,6 +137,11 @@ impl Loss {
         self.spared.capacity() * size_of::<u32>()
     }
 
+    /// Bytes of memory in use. Hangs on what is in it alone.
+    pub(super) const fn bytes_in_use(&self) -> usize {
+        self.spared.len() * size_of::<u32>()
+    }
+
     pub(super) fn save(&self, out: &mut Encoder) {
         out.u32(self.shift);
         out.u64(self.bound);

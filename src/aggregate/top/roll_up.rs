@@ -117,7 +117,7 @@ impl TopTable {
                 self.loss.add_evicted(&from.loss);
             }
         }
-        let loss = Some(&from.loss).filter(|loss| is_same_key && loss.evicted() > 0);
+        let loss = Some(&from.loss).filter(|loss| is_same_key && loss.of_missing() > 0);
         let mut roll_up = RollUp::new(&from.spec, self, part);
         from.for_each(|key, counts| {
             let added = Added { sums: from.carries.sums(counts), number: counts.number, mark: 0 };

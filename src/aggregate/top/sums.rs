@@ -236,7 +236,9 @@ impl TopTable {
             return false;
         }
         let keys = self.key_bytes_with(more);
-        let beside = self.long_keys.bytes_at_most() + self.carries.bytes() + self.loss.bytes();
+        let beside = self.long_keys.bytes_at_most()
+            + self.carries.bytes_at_most()
+            + self.loss.bytes_in_use();
         match &self.distinct {
             None => keys + beside > self.bytes_max,
             Some(values) => {
