@@ -3,8 +3,8 @@
 //! Rows come from the router, which sends all rows of an address pair to one shard ([`pair_hash`]);
 //! closed panes go to the detect stage, which merges those of all shards. Rows are taken a few at a time:
 //! first their keys are hashed and the memory that they will need is asked for, then they are added, so
-//! that the processor waits for many rows at once. A contact takes 64 bytes and 4 to 10 bytes of index,
-//! so the default limit is some 600 MB. Beside them stand 24 to 130 bytes where not all fits (IPv6, many
+//! that the processor waits for many rows at once. A contact takes 64 bytes and 4 to 10 bytes of index.
+//! Beside them stand 24 to 130 bytes where not all fits (IPv6, many
 //! client ports, two points of view), and 272 for counts that need 64 bits.
 
 mod memory;
