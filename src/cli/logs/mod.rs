@@ -17,6 +17,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LogFormat, LogLevel, LogPlan};
+use crate::metrics::StatsLine;
 
 pub(crate) use line::Content;
 use line::Look;
@@ -119,6 +120,24 @@ impl Logs {
     /// Writes a line whatever the level and the limits are.
     pub(crate) fn write(&self, level: Level, content: &Content) {
         self.state().write(self.0.clock.now_ms(), level, content);
+    }
+
+    /// Writes a line of statistics, if lines of level info are wanted: words in text, the whole of it as
+    /// the field `stats` in JSON.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the pipeline's samples are to be the first"))]
+    pub(crate) fn write_stats(&self, line: &StatsLine) {
+        if !tracing::enabled!(Level::INFO) {
+            return;
+        }
+        let format = self.state().look.format;
+        let content = match format {
+            LogFormat::Text => Content::new(&line.to_string()),
+            LogFormat::Json => {
+                let fields = serde_json::to_value(line).expect("numbers, words and lists of them");
+                Content::new("stats").with("stats", fields)
+            }
+        };
+        self.write(Level::INFO, &content);
     }
 
     /// Says what was suppressed in windows that are over, for whoever comes by from time to time.
@@ -283,6 +302,33 @@ mod tests {
             logs.finish();
             assert!(written.take().contains("count=2 "));
         });
+    }
+
+    #[test]
+    fn statistics_are_words_or_fields() {
+        use crate::metrics::{StatsLine, StatsSample};
+
+        let (logs, _, written) = memory::logs(LogOptions::default());
+        let line = StatsLine::between(&StatsSample::default(), &StatsSample::default());
+        let subscriber = tracing_subscriber::registry().with(logs.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            logs.write_stats(&line);
+            let text = written.take();
+            assert!(
+                text.ends_with("  INFO 0 records/s, 0 B/s, 0 malformed, 0 late, 0 findings\n"),
+                "{text}"
+            );
+            logs.apply(&LogPlan { format: LogFormat::Json, ..LogPlan::default() });
+            logs.write_stats(&line);
+            let object: serde_json::Value = serde_json::from_str(&written.take()).unwrap();
+            assert_eq!(
+                (&object["message"], &object["stats"]["late"]),
+                (&"stats".into(), &0.into())
+            );
+        });
+        let off = tracing_subscriber::registry().with(LevelFilter::WARN).with(logs.clone());
+        tracing::subscriber::with_default(off, || logs.write_stats(&line));
+        assert_eq!(written.take(), "");
     }
 
     #[test]
