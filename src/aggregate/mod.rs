@@ -43,4 +43,3 @@ pub use table::{Counts, DenseTable, Key, Mixer, NumberSet, SumTable, Upsert, Wid
 pub use top::{Heir, Metric, TopAnswer, TopRow, TopSet, TopSpec, merge_answers};
 pub use totals::{Sums, TOTALS_COLUMNS, Totals};
 pub use watermark::{InputFate, TimeSettings, Watermarks};
-

@@ -1,56 +1,26 @@
-//! What a panic leaves behind: one line in the log, in the form of the others, and what could still be
-//! saved.
+//! What a panic leaves behind: one line in the log, in the form of the others.
 //!
 //! A panic goes on in the thread that joins the one that panicked, so that the process ends with exit code
-//! 101; that way on, the hook is not asked again.
+//! 101; that way on, the hook is not asked again. Meanwhile the channels of the pipeline close one after the other,
+//! and the deliverer, which comes last, makes durable what it has.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::Level;
 
 use super::logs::{Content, Logs};
 
-/// What a run wants done when a thread panics.
-type Rescue = Box<dyn Fn() + Send>;
+/// Makes every panic a line of the log.
+pub(crate) fn install(logs: &Logs) {
+    std::panic::set_hook(hook(logs.clone()));
+}
 
-/// Where a run says what to do when a thread panics; clones are the same place.
-#[derive(Clone, Default)]
-pub(crate) struct Crash(Arc<Mutex<Option<Rescue>>>);
-
-impl Crash {
-    /// Makes every panic a line of the log, followed by the rescue that is set then.
-    pub(crate) fn install(logs: &Logs) -> Self {
-        let crash = Self::default();
-        std::panic::set_hook(crash.hook(logs.clone()));
-        crash
-    }
-
-    /// Sets what is done after each panic, by the thread that panicked: it must not panic, wait for
-    /// other threads, or take long. It replaces what was set before.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the flush of the journal is to be the first")
-    )]
-    pub(crate) fn set_rescue(&self, rescue: impl Fn() + Send + 'static) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(rescue));
-    }
-
-    /// The hook.
-    fn hook(&self, logs: Logs) -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
-        let crash = self.clone();
-        Box::new(move |info| {
-            logs.finish();
-            logs.write(Level::ERROR, &content(info));
-            // While one thread rescues, another that panics leaves it to that one.
-            if let Ok(rescue) = crash.0.try_lock()
-                && let Some(rescue) = &*rescue
-            {
-                rescue();
-            }
-        })
-    }
+fn hook(logs: Logs) -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
+    Box::new(move |info| {
+        logs.finish();
+        logs.write(Level::ERROR, &content(info));
+    })
 }
 
 /// What there is to say of a panic; with the stack where `RUST_BACKTRACE` asks for it.
@@ -72,23 +42,16 @@ fn content(info: &PanicHookInfo<'_>) -> Content {
 #[cfg(test)]
 mod tests {
     use std::panic::AssertUnwindSafe;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::super::logs::{LogOptions, memory};
     use super::*;
 
     #[test]
-    fn a_panic_is_told_once_and_what_can_be_saved_is_saved() {
+    fn a_panic_is_told_once() {
         let (logs, _, written) = memory::logs(LogOptions::default());
-        let crash = Crash::default();
-        let saved = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&saved);
-        crash.set_rescue(move || {
-            count.fetch_add(1, Ordering::SeqCst);
-        });
         // The hook is the process's; other tests may run, but only this thread has this name.
         let before = std::panic::take_hook();
-        let ours = crash.hook(logs);
+        let ours = hook(logs);
         std::panic::set_hook(Box::new(move |info| {
             if std::thread::current().name() == Some("shard-7") { ours(info) } else { before(info) }
         }));
@@ -109,6 +72,5 @@ mod tests {
         {
             assert!(told.contains(part), "{told}");
         }
-        assert_eq!(saved.load(Ordering::SeqCst), 1);
     }
 }

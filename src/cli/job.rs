@@ -24,7 +24,7 @@ use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
-use crate::source::{DemoSource, FileSource, InputIds, STDIN, Source, StopFlag};
+use crate::source::{DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag};
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
 /// interface.
@@ -69,7 +69,12 @@ pub(crate) struct Keeping {
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { partials: None, state: None, control: crossbeam_channel::never(), live: Arc::default() }
+        Self {
+            partials: None,
+            state: None,
+            control: crossbeam_channel::never(),
+            live: Arc::default(),
+        }
     }
 }
 
@@ -203,6 +208,7 @@ pub(crate) fn plan_inputs(
     let mut inputs = Inputs { sources: Vec::new(), expected_count: 0, is_bounded: true };
     for plan in plans {
         let name = plan.name.clone();
+        let first = inputs.sources.len();
         match &plan.kind {
             SourceKind::File { paths } => {
                 let files = crate::source::discover(paths).map_err(Failure::usage)?;
@@ -235,6 +241,12 @@ pub(crate) fn plan_inputs(
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }
+        }
+        if let Some(limit) = plan.rate_limit {
+            // Readers of one source share its limit.
+            let limit = RateLimit::new(limit.0.get(), Arc::clone(clock));
+            let held = inputs.sources.split_off(first).into_iter();
+            inputs.sources.extend(held.map(|source| limit.hold(source)));
         }
     }
     Ok(inputs)

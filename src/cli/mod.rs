@@ -21,7 +21,6 @@ mod validate;
 
 use clap::{Parser, Subcommand};
 
-use crash::Crash;
 use logs::{LogOptions, Logs};
 
 /// Reads VPC Flow Logs once, while they flow, and turns them into findings, talkers and totals.
@@ -68,9 +67,9 @@ pub fn main() -> u8 {
         is_quiet: arguments.quiet,
         format: arguments.log_format,
     });
-    let crash = Crash::install(&logs);
+    crash::install(&logs);
     let outcome = match arguments.command {
-        Command::Run(args) => run::run(&args, &logs, &crash),
+        Command::Run(args) => run::run(&args, &logs),
         Command::Analyze(args) => analyze::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),

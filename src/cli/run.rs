@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use crossbeam_channel::{Sender, bounded};
 
-use super::crash::Crash;
 use super::failure::Failure;
 use super::job::{self, Keeping, Request};
 use super::logs::Logs;
@@ -65,7 +64,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Failure> {
+pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
     let default = Path::new(DEFAULT_CONFIG_PATH);
     let config = args.config.as_deref().or_else(|| default.exists().then_some(default));
     let plan = plan(config)?;
@@ -93,9 +92,9 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Fai
     };
     let service = Service {
         pace,
-        unfinished: Box::new(|| "records that were read are not judged and delivered".to_owned()),
+        unfinished: unfinished(&live, &clock),
         on_hangup: Box::new(move || reloader.reload()),
-        on_stats: Some(stats(&live, &clock, memory_max_bytes)),
+        on_stats: Some(stats(&live, &clock, memory_max_bytes, logs)),
     };
     // Nothing to ask of it afterwards: a drained run is a success.
     let _signals = Signals::serve(&stop, service, logs)?;
@@ -129,11 +128,7 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs, _crash: &Crash) -> Result<(), Fai
 }
 
 /// Puts into force within the pipeline what changed, or says what it can't take while it runs.
-fn change_stages(
-    changes: &Changes,
-    plan: &Plan,
-    control: &Sender<Control>,
-) -> anyhow::Result<()> {
+fn change_stages(changes: &Changes, plan: &Plan, control: &Sender<Control>) -> anyhow::Result<()> {
     let fixed = Changes {
         sinks: changes.sinks.clone(),
         rate_limits: changes.rate_limits.clone(),
@@ -152,18 +147,30 @@ fn change_stages(
     Ok(())
 }
 
+/// What a drain has left undone.
+fn unfinished(live: &Arc<Live>, clock: &Arc<dyn Clock>) -> Box<dyn Fn() -> String + Send> {
+    let (live, clock) = (Arc::clone(live), Arc::clone(clock));
+    Box::new(move || {
+        let queues = live.sample(&*clock, 0).queues;
+        let waiting = queues.iter().filter(|queue| queue.waiting > 0);
+        let waiting: Vec<String> =
+            waiting.map(|queue| format!("{} in {}", queue.waiting, queue.stage)).collect();
+        if waiting.is_empty() { "nothing waits in channels".to_owned() } else { waiting.join(", ") }
+    })
+}
+
 /// Logs what happened since the last time, and how the run stands.
 fn stats(
     live: &Arc<Live>,
     clock: &Arc<dyn Clock>,
     memory_max_bytes: u64,
+    logs: &Logs,
 ) -> Box<dyn FnMut() + Send> {
-    let (live, clock) = (Arc::clone(live), Arc::clone(clock));
+    let (live, clock, logs) = (Arc::clone(live), Arc::clone(clock), logs.clone());
     let mut before = live.sample(&*clock, memory_max_bytes);
     Box::new(move || {
         let now = live.sample(&*clock, memory_max_bytes);
-        let line = StatsLine::between(&before, &now);
-        tracing::info!("{line}");
+        logs.write_stats(&StatsLine::between(&before, &now));
         before = now;
     })
 }

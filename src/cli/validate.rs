@@ -236,7 +236,7 @@ mod tests {
         check(
             "[engine]\nthreads = 2\nmemory_max = '2GB'\nlateness = 120\n\
              [sources.logs]\ntype = 'file'\npaths = ['ROOT/logs', 'ROOT/l*/*.log']\n\
-             [sources.demo]\ntype = 'demo'\nformat = 'v2'\nrate_limit = '1000 records/s'\n[enrich]\ncontext = ['ROOT/context.json']\n\
+             [sources.demo]\ntype = 'demo'\nformat = 'v2'\nrate_limit = '1000B/s'\n[enrich]\ncontext = ['ROOT/context.json']\n\
              [detectors.port_scan]\nenabled = false\n\
              [sinks.out]\ntype = 'file'\npath = 'ROOT/out.ndjson'\n",
             Ok("ROOT/f.toml: ok\n\
@@ -244,7 +244,7 @@ mod tests {
                 memory: at most 2.00 GB\n\
                 state: not saved\n\
                 source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
-                source demo: generated records, format of 14 fields, at most 1000 records/s\n\
+                source demo: generated records, format of 14 fields, at most 1000B/s\n\
                 context: ROOT/context.json\n\
                 detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\

@@ -232,7 +232,7 @@ impl CheckpointPlan {
     /// Of [`Self::interval`].
     pub const INTERVAL: Limits<Duration> = Limits {
         default: Duration::from_secs(10),
-        min: Duration::from_secs(1),
+        min: Duration::from_millis(100),
         max: Duration::from_hours(1),
     };
 }

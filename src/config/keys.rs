@@ -51,7 +51,7 @@ pub(super) enum Kind {
     DurationText,
     /// A size as text alone.
     SizeText,
-    /// Bytes or records a second.
+    /// Bytes a second.
     Rate,
     /// `auto` or another kind.
     Auto(&'static Kind),

@@ -252,10 +252,10 @@ mod tests {
 
     #[test]
     fn new_values_come_with_the_changes() {
-        let new = plan(&format!("{OLD}rate_limit = '5 records/s'\n[log]\nlevel = 'debug'\n"));
+        let new = plan(&format!("{OLD}rate_limit = '5B/s'\n[log]\nlevel = 'debug'\n"));
         let changes = compare(&plan(OLD), &new).unwrap();
         assert_eq!(changes.log, Some(new.log));
-        assert_eq!(changes.rate_limits, [("b".to_owned(), Some(RateLimit::Records(5)))]);
+        assert_eq!(changes.rate_limits, [("b".to_owned(), RateLimit::from_text("5B/s"))]);
         assert_eq!((changes.detectors, changes.sinks), (None, None));
         let back = compare(&new, &plan(OLD)).unwrap();
         assert_eq!(back.rate_limits, [("b".to_owned(), None)]);

@@ -13,7 +13,7 @@ use super::keys::{Key, Kind, Presence, ROOT, Table};
 
 const DURATION_PATTERN: &str = "^[0-9]+ ?(ms|s|m|h)?$";
 const SIZE_PATTERN: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$";
-const RATE_PATTERN: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB|records?)/s$";
+const RATE_PATTERN: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)/s$";
 const NAME_PATTERN: &str = "^[a-z0-9_-]+$";
 
 /// The schema, in the form of JSON Schema 2020-12.

@@ -2,6 +2,7 @@
 //! messages write them back.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// The forms that [`parse_duration`] reads, for messages.
@@ -12,7 +13,7 @@ pub const DURATION_FORMS: &str =
 pub const SIZE_FORMS: &str = "bytes, or a number with a unit like `64KiB`, `512MiB`, `1GB`";
 
 /// The forms that [`RateLimit::from_text`] reads, for messages.
-pub const RATE_FORMS: &str = "bytes or records a second, like `50MiB/s` or `100000 records/s`";
+pub const RATE_FORMS: &str = "bytes a second with a unit, like `50MiB/s`";
 
 /// Reads whole seconds (`90`) or a whole number with `ms`, `s`, `m` or `h`; `None` for anything else.
 #[must_use]
@@ -46,38 +47,28 @@ pub fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(unit_bytes)
 }
 
-/// How fast something may go at most.
+/// How fast something may be read at most, in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateLimit {
-    /// Bytes per second.
-    Bytes(u64),
-    /// Records per second.
-    Records(u64),
-}
+pub struct RateLimit(pub NonZeroU64);
 
 impl RateLimit {
-    /// Reads a size (`50MiB/s`) or a number of records (`100000 records/s`) per second, at least 1;
-    /// `None` for anything else.
+    /// Reads a size per second (`50MiB/s`), at least 1 byte; `None` for anything else.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         let amount = text.strip_suffix("/s")?;
-        let limit = match split_unit(amount)? {
-            (records, "records" | "record") => Self::Records(records),
-            // A bare number would be bytes to some readers and records to others.
-            (_, "") => return None,
-            _ => Self::Bytes(parse_size(amount)?),
-        };
-        (!matches!(limit, Self::Bytes(0) | Self::Records(0))).then_some(limit)
+        // A bare number would be bytes to some readers and records to others.
+        let (_, unit) = split_unit(amount)?;
+        if unit.is_empty() {
+            return None;
+        }
+        parse_size(amount).and_then(NonZeroU64::new).map(Self)
     }
 }
 
 /// Writes the limit so that [`RateLimit::from_text`] reads it back.
 impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(bytes) => write!(f, "{}/s", size_text(*bytes)),
-            Self::Records(records) => write!(f, "{records} records/s"),
-        }
+        write!(f, "{}/s", size_text(self.0.get()))
     }
 }
 
@@ -162,21 +153,18 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_bytes_or_records_a_second() {
-        let check = |text: &str, expected: Option<RateLimit>| {
+    fn rates_are_bytes_a_second() {
+        let check = |text: &str, expected: Option<u64>| {
             let read = RateLimit::from_text(text);
-            assert_eq!(read, expected, "{text}");
+            assert_eq!(read.map(|rate| rate.0.get()), expected, "{text}");
             if let Some(rate) = read {
                 assert_eq!(RateLimit::from_text(&rate.to_string()), read, "{rate}");
             }
         };
-        check("50MiB/s", Some(RateLimit::Bytes(50 << 20)));
-        check("1 MB/s", Some(RateLimit::Bytes(1_000_000)));
-        check("999B/s", Some(RateLimit::Bytes(999)));
-        check("100000 records/s", Some(RateLimit::Records(100_000)));
-        check("1record/s", Some(RateLimit::Records(1)));
-        for text in ["", "/s", "50MiB", "50/s", "0B/s", "0 records/s", "-1B/s", "5 cats/s", "1B/m"]
-        {
+        check("50MiB/s", Some(50 << 20));
+        check("1 MB/s", Some(1_000_000));
+        check("999B/s", Some(999));
+        for text in ["", "/s", "50MiB", "50/s", "0B/s", "1 record/s", "-1B/s", "5 cats/s", "1B/m"] {
             check(text, None);
         }
     }

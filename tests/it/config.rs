@@ -220,7 +220,7 @@ fn a_full_file_becomes_a_plan() {
     assert_eq!(plan.engine.shutdown_limit, Duration::from_secs(5));
     assert_eq!((plan.log.format, plan.log.level), (LogFormat::Json, LogLevel::Info));
     assert_eq!((plan.log.rate_limit, plan.log.stats_interval), (0, Duration::ZERO));
-    assert_eq!(plan.sources[0].rate_limit, Some(RateLimit::Bytes(50 << 20)));
+    assert_eq!(plan.sources[0].rate_limit, RateLimit::from_text("50MiB/s"));
     assert_eq!(plan.sources[1].rate_limit, None);
     assert_eq!(plan.engine.inflated_max_bytes, 1 << 30);
     assert_eq!(plan.engine.line_max_bytes, EnginePlan::default().line_max_bytes);

@@ -124,7 +124,6 @@ impl Logs {
 
     /// Writes a line of statistics, if lines of level info are wanted: words in text, the whole of it as
     /// the field `stats` in JSON.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the pipeline's samples are to be the first"))]
     pub(crate) fn write_stats(&self, line: &StatsLine) {
         if !tracing::enabled!(Level::INFO) {
             return;
