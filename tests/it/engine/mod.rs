@@ -3,6 +3,7 @@
 mod flood;
 mod kill;
 mod partials;
+mod soak;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
