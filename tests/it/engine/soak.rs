@@ -3,8 +3,6 @@
 //!
 //! `FLOWGAUGE_SOAK_SECONDS=1800` runs the long form, which prints how long findings took.
 
-#![expect(clippy::print_stdout, reason = "figures for people")]
-
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
