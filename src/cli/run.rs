@@ -21,7 +21,7 @@ use crate::config::{self, Plan};
 use crate::metrics::StatsLine;
 use crate::pipeline::{self, Control, Live, Summary};
 use crate::source::StopFlag;
-use crate::units::{DURATION_FORMS, parse_duration};
+use crate::units::{DURATION_FORMS, RateLimit, parse_duration};
 
 /// The configuration that is used if none is named and it exists.
 const DEFAULT_CONFIG_PATH: &str = "flowgauge.toml";
@@ -57,6 +57,9 @@ pub(crate) struct RunArgs {
     /// configuration's, else 60s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     graceful_shutdown_limit: Option<Duration>,
+    /// Read at most so many bytes a second over all sources, such as 50MiB/s
+    #[arg(long, value_name = "RATE", value_parser = job::rate_limit)]
+    rate_limit: Option<RateLimit>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -106,8 +109,13 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
         window_seconds: None,
     };
     let state = job::state(&engine)?;
+    let inputs = job::plan_inputs(&plan.sources, &engine, &clock)?;
+    let inputs = match args.rate_limit {
+        Some(limit) => inputs.held(limit, &clock),
+        None => inputs,
+    };
     let job = job::build(Request {
-        inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
+        inputs,
         filter: None,
         tops: job::default_keys().into_iter().map(spec).collect(),
         detectors: Some(job::detectors(&plan.detectors, &plan.context)?),

@@ -32,6 +32,9 @@ use crate::source::{Source, SourceError, StopFlag};
 /// How often a live pipeline looks at the wall clock when nothing arrives.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Inputs whose lag is told, the slowest ones.
+const LAGS_MAX: usize = 20;
+
 /// How long delivery waits before it tries a journal again that could not be written.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
 
@@ -308,6 +311,7 @@ fn keep_order(
             }
         }
     };
+    let mut lags_at = Duration::ZERO;
     loop {
         let received = match ways.tick {
             Some(tick) => ways.parsed.recv_timeout(tick),
@@ -323,9 +327,13 @@ fn keep_order(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         watch.lap(Stage::Sequence, 0);
-        let (report, slowest_end) = stage.progress();
-        live.note_inputs(report, slowest_end);
+        let report = stage.sequencer().report();
+        live.note_inputs(report);
         progress(report.bytes_read);
+        if now.saturating_sub(lags_at) >= TICK {
+            lags_at = now;
+            live.note_lags(stage.sequencer().slowest_inputs(LAGS_MAX));
+        }
         if is_cut_off.get() {
             break;
         }

@@ -2,6 +2,7 @@
 
 mod flood;
 mod kill;
+mod panic;
 mod partials;
 mod soak;
 
