@@ -70,7 +70,26 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
     let default = Path::new(DEFAULT_CONFIG_PATH);
     let config = args.config.as_deref().or_else(|| default.exists().then_some(default));
-    let plan = plan(config)?;
+    let Some(path) = config else {
+        output::write_note(
+            "No configuration: running the demo (generated traffic with planted attacks). Ctrl-C ends it.\n",
+        );
+        return run_plan(args, logs, None, &Plan::demo());
+    };
+    let reading = config::read_file(path).map_err(Failure::usage)?;
+    let references = reading.references().clone();
+    let plan = reading.into_plan().map_err(Failure::usage)?;
+    // What was taken from a secret's place is in no message, even if it is the path of a sink.
+    run_plan(args, logs, config, &plan)
+        .map_err(|failure| failure.hiding(|text| references.hide(text)))
+}
+
+fn run_plan(
+    args: &RunArgs,
+    logs: &Logs,
+    config: Option<&Path>,
+    plan: &Plan,
+) -> Result<(), Failure> {
     logs.apply(&plan.log);
     for note in plan.notes().iter().filter(|_| config.is_some()) {
         tracing::warn!("{note}");
@@ -181,16 +200,4 @@ fn stats(
         logs.write_stats(&StatsLine::between(&before, &now));
         before = now;
     })
-}
-
-fn plan(config: Option<&Path>) -> Result<Plan, Failure> {
-    match config {
-        Some(path) => config::load(path).map_err(Failure::usage),
-        None => {
-            output::write_note(
-                "No configuration: running the demo (generated traffic with planted attacks). Ctrl-C ends it.\n",
-            );
-            Ok(Plan::demo())
-        }
-    }
 }

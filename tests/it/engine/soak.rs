@@ -11,12 +11,15 @@ use serde_json::Value;
 use super::{asked, journal};
 use crate::program::flowgauge;
 
+/// After so many records tables have their size, however slow the machine is.
+const RECORDS_MIN: u64 = 15_000_000;
+
 /// More than this is growth, beside a tenth.
 const SLACK_BYTES: u64 = 48 << 20;
 
 #[test]
 fn memory_stops_growing() {
-    let seconds = asked("FLOWGAUGE_SOAK_SECONDS", 12);
+    let seconds = asked("FLOWGAUGE_SOAK_SECONDS", 8);
     let directory = tempfile::tempdir().expect("a directory");
     let (config, state) = (directory.path().join("soak.toml"), directory.path().join("state"));
     let text = format!(
@@ -38,12 +41,15 @@ fn memory_stops_growing() {
     let lines = BufReader::new(child.stderr.take().expect("it was piped")).lines();
     let mut stats: Vec<Value> = Vec::new();
     let wanted = usize::try_from(2 * seconds).expect("small");
+    let mut records: Vec<u64> = Vec::new();
     for line in lines.map_while(Result::ok) {
         let line: Value = serde_json::from_str(&line).expect("lines of JSON");
         if let Some(sample) = line.get("stats") {
+            let before = records.last().copied().unwrap_or(0);
+            records.push(before + sample["records"].as_u64().expect("a count"));
             stats.push(sample.clone());
         }
-        if stats.len() == wanted {
+        if stats.len() >= wanted && records.last() >= Some(&RECORDS_MIN) {
             break;
         }
     }
@@ -61,8 +67,9 @@ fn memory_stops_growing() {
     let most = |samples: &[Value]| {
         samples.iter().filter_map(|sample| sample["resident_bytes"].as_u64()).max()
     };
-    let third = stats.len() / 3;
-    let (settled, end) = (most(&stats[third..2 * third]), most(&stats[2 * third..]));
+    let all = records.last().expect("statistics");
+    let [third, two] = [1, 2].map(|part| records.partition_point(|count| *count < all / 3 * part));
+    let (settled, end) = (most(&stats[third..two]), most(&stats[two..]));
     let (settled, end) = (settled.expect("memory"), end.expect("memory"));
     println!("memory: {} MiB, then {} MiB", settled >> 20, end >> 20);
     assert!(end <= settled + settled / 10 + SLACK_BYTES, "{settled} bytes, then {end}");
