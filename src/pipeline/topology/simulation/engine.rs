@@ -223,7 +223,7 @@ impl Engine {
             Actor::Judge => {
                 let Some(message) = self.to_judge.pop_front() else { return };
                 let Self { judge, to_deliver, saved, .. } = self;
-                judge.take(message, &mut |judged| match judged {
+                judge.take(message, &mut |_| Vec::new(), &mut |judged| match judged {
                     Judged::ToDeliver(message) => to_deliver.push_back(message),
                     Judged::Saved(part) => saved.push_back(part),
                 });
