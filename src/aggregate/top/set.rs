@@ -127,11 +127,11 @@ fn part_count(shards: &[TopSet], top: usize, rule: &TopRule) -> usize {
     if has_fixed_size(rule) {
         return shards.len();
     }
-    let bytes_max: usize = shards.iter().map(|shard| shard.bytes_max).fold(0, usize::saturating_add);
+    let bytes_max: usize =
+        shards.iter().map(|shard| shard.bytes_max).fold(0, usize::saturating_add);
     let room = bytes_max / 2 / rayon::current_num_threads();
-    let table_bytes = |table: usize| -> usize {
-        shards.iter().map(|shard| shard.tables[table].bytes()).sum()
-    };
+    let table_bytes =
+        |table: usize| -> usize { shards.iter().map(|shard| shard.tables[table].bytes()).sum() };
     // A table that has just grown is half empty, and the one that it grew from may be there still.
     let bytes = 3 * (table_bytes(top) + rule.base.map_or(0, table_bytes));
     let parts = bytes.div_ceil(room.max(1)).min(PARTS_MAX);

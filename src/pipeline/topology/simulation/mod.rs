@@ -134,7 +134,7 @@ fn disturbed(
     disk: &MemoryDisk,
     random: &mut Random,
 ) -> (Outcome, usize) {
-    let (threads, capacity) = (1 + random.below(3), 1 + random.below(3));
+    let capacity = 1 + random.below(3);
     let mut lives_left = random.below(6);
     let crash_chance = 50 + random.below(600);
     let interval = Duration::from_millis(1 + random.bits() % 300);
@@ -147,7 +147,7 @@ fn disturbed(
             encode: encode::ndjson::encode,
             interval,
         };
-        let job = job(random.bits(), threads, receiver, &clock);
+        let job = job(random.bits(), 1 + random.below(4), receiver, &clock);
         let job = Job { expected_inputs: inputs.len(), state: Some(state), ..job };
         let mut engine = Engine::new(job, inputs, capacity, Arc::clone(&clock)).unwrap();
         loop {
