@@ -400,6 +400,21 @@ impl ContactTable {
         self.open_from
     }
 
+    /// Takes no rows for panes before this one any more, of which none may be open.
+    ///
+    /// # Panics
+    /// If one is.
+    pub fn open_only_from(&mut self, pane: PaneIndex) {
+        assert!(self.open.iter().all(|open| open.contacts.pane >= pane), "they are handed over");
+        self.open_from = self.open_from.max(pane);
+    }
+
+    /// What hashes hang on.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Contacts kept.
     #[must_use]
     pub fn contact_count(&self) -> usize {

@@ -3,6 +3,9 @@
 //! One attempt is enough; what became of it sets the severity, and a better success within the hour is
 //! reported as an update. Ports are those over which a machine can be taken: SSH, Telnet, RDP, VNC,
 //! WinRM and remote Docker and Kubernetes interfaces.
+//!
+//! A flood from addresses that are made up is one happening, not millions: of the pairs of a pane, those that
+//! came furthest are told one by one, the rest in one finding for each target, or in one for all.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +15,29 @@ use serde::Deserialize;
 
 use super::episode::Report;
 use super::outcome::{Outcome, TCP};
-use super::pane::{PaneView, Tried};
+use super::pane::{Detail, PaneView, Tried};
 use super::report::{Draft, finding};
 use super::saved::Saved;
 use super::settings::{SettingsError, check_range};
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::finding::{Evidence, Finding, FindingKind, Severity, Status};
+use crate::finding::{Evidence, Finding, FindingKind, Party, Severity, Status};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
 /// How long a pair of hosts is not reported again.
 const REPEAT_SECONDS: u32 = 3600;
+
+/// Pairs that are told one by one in a pane.
+const PAIRS_TOLD_MAX: usize = 1000;
+
+/// Targets in a pane with a finding for all of their other pairs.
+const CROWDED_TARGETS_MAX: usize = 100;
+
+/// Contacts that the context of a crowd is taken from.
+const CONTEXT_CONTACTS_MAX: usize = 1000;
+
+/// Addresses that the finding of a crowd lists.
+const LISTED_MAX: usize = 50;
 
 /// Bytes that a pair takes at most: half of the table may be free, and while it grows there are two.
 const PAIR_BYTES: usize = 3 * (size_of::<((Addr, Addr), Reported)>() + 1);
@@ -101,6 +116,22 @@ struct Reported {
     start: UnixSeconds,
     reach: Reach,
     revision: u32,
+    /// Whether there was a finding of its own, or only one of a crowd.
+    is_told: bool,
+}
+
+/// A pair of a pane that is to be reported.
+#[derive(Clone, Copy)]
+struct Due<'a> {
+    attempts: &'a [&'a Tried],
+    reach: Reach,
+    report: Report,
+}
+
+impl Due<'_> {
+    fn pair(&self) -> (Addr, Addr) {
+        (self.attempts[0].client, self.attempts[0].server)
+    }
 }
 
 /// The detector's memory.
@@ -155,6 +186,7 @@ impl RemoteAccess {
             reported.start.save(out);
             out.u8(reported.reach as u8);
             out.u32(reported.revision);
+            out.bool(reported.is_told);
         }
     }
 
@@ -163,7 +195,7 @@ impl RemoteAccess {
         from.version("remote access", 1..=1)?;
         let evictions = from.u64()?;
         let started_until = UnixSeconds::load(from)?;
-        let count = from.count(45)?;
+        let count = from.count(46)?;
         let mut reported = HashMap::with_capacity_and_hasher(count, FixedState::default());
         for _ in 0..count {
             let pair = Saved::load(from)?;
@@ -174,8 +206,8 @@ impl RemoteAccess {
                 2 => Reach::Answered,
                 _ => return Err(DecodeError::Invalid("reach of an attempt")),
             };
-            let revision = from.u32()?;
-            if reported.insert(pair, Reported { start, reach, revision }).is_some() {
+            let (revision, is_told) = (from.u32()?, from.bool()?);
+            if reported.insert(pair, Reported { start, reach, revision, is_told }).is_some() {
                 return Err(DecodeError::Invalid("set of pairs"));
             }
         }
@@ -192,9 +224,16 @@ impl RemoteAccess {
         let attempts: Vec<&Tried> =
             view.tried.iter().filter(|tried| self.is_attempt(view, tried)).collect();
         let pair_of = |tried: &Tried| (tried.client, tried.server);
-        for of_pair in attempts.chunk_by(|one, other| pair_of(one) == pair_of(other)) {
-            out.extend(self.on_pair(of_pair, view));
+        let pairs = attempts.chunk_by(|one, other| pair_of(one) == pair_of(other));
+        let mut due: Vec<Due<'_>> = pairs.filter_map(|pair| self.on_pair(pair)).collect();
+        let crowd = split_off_crowd(&mut due);
+        out.extend(due.iter().map(|due| pair_finding(due, view)));
+        for due in &crowd {
+            if let Some(reported) = self.reported.get_mut(&due.pair()) {
+                reported.is_told = false;
+            }
         }
+        crowd_findings(crowd, view, out);
         self.forget(view);
     }
 
@@ -206,38 +245,13 @@ impl RemoteAccess {
             && !view.network.is_exempt_actor(tried.client)
     }
 
-    fn on_pair(&mut self, attempts: &[&Tried], view: &PaneView<'_>) -> Option<Finding> {
-        let (client, server) = (attempts[0].client, attempts[0].server);
+    fn on_pair<'a>(&mut self, attempts: &'a [&'a Tried]) -> Option<Due<'a>> {
+        let pair = (attempts[0].client, attempts[0].server);
         let reach = attempts.iter().filter_map(|tried| Reach::of(tried.outcome)).max()?;
         let first_seen = attempts.iter().map(|tried| tried.first_start).min()?;
         let last_seen = attempts.iter().map(|tried| tried.last_end).max()?;
-        let report = self.note((client, server), reach, first_seen, last_seen)?;
-        let sum = |part: fn(&Tried) -> u32| -> Evidence {
-            Evidence::Count(attempts.iter().map(|tried| u64::from(part(tried))).sum())
-        };
-        let draft = || {
-            let ports: Vec<u16> = attempts.iter().map(|tried| tried.port).collect();
-            let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-            Draft {
-                severity: reach.severity(),
-                confidence: 0.9,
-                title: format!("{client} from outside tried admin port {listed} of {server}"),
-                actor: client,
-                identity: (vec![server], Vec::new()),
-                targets: vec![server],
-                ports,
-                last_seen,
-                window_seconds: REPEAT_SECONDS,
-                evidence: BTreeMap::from([
-                    ("outcome", Evidence::Word(reach.name())),
-                    ("flows", sum(|tried| tried.flows)),
-                    ("rejected", sum(|tried| tried.rejected)),
-                ]),
-                context: view.context(attempts.iter().copied()),
-                exact: true,
-            }
-        };
-        Some(finding(FindingKind::RemoteAccessAttempt, report, view, draft))
+        let report = self.note(pair, reach, first_seen, last_seen)?;
+        Some(Due { attempts, reach, report })
     }
 
     /// Whether the pair is to be reported: for the first time in an hour, or because it came further.
@@ -255,9 +269,13 @@ impl RemoteAccess {
                 return None;
             }
             reported.reach = reach;
+            let start = reported.start;
+            if !reported.is_told {
+                reported.is_told = true;
+                return Some(Report { status: Status::Open, revision: 0, start });
+            }
             reported.revision = reported.revision.saturating_add(1);
-            let (revision, start) = (reported.revision, reported.start);
-            return Some(Report { status: Status::Update, revision, start });
+            return Some(Report { status: Status::Update, revision: reported.revision, start });
         }
         if self.reported.len() >= self.reported_max.max(1) {
             self.evict();
@@ -267,7 +285,7 @@ impl RemoteAccess {
         let start = first_seen
             .max(last_seen.saturating_add(1 - i64::from(REPEAT_SECONDS)))
             .max(self.started_until.saturating_add(1));
-        self.reported.insert(pair, Reported { start, reach, revision: 0 });
+        self.reported.insert(pair, Reported { start, reach, revision: 0, is_told: true });
         Some(Report { status: Status::Open, revision: 0, start })
     }
 
@@ -295,4 +313,129 @@ impl RemoteAccess {
             self.evictions += 1;
         }
     }
+}
+
+/// Keeps the pairs that are told one by one, and returns the rest, both in order.
+fn split_off_crowd<'a>(due: &mut Vec<Due<'a>>) -> Vec<Due<'a>> {
+    if due.len() <= PAIRS_TOLD_MAX {
+        return Vec::new();
+    }
+    let count_of = |reach| due.iter().filter(|due| due.reach == reach).count();
+    let mut room = PAIRS_TOLD_MAX;
+    // Of each reach so many, the furthest first.
+    let mut rooms = [Reach::Answered, Reach::Passed, Reach::Rejected].map(|reach| {
+        let taken = count_of(reach).min(room);
+        room -= taken;
+        (reach, taken)
+    });
+    let mut crowd = Vec::with_capacity(due.len() - PAIRS_TOLD_MAX);
+    due.retain(|due| {
+        let room = rooms.iter_mut().find(|(reach, _)| *reach == due.reach);
+        let (_, room) = room.expect("every reach has one");
+        let is_told = *room > 0;
+        if is_told {
+            *room -= 1;
+        } else {
+            crowd.push(*due);
+        }
+        is_told
+    });
+    crowd
+}
+
+fn count(attempts: impl Iterator<Item = u32>) -> Evidence {
+    Evidence::Count(attempts.map(u64::from).sum())
+}
+
+fn pair_finding(due: &Due<'_>, view: &PaneView<'_>) -> Finding {
+    let Due { attempts, reach, report } = *due;
+    let (client, server) = due.pair();
+    let draft = || {
+        let ports: Vec<u16> = attempts.iter().map(|tried| tried.port).collect();
+        let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        Draft {
+            severity: reach.severity(),
+            confidence: 0.9,
+            title: format!("{client} from outside tried admin port {listed} of {server}"),
+            actor: client,
+            identity: (vec![server], Vec::new()),
+            targets: vec![server],
+            ports,
+            last_seen: attempts.iter().map(|tried| tried.last_end).max().unwrap_or(report.start),
+            window_seconds: REPEAT_SECONDS,
+            evidence: BTreeMap::from([
+                ("outcome", Evidence::Word(reach.name())),
+                ("flows", count(attempts.iter().map(|tried| tried.flows))),
+                ("rejected", count(attempts.iter().map(|tried| tried.rejected))),
+            ]),
+            context: view.context(attempts.iter().copied()),
+            exact: true,
+        }
+    };
+    finding(FindingKind::RemoteAccessAttempt, report, view, draft)
+}
+
+/// A finding for each target, in order, or one for all.
+fn crowd_findings(mut crowd: Vec<Due<'_>>, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+    let target = |due: &Due<'_>| due.pair().1;
+    crowd.sort_by_key(target);
+    let of_targets = crowd.chunk_by(|one, other| target(one) == target(other));
+    if of_targets.clone().nth(CROWDED_TARGETS_MAX).is_none() {
+        out.extend(of_targets.map(|pairs| crowd_finding(pairs, view)));
+    } else {
+        out.push(crowd_finding(&crowd, view));
+    }
+}
+
+/// The finding of pairs in the order of their targets.
+fn crowd_finding(crowd: &[Due<'_>], view: &PaneView<'_>) -> Finding {
+    let (client, server) = crowd[0].pair();
+    // It belongs to this pane alone, and no other of the pane has the same first pair.
+    let start = view.index().start(view.pane_seconds);
+    let report = Report { status: Status::Open, revision: 0, start };
+    let mut clients: Vec<Addr> = crowd.iter().map(|due| due.pair().0).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    let draft = || {
+        let attempts = || crowd.iter().flat_map(|due| due.attempts).copied();
+        let mut targets: Vec<Addr> = crowd.iter().map(|due| due.pair().1).collect();
+        targets.dedup();
+        let mut ports: Vec<u16> = attempts().map(|tried| tried.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let reach = crowd.iter().map(|due| due.reach).max().unwrap_or(Reach::Rejected);
+        let (client_count, target_count) = (clients.len(), targets.len());
+        let at = match target_count {
+            1 => server.to_string(),
+            count => format!("{count} hosts"),
+        };
+        Draft {
+            severity: reach.severity(),
+            confidence: 0.9,
+            title: format!("{client_count} more addresses from outside tried admin ports of {at}"),
+            actor: client,
+            // A pair's has no ports.
+            identity: (vec![server], ports.clone()),
+            targets,
+            ports,
+            last_seen: attempts().map(|tried| tried.last_end).max().unwrap_or(report.start),
+            window_seconds: REPEAT_SECONDS,
+            evidence: BTreeMap::from([
+                ("outcome", Evidence::Word(reach.name())),
+                ("distinct_sources", Evidence::Count(client_count as u64)),
+                ("distinct_hosts", Evidence::Count(target_count as u64)),
+                ("pairs", Evidence::Count(crowd.len() as u64)),
+                ("flows", count(attempts().map(|tried| tried.flows))),
+                ("rejected", count(attempts().map(|tried| tried.rejected))),
+            ]),
+            context: view.context(attempts().take(CONTEXT_CONTACTS_MAX)),
+            exact: true,
+        }
+    };
+    let mut finding = finding(FindingKind::RemoteAccessAttempt, report, view, draft);
+    clients.truncate(LISTED_MAX);
+    if view.detail == Detail::Full {
+        finding.actor = Party { addrs: clients, ports: Vec::new() };
+    }
+    finding
 }

@@ -338,6 +338,46 @@ fn remote_access_is_reported_once_an_hour_and_when_it_gets_further() {
     );
 }
 
+#[test]
+fn a_flood_on_an_admin_port_is_told_as_one() {
+    let probe = |at, source: u32| {
+        let row = rejected(syn(at, OUTSIDE, host(5), 22));
+        ContactRow { src: Addr::v4(0x0900_0000 + source), ..row }
+    };
+    let mut rows: Vec<_> = (0..3000).map(|source| probe(1, source)).collect();
+    // The last one comes further at once, one of the crowd later.
+    rows.extend(answered(ContactRow { action: Action::Accept, ..probe(2, 2999) }, 0));
+    rows.extend((0..3000).map(|source| probe(61, source)));
+    rows.extend(answered(ContactRow { action: Action::Accept, ..probe(130, 2500) }, 0));
+    let found = findings(&rows, 2);
+    let ids: std::collections::BTreeSet<_> = found.iter().map(|finding| finding.id).collect();
+    assert_eq!((found.len(), ids.len()), (1002, 1002));
+    let evidence = |finding: &Finding, name| finding.evidence.get(name).cloned();
+    let told = |source: u32| {
+        let actor = Addr::v4(0x0900_0000 + source);
+        found.iter().filter(move |finding| finding.actor.addrs == [actor])
+    };
+    assert_eq!(told(998).count(), 1);
+    assert_eq!(told(999).count(), 0);
+    for source in [2999, 2500] {
+        let told: Vec<_> = told(source).collect();
+        assert_eq!(told.len(), 1);
+        assert_eq!(evidence(told[0], "outcome"), Some(Evidence::Word("answered")));
+        assert_eq!((told[0].status, told[0].revision), (Status::Open, 0));
+    }
+    let crowd = &found[1000];
+    assert_eq!(evidence(crowd, "distinct_sources"), Some(Evidence::Count(2000)));
+    assert_eq!(evidence(crowd, "rejected"), Some(Evidence::Count(2000)));
+    assert_eq!((crowd.actor.addrs.len(), &crowd.target.addrs[..]), (50, &[host(5)][..]));
+    assert_eq!(crowd.title, "2000 more addresses from outside tried admin ports of 10.20.1.5");
+    // From one source to many hosts: one for all.
+    let sweep = |number| rejected(syn(1, OUTSIDE, host(number), 22));
+    let swept: Vec<_> = (0..3000).map(sweep).collect();
+    let is_attempt = |finding: &&Finding| finding.kind.name() == "remote_access_attempt";
+    let swept = findings(&swept, 2);
+    assert_eq!(swept.iter().filter(is_attempt).count(), 1001);
+}
+
 pub(super) fn any_row() -> impl Strategy<Value = ContactRow<'static>> {
     let sources = ["203.0.113.9", "203.0.113.10", "10.20.7.7", "10.20.1.5"];
     let flags = prop::sample::select(vec![None, Some(0), Some(2), Some(18), Some(4), Some(3)]);

@@ -1,7 +1,8 @@
 //! The stages of a run: made anew, or as a snapshot has them.
 //!
-//! A snapshot says with which seed its tables hash and how many shards it has; a run that goes on from it
-//! takes over both. All of it is read before anything starts, so that a snapshot that turns out to be of no
+//! A snapshot says with which seed its tables hash, which a run that goes on from it takes over, and how many
+//! shards it has. If there are to be more or fewer, each new shard takes those keys out of all saved ones
+//! that it owns now. All of it is read before anything starts, so that a snapshot that turns out to be of no
 //! use leaves the choice of the one before.
 
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use super::parse_stage::{ParseSettings, ParseStage};
 use super::partial::PartialJob;
 use super::sequence::Sequencer;
 use super::state::StateShard;
-use crate::aggregate::{ContactTable, PaneContacts, Router, TimeSettings, TopSet, TopSpec};
+use crate::aggregate::{
+    ContactTable, Heir, PaneContacts, Router, TimeSettings, TopSet, TopSpec, pair_owner,
+};
 use crate::checkpoint::{JournalMark, RefusalReason, Snapshot};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
@@ -130,35 +133,42 @@ impl Assembly {
         }
     }
 
-    /// The stages as a snapshot has them.
+    /// The stages as a snapshot has them, with `shard_count` shards.
     ///
     /// # Errors
     /// If a part is missing or is not what its stage can be made of.
-    pub(super) fn restored(&self, snapshot: &Snapshot) -> Result<Assembled, RefusalReason> {
+    pub(super) fn restored(
+        &self,
+        snapshot: &Snapshot,
+        shard_count: usize,
+    ) -> Result<Assembled, RefusalReason> {
         let name = PartName::Inputs.text();
         let inputs = snapshot.bytes(&name)?;
         let mut from = Decoder::new(&inputs);
         let unusable = |error| RefusalReason::Part { name: name.clone(), error };
-        let header = RunHeader::load(&mut from).map_err(unusable)?;
-        let mut stages = self.fresh(header);
+        let saved = RunHeader::load(&mut from).map_err(unusable)?;
+        let mut stages = self.fresh(RunHeader { shard_count, ..saved });
         let reparser = ParseStage::new(stages.parse.clone(), (self.new_parser)());
         stages.sequencer =
             Sequencer::load(reparser, self.time, self.expected_inputs, self.now, &mut from)
                 .and_then(|sequencer| from.finish().map(|()| sequencer))
                 .map_err(unusable)?;
-        let memory = self.memory.per_shard(header.shard_count);
-        for (index, shard) in stages.shards.iter_mut().enumerate() {
-            *shard = snapshot.decode(&PartName::Shard(index).text(), |from| {
-                let tops = TopSet::load(&self.tops, memory.tops_bytes, from)?;
-                let contacts = from.option(|from| {
-                    ContactTable::load(self.maker.pane_seconds, memory.contacts_bytes, from)
-                })?;
-                if contacts.is_some() == self.detectors.is_some() {
-                    Ok(StateShard::new(index, tops, contacts))
-                } else {
-                    Err(DecodeError::Invalid("contacts"))
-                }
-            })?;
+        let mut open_from = None;
+        for index in 0..saved.shard_count {
+            let (tops, contacts) = self.saved_shard(snapshot, index, saved)?;
+            let of_this = contacts.as_ref().map(ContactTable::open_from);
+            if *open_from.get_or_insert(of_this) != of_this {
+                let name = PartName::Shard(index).text();
+                return Err(RefusalReason::Part {
+                    name,
+                    error: DecodeError::Invalid("open panes"),
+                });
+            }
+            if shard_count == saved.shard_count {
+                stages.shards[index] = StateShard::new(index, tops, contacts);
+            } else {
+                deal_out(&tops, contacts, saved.seed, &mut stages.shards);
+            }
         }
         snapshot.decode(&PartName::Judge.text(), |from| {
             let detectors = from.option(|from| {
@@ -173,6 +183,28 @@ impl Assembly {
                 Ok((FindingCounts::load(from)?, Some(JournalMark::load(from)?)))
             })?;
         Ok(stages)
+    }
+
+    /// The tables of a shard as they were saved.
+    fn saved_shard(
+        &self,
+        snapshot: &Snapshot,
+        index: usize,
+        header: RunHeader,
+    ) -> Result<(TopSet, Option<ContactTable>), RefusalReason> {
+        let memory = self.memory.per_shard(header.shard_count);
+        let pane_seconds = self.maker.pane_seconds;
+        snapshot.decode(&PartName::Shard(index).text(), |from| {
+            let tops = TopSet::load(&self.tops, memory.tops_bytes, from)?;
+            let load = |from: &mut _| ContactTable::load(pane_seconds, memory.contacts_bytes, from);
+            let contacts = from.option(load)?;
+            let has_seed = contacts.as_ref().is_none_or(|contacts| contacts.seed() == header.seed);
+            if contacts.is_some() == self.detectors.is_some() && has_seed {
+                Ok((tops, contacts))
+            } else {
+                Err(DecodeError::Invalid("contacts"))
+            }
+        })
     }
 
     /// What partials of this job say about it.
@@ -200,5 +232,29 @@ impl Assembly {
         }
         let digest = hash.finalize();
         u128::from_le_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
+}
+
+/// Deals the keys of a shard of another division out to those that own them now.
+fn deal_out(
+    tops: &TopSet,
+    contacts: Option<ContactTable>,
+    router_seed: u64,
+    shards: &mut [StateShard],
+) {
+    let shard_count = shards.len();
+    let panes = contacts.map(|contacts| (contacts.open_from(), contacts.into_open_panes()));
+    for (index, shard) in shards.iter_mut().enumerate() {
+        let is_first = index == 0;
+        let heir = Heir { shard: index, shard_count, router_seed, takes_shared: is_first };
+        let (own_tops, own_contacts) = shard.tables_mut();
+        own_tops.absorb_owned(tops, &heir);
+        let (Some(own), Some((open_from, panes))) = (own_contacts, &panes) else { continue };
+        own.open_only_from(*open_from);
+        for pane in panes {
+            own.absorb(pane, is_first, |key| {
+                pair_owner(key.client, key.server, shard_count, router_seed) == index
+            });
+        }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Judge {
     /// The barrier that some shards have sent.
     barrier: Option<Alignment>,
     ended_shards: usize,
+    /// Segments that the last save took.
+    saved_segments: usize,
 }
 
 /// A barrier on its way through the shards.
@@ -80,6 +82,7 @@ impl Judge {
             arrived: None,
             barrier: None,
             ended_shards: 0,
+            saved_segments: 0,
         }
     }
 
@@ -88,8 +91,13 @@ impl Judge {
         self.panes = Panes::Exported(partial);
     }
 
-    /// Takes a message of a shard.
-    pub(super) fn take(&mut self, message: ToJudge, out: &mut dyn FnMut(Judged)) {
+    /// Takes a message of a shard. `spares` gives memory for what is saved at a barrier.
+    pub(super) fn take(
+        &mut self,
+        message: ToJudge,
+        spares: &mut dyn FnMut(usize) -> Vec<Vec<u8>>,
+        out: &mut dyn FnMut(Judged),
+    ) {
         let mut messages = VecDeque::from([message]);
         while let Some(message) = messages.pop_front() {
             if let Some(barrier) = &mut self.barrier
@@ -101,7 +109,7 @@ impl Judge {
             match message {
                 ToJudge::Panes(panes) => self.panes(panes, out),
                 ToJudge::Barrier { shard_index, epoch } => {
-                    if let Some(held) = self.barrier_of(shard_index, epoch, out) {
+                    if let Some(held) = self.barrier_of(shard_index, epoch, spares, out) {
                         messages.extend(held);
                     }
                 }
@@ -160,11 +168,11 @@ impl Judge {
             _ => return Err(DecodeError::Invalid("detectors")),
         };
         from.version("judge", 1..=1)?;
+        // At a barrier all shards have closed the same panes; there may be more or fewer of them now.
         let watermarks = from.plain::<i64>()?;
-        if watermarks.len() != self.watermarks.len() {
-            return Err(DecodeError::Invalid("number of shards"));
-        }
-        self.watermarks = watermarks.into_iter().map(UnixSeconds).collect();
+        let watermark = watermarks.iter().copied().min();
+        let watermark = watermark.ok_or(DecodeError::Invalid("number of shards"))?;
+        self.watermarks.fill(UnixSeconds(watermark));
         for _ in 0..from.count(1)? {
             let contacts = PaneContacts::load(from)?;
             self.waiting.entry(contacts.pane).or_default().push(contacts);
@@ -189,8 +197,8 @@ impl Judge {
         self.failure.is_some()
     }
 
-    fn save(&self, epoch: Epoch) -> SavedPart {
-        let mut saved = Encoder::default();
+    fn save(&self, epoch: Epoch, spares: Vec<Vec<u8>>) -> SavedPart {
+        let mut saved = Encoder::with_spares(spares);
         let detectors = match &self.panes {
             Panes::Judged(detectors) => Some(detectors),
             Panes::Dropped | Panes::Exported(_) => None,
@@ -241,6 +249,7 @@ impl Judge {
         &mut self,
         shard_index: usize,
         epoch: Epoch,
+        spares: &mut dyn FnMut(usize) -> Vec<Vec<u8>>,
         out: &mut dyn FnMut(Judged),
     ) -> Option<VecDeque<ToJudge>> {
         let shard_count = self.watermarks.len();
@@ -255,7 +264,9 @@ impl Judge {
             return None;
         }
         let held = self.barrier.take().map(|barrier| barrier.held);
-        out(Judged::Saved(self.save(epoch)));
+        let saved = self.save(epoch, spares(self.saved_segments));
+        self.saved_segments = saved.segments.len();
+        out(Judged::Saved(saved));
         out(Judged::ToDeliver(ToDeliver::Barrier(epoch)));
         held
     }

@@ -35,6 +35,11 @@ impl StateShard {
         Self { shard_index, tops, contacts }
     }
 
+    /// The tables, to be filled with those of other shards.
+    pub(super) const fn tables_mut(&mut self) -> (&mut TopSet, Option<&mut ContactTable>) {
+        (&mut self.tops, self.contacts.as_mut())
+    }
+
     /// Takes a message. `spares` gives memory for what is saved at a barrier.
     pub(super) fn take(
         &mut self,

@@ -44,13 +44,13 @@ impl TopSet {
         }
         let plan = Arc::new(TopPlan::new(specs));
         let mut tables = Vec::with_capacity(specs.len());
-        for (spec, bytes_max) in specs.iter().zip(Self::shares(&plan, bytes_max)) {
+        for (spec, share) in specs.iter().zip(Self::shares(&plan, bytes_max)) {
             if from.text()? != form(spec) {
                 return Err(DecodeError::Invalid("top of this question"));
             }
-            tables.push(TopTable::load(spec.clone(), seed, bytes_max, from)?);
+            tables.push(TopTable::load(spec.clone(), seed, share, from)?);
         }
-        Ok(Self { plan, seed, tables, gather: Gather::default() })
+        Ok(Self { plan, seed, bytes_max, tables, gather: Gather::default() })
     }
 }
 

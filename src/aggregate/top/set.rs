@@ -3,7 +3,8 @@
 //! A question whose key is part of another's (`srcaddr` of `srcaddr,dstaddr`) is rolled up from it at
 //! the end: there are fewer pairs than records. Only rows that lack the larger key are added to its own
 //! table. Questions with few keys are in all shards. For both, the keys of all shards are dealt out
-//! anew by hash, and each part is answered by itself, in parallel.
+//! anew by hash, and each part is answered by itself, in parallel. With a limit in memory there are so many
+//! parts that those under way take no more than a half of it beside the tables.
 //!
 //! A limit in memory is dealt out to the tables: by weight, after those whose size is known.
 
@@ -24,6 +25,7 @@ use crate::aggregate::table::DenseTable;
 pub struct TopSet {
     pub(super) plan: Arc<TopPlan>,
     pub(super) seed: u64,
+    pub(super) bytes_max: usize,
     pub(super) tables: Vec<TopTable>,
     pub(super) gather: Gather,
 }
@@ -38,7 +40,7 @@ impl TopSet {
         let plan = Arc::new(TopPlan::new(specs));
         let tables = specs.iter().zip(Self::shares(&plan, bytes_max));
         let tables = tables.map(|(spec, share)| TopTable::new(spec.clone(), seed, share)).collect();
-        Self { plan, seed, tables, gather: Gather::default() }
+        Self { plan, seed, bytes_max, tables, gather: Gather::default() }
     }
 
     /// How many bytes each table may hold.
@@ -89,7 +91,7 @@ impl TopSet {
     }
 
     /// The answers to the questions of `shards`, which were all made for the same ones. Runs on the
-    /// current rayon pool.
+    /// current rayon pool, and takes at most half as much memory again as the shards may hold.
     ///
     /// # Panics
     /// If there is no shard.
@@ -120,6 +122,26 @@ fn weight_of(plan: &TopPlan, index: usize) -> usize {
     }
 }
 
+/// Into how many parts the keys of a question are dealt out, which are in all shards.
+fn part_count(shards: &[TopSet], top: usize, rule: &TopRule) -> usize {
+    if has_fixed_size(rule) {
+        return shards.len();
+    }
+    let bytes_max: usize =
+        shards.iter().map(|shard| shard.bytes_max).fold(0, usize::saturating_add);
+    let room = bytes_max / 2 / rayon::current_num_threads();
+    let table_bytes =
+        |table: usize| -> usize { shards.iter().map(|shard| shard.tables[table].bytes()).sum() };
+    // A table that has just grown is half empty, and the one that it grew from may be there still.
+    let bytes = 3 * (table_bytes(top) + rule.base.map_or(0, table_bytes));
+    let parts = bytes.div_ceil(room.max(1)).min(PARTS_MAX);
+    parts.max(shards.len())
+}
+
+/// Each part is a walk through the tables, so there are not more; a limit that would take more is one that
+/// no batch can be added within.
+const PARTS_MAX: usize = 64;
+
 fn answer(shards: &[TopSet], top: usize, rule: &TopRule, seed: u64) -> TopAnswer {
     let tables = || shards.iter().map(|shard| &shard.tables[top]);
     let parts: Vec<TopAnswer> = match (rule.rows, rule.base) {
@@ -128,8 +150,9 @@ fn answer(shards: &[TopSet], top: usize, rule: &TopRule, seed: u64) -> TopAnswer
         }
         (RowsOf::AnyShard, None) if shards.len() == 1 => tables().map(TopTable::answer).collect(),
         (RowsOf::AnyShard, base) => {
+            let count = part_count(shards, top, rule);
             let part_answer = |index| {
-                let part = Part { index, count: shards.len() };
+                let part = Part { index, count };
                 let mut whole = TopTable::new(rule.spec.clone(), seed, usize::MAX);
                 tables().for_each(|table| whole.roll_up(table, part));
                 for base in
@@ -139,7 +162,7 @@ fn answer(shards: &[TopSet], top: usize, rule: &TopRule, seed: u64) -> TopAnswer
                 }
                 whole.answer()
             };
-            (0..shards.len()).into_par_iter().map(part_answer).collect()
+            (0..count).into_par_iter().map(part_answer).collect()
         }
     };
     merge_answers(&rule.spec, parts)

@@ -125,7 +125,7 @@ fn judge_one(
 ) -> Duration {
     let mut findings = Vec::new();
     merge_pool.install(|| {
-        judge.take(message, &mut |judged| match judged {
+        judge.take(message, &mut |_| Vec::new(), &mut |judged| match judged {
             Judged::ToDeliver(message) => findings.push(message),
             Judged::Saved(_) => unreachable!("nothing is saved here"),
         });

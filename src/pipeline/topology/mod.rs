@@ -190,7 +190,7 @@ fn restore(
 ) -> Result<(Assembled, Saving), CheckpointError> {
     let JobState { directory, journal, encode, interval } = state;
     let mut snapshots = Snapshots::open(Arc::clone(&directory), assembly.fingerprint())?;
-    let restored = snapshots.restore(|snapshot| assembly.restored(snapshot))?;
+    let restored = snapshots.restore(|snapshot| assembly.restored(snapshot, header.shard_count))?;
     for refusal in &restored.refused {
         tracing::error!(
             error = refusal as &dyn std::error::Error,

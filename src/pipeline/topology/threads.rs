@@ -123,8 +123,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         };
         let judger = {
             let (saved, watch, pool) = (saved_out.clone(), watch(), &stages.merge_pool);
+            let spares = spares_in.clone();
             spawn(scope, "judge", stop, move || {
-                let ways = JudgeWays { judge_in, deliver_out, saved_out: saved };
+                let ways = JudgeWays { judge_in, deliver_out, saved_out: saved, spares };
                 judge_panes(judge, &ways, pool, stop, live, watch)
             })
         };
@@ -366,6 +367,7 @@ struct JudgeWays {
     judge_in: Receiver<ToJudge>,
     deliver_out: Way<ToDeliver>,
     saved_out: Way<SavedPart>,
+    spares: Receiver<Vec<u8>>,
 }
 
 fn judge_panes(
@@ -376,11 +378,12 @@ fn judge_panes(
     live: &Live,
     mut watch: Stopwatch,
 ) -> (Judge, Profile) {
+    let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
     let mut is_cut_off = false;
     for message in &ways.judge_in {
         watch.skip();
         let mut given = Vec::new();
-        merge_pool.install(|| judge.take(message, &mut |judged| given.push(judged)));
+        merge_pool.install(|| judge.take(message, &mut spares, &mut |judged| given.push(judged)));
         live.record(|latencies| &mut latencies.judge, watch.lap(Stage::Judge, 0));
         for judged in given {
             is_cut_off |= match judged {
@@ -469,8 +472,10 @@ fn write_snapshots(
 ) -> SnapshotReport {
     for part in ways.saved_in {
         let Some(settled) = stage.take(part, clock.now()) else { continue };
+        // What this snapshot took is enough for the next.
+        let spares_max = settled.segments.len();
         for segment in settled.segments {
-            if ways.spares_out.try_send(segment).is_err() {
+            if ways.spares_out.len() >= spares_max || ways.spares_out.try_send(segment).is_err() {
                 break;
             }
         }

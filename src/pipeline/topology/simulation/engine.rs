@@ -65,6 +65,9 @@ enum SourceStage {
     Ended,
 }
 
+/// A shard with what is on its way to it.
+type SimShard = (StateShard, VecDeque<ToShard>, Stopwatch);
+
 /// A run of the stages.
 pub(super) struct Engine {
     capacity: usize,
@@ -75,7 +78,7 @@ pub(super) struct Engine {
     parsed: VecDeque<Parsed>,
     sequence: Option<SequenceStage>,
     report: Option<InputReport>,
-    shards: Vec<(StateShard, VecDeque<ToShard>, Stopwatch)>,
+    shards: Vec<SimShard>,
     to_judge: VecDeque<ToJudge>,
     judge: Judge,
     to_deliver: VecDeque<ToDeliver>,
@@ -223,7 +226,7 @@ impl Engine {
             Actor::Judge => {
                 let Some(message) = self.to_judge.pop_front() else { return };
                 let Self { judge, to_deliver, saved, .. } = self;
-                judge.take(message, &mut |judged| match judged {
+                judge.take(message, &mut |_| Vec::new(), &mut |judged| match judged {
                     Judged::ToDeliver(message) => to_deliver.push_back(message),
                     Judged::Saved(part) => saved.push_back(part),
                 });
@@ -313,15 +316,18 @@ impl Engine {
         }
     }
 
+    /// Has the sequencer look at the time.
+    pub(super) fn tick(&mut self) {
+        let now = self.clock.monotonic();
+        let Self { sequence, shards, saved, .. } = self;
+        if let Some(sequence) = sequence {
+            sequence.tick(now, &mut |sequenced| forward(sequenced, shards, saved));
+        }
+    }
+
     fn put_in_order(&mut self, now: Duration) {
         let Self { parsed, sequence, shards, saved, .. } = self;
-        let mut forward = |sequenced| match sequenced {
-            Sequenced::Unread(_) => {}
-            Sequenced::Saved(part) => saved.push_back(part),
-            Sequenced::ToShards(message) => {
-                shards.iter_mut().for_each(|(_, rows, _)| rows.push_back(message.clone()));
-            }
-        };
+        let mut forward = |sequenced| forward(sequenced, shards, saved);
         if let Some(parsed) = parsed.pop_front() {
             sequence.as_mut().expect("it was asked").accept(parsed, now, &mut forward);
         } else if let Some(sequence) = sequence.take() {
@@ -341,5 +347,15 @@ impl Engine {
             FromShard::Saved(part) => saved.push_back(part),
             FromShard::Used(_) => {}
         });
+    }
+}
+
+fn forward(sequenced: Sequenced, shards: &mut [SimShard], saved: &mut VecDeque<SavedPart>) {
+    match sequenced {
+        Sequenced::Unread(_) => {}
+        Sequenced::Saved(part) => saved.push_back(part),
+        Sequenced::ToShards(message) => {
+            shards.iter_mut().for_each(|(_, rows, _)| rows.push_back(message.clone()));
+        }
     }
 }
