@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,10 @@ use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
-use crate::source::{DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag};
+use crate::source::{
+    DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag, discover,
+};
+use crate::units::UnixSeconds;
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
 /// interface.
@@ -186,6 +190,36 @@ fn isa() -> Result<Isa, Failure> {
     })
 }
 
+/// The files that arguments mean; standard input comes after them.
+pub(crate) fn files(paths: &[String]) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(url) = paths.iter().find(|path| path.starts_with("s3://")) {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "`{url}`: reading from S3 is not built in; copy the objects with `aws s3 cp`, or pipe one into `-`"
+        )));
+    }
+    let (stdin, named): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.iter().map(PathBuf::from).partition(|path| path.as_os_str() == STDIN);
+    let mut files = discover(&named).map_err(Failure::usage)?;
+    files.extend(stdin.into_iter().next());
+    Ok(files)
+}
+
+/// How long files are together, for progress.
+pub(crate) fn total_bytes(files: &[PathBuf]) -> u64 {
+    files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// The range of `--since` and `--until`.
+pub(crate) fn event_time(
+    since: Option<UnixSeconds>,
+    until: Option<UnixSeconds>,
+) -> (Bound<i64>, Bound<i64>) {
+    (
+        since.map_or(Bound::Unbounded, |since| Bound::Included(since.0)),
+        until.map_or(Bound::Unbounded, |until| Bound::Excluded(until.0)),
+    )
+}
+
 /// Sources over files, bounded.
 pub(crate) fn file_inputs(
     files: &[PathBuf],
@@ -211,7 +245,7 @@ pub(crate) fn plan_inputs(
         let first = inputs.sources.len();
         match &plan.kind {
             SourceKind::File { paths } => {
-                let files = crate::source::discover(paths).map_err(Failure::usage)?;
+                let files = discover(paths).map_err(Failure::usage)?;
                 let limits = limits(engine);
                 let reader_count = engine.thread_count().get();
                 let readers = FileSource::split(&files, &plan.format, &limits, reader_count, &ids);
