@@ -11,7 +11,7 @@ use flowgauge::config::EnginePlan;
 use flowgauge::detect::{DetectSettings, DetectorSet, Network};
 use flowgauge::framing::Limits;
 use flowgauge::generate::{AttackKind, GenerateSettings, Generator};
-use flowgauge::pipeline::{Job, RunReport};
+use flowgauge::pipeline::{Detectors, Job, MemoryPlan, RunReport};
 use flowgauge::record::{FieldId, FormatChoice, Slot};
 use flowgauge::simd::Isa;
 use flowgauge::source::{FileSource, InputIds, StopFlag};
@@ -71,7 +71,12 @@ fn top(fields: &[FieldId], metric: Metric, metric_min: u128) -> TopSpec {
 
 /// Detectors with default settings that know nothing of the network.
 pub(crate) fn detectors() -> DetectorSet {
-    DetectorSet::new(&DetectSettings::default(), Network::default(), PANE_SECONDS)
+    let Detectors { settings, network } = all_detectors();
+    DetectorSet::new(&settings, network, PANE_SECONDS)
+}
+
+fn all_detectors() -> Detectors {
+    Detectors { settings: DetectSettings::default(), network: Network::default() }
 }
 
 /// What the generated lines are: some minutes of event time, so that panes close on the way, with two
@@ -132,13 +137,19 @@ impl Input {
             },
             filter: None,
             tops: question.tops(),
-            detectors: (question == Question::Report).then(detectors),
+            detectors: (question == Question::Report).then(all_detectors),
             sinks: Vec::new(),
             isa: Isa::detect(),
             seed: 1,
             clock: Arc::new(SystemClock::new()),
             stop: StopFlag::default(),
             progress: Box::new(|_| {}),
+            control: crossbeam_channel::never(),
+            live: Arc::default(),
+            memory: MemoryPlan::UNLIMITED,
+            partials: None,
+            dead_letters: None,
+            state: None,
         }
     }
 

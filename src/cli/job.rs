@@ -13,7 +13,9 @@ use crossbeam_channel::Receiver;
 use super::failure::Failure;
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::checkpoint::disk::SystemDisk;
-use crate::checkpoint::{JournalSettings, PartialWriter, StateDirectory};
+use crate::checkpoint::{
+    DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, StateDirectory,
+};
 use crate::clock::Clock;
 use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::{DetectSettings, Network};
@@ -65,6 +67,8 @@ pub(crate) struct Keeping {
     /// Where partials go.
     pub(crate) partials: Option<PathBuf>,
     pub(crate) state: Option<JobState>,
+    /// What could not be read.
+    pub(crate) dead_letters: Option<DeadLetters>,
     /// Changes while it runs.
     pub(crate) control: Receiver<Control>,
     /// Told how it stands.
@@ -76,6 +80,7 @@ impl Default for Keeping {
         Self {
             partials: None,
             state: None,
+            dead_letters: None,
             control: crossbeam_channel::never(),
             live: Arc::default(),
         }
@@ -128,6 +133,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         live: keeping.live,
         memory,
         partials,
+        dead_letters: keeping.dead_letters,
         state: keeping.state,
     })
 }
@@ -155,6 +161,23 @@ pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
     };
     let (encode, interval) = (encode::ndjson::encode, engine.checkpoint.interval);
     Ok(Some(JobState { directory, journal, encode, interval }))
+}
+
+/// Opens the dead letters of a plan: in its file, else in the state directory, if there is one.
+pub(crate) fn dead_letters(
+    engine: &EnginePlan,
+    state: Option<&JobState>,
+) -> Result<Option<DeadLetters>, Failure> {
+    let total_bytes_max = engine.dead_letters.bytes_max;
+    let settings = DeadLetterSettings::default();
+    let file_bytes_max = settings.file_bytes_max.min(total_bytes_max);
+    let settings = DeadLetterSettings { file_bytes_max, total_bytes_max, ..settings };
+    let letters = match (&engine.dead_letters.path, state) {
+        (Some(path), _) => DeadLetters::open_file(Arc::new(SystemDisk), path, settings),
+        (None, Some(state)) => DeadLetters::open(Arc::clone(&state.directory), settings),
+        (None, None) => return Ok(None),
+    };
+    letters.map(Some).map_err(Failure::usage)
 }
 
 fn lateness(configured: config::Lateness) -> Lateness {

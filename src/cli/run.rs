@@ -106,6 +106,7 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
         window_seconds: None,
     };
     let state = job::state(&engine)?;
+    let dead_letters = job::dead_letters(&engine, state.as_ref())?;
     let job = job::build(Request {
         inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
         filter: None,
@@ -116,7 +117,7 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
         clock,
         stop,
         progress: Box::new(|_| {}),
-        keeping: Keeping { state, control, live, ..Keeping::default() },
+        keeping: Keeping { state, dead_letters, control, live, ..Keeping::default() },
     })?;
     tracing::info!(sources = plan.sources.len(), threads = thread_count, "started");
     let report = pipeline::run(job).map_err(job::run_failure)?;

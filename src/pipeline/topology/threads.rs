@@ -50,9 +50,11 @@ const SPARE_SEGMENTS_MAX: usize = 1 << 14;
 /// A chunk with the layout that its lines are likely to have, and when it came in.
 type Work = (Chunk, Arc<Layout>, Duration);
 
-/// The ways from the sequencer.
+/// What the sequencer takes and gives.
 struct SequenceWays {
+    parsed: Receiver<Parsed>,
     shards: Vec<Way<ToShard>>,
+    deliver: Way<ToDeliver>,
     saved: Way<SavedPart>,
     used: Sender<UsedBatch>,
     settled: Receiver<Epoch>,
@@ -116,6 +118,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         };
         let judger = {
             let (saved, watch, pool) = (saved_out.clone(), watch(), &stages.merge_pool);
+            let deliver_out = deliver_out.clone();
             spawn(scope, "judge", stop, move || {
                 let ways = JudgeWays { judge_in, deliver_out, saved_out: saved };
                 judge_panes(judge, &ways, pool, stop, live, watch)
@@ -142,7 +145,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let progress = stages.progress;
         let sequencer_thread = {
             let ways = SequenceWays {
+                parsed: parsed_in,
                 shards: shards_out,
+                deliver: deliver_out,
                 saved: saved_out,
                 used: used_out,
                 settled: settled_in,
@@ -150,11 +155,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             };
             let watch = watch();
             spawn(scope, "sequence", stop, move || {
-                let ending = || match stop.is_requested() && has_state {
-                    true => Ending::Keep,
-                    false => Ending::Close,
-                };
-                keep_order(sequence, &parsed_in, &ways, live, watch, tick, ending, progress)
+                let goes_on = || stop.is_requested() && has_state;
+                let ending = || if goes_on() { Ending::Keep } else { Ending::Close };
+                keep_order(sequence, &ways, live, watch, tick, ending, progress)
             })
         };
         let mut parse_threads = Vec::new();
@@ -284,7 +287,6 @@ fn read(
 
 fn keep_order(
     mut stage: SequenceStage,
-    parsed_in: &Receiver<Parsed>,
     ways: &SequenceWays,
     live: &Live,
     mut watch: Stopwatch,
@@ -296,6 +298,9 @@ fn keep_order(
     let mut forward = |sequenced: Sequenced| match sequenced {
         Sequenced::Unread(batches) => give_back(batches, &ways.used),
         Sequenced::Saved(part) => is_cut_off |= ways.saved.send(part).is_err(),
+        Sequenced::Letters(letters) => {
+            is_cut_off |= ways.deliver.send(ToDeliver::Letters(letters)).is_err();
+        }
         Sequenced::ToShards(message) => {
             for shard in &ways.shards {
                 is_cut_off |= shard.send(message.clone()).is_err();
@@ -304,8 +309,8 @@ fn keep_order(
     };
     loop {
         let received = match tick {
-            Some(tick) => parsed_in.recv_timeout(tick),
-            None => parsed_in.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(tick) => ways.parsed.recv_timeout(tick),
+            None => ways.parsed.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         ways.settled.try_iter().for_each(|epoch| stage.settled(epoch));
         ways.control.try_iter().for_each(|control| stage.control(control, &mut forward));

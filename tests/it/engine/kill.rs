@@ -2,8 +2,6 @@
 //!
 //! `FLOWGAUGE_KILL_RECORDS=5000000 FLOWGAUGE_KILLS=30 FLOWGAUGE_KILL_SEED=N` runs the long form.
 
-#![expect(clippy::print_stdout, reason = "a failure is repeated with its seed")]
-
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The engine as an operator relies on it: killed, flooded, split over processes, replayed.
+//! The engine as an operator relies on it: killed, flooded, poisoned, split over processes, replayed.
 
+mod dead_letters;
 mod flood;
 mod kill;
 mod partials;

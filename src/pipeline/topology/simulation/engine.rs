@@ -190,6 +190,7 @@ impl Engine {
         if self.sequence.is_some()
             && (!self.parsed.is_empty() || nothing_comes)
             && self.shards.iter().all(|(_, rows, _)| has_room(rows.len()))
+            && has_room(self.to_deliver.len())
         {
             able.push(Actor::Sequencer);
         }
@@ -314,10 +315,11 @@ impl Engine {
     }
 
     fn put_in_order(&mut self, now: Duration) {
-        let Self { parsed, sequence, shards, saved, .. } = self;
+        let Self { parsed, sequence, shards, to_deliver, saved, .. } = self;
         let mut forward = |sequenced| match sequenced {
             Sequenced::Unread(_) => {}
             Sequenced::Saved(part) => saved.push_back(part),
+            Sequenced::Letters(letters) => to_deliver.push_back(ToDeliver::Letters(letters)),
             Sequenced::ToShards(message) => {
                 shards.iter_mut().for_each(|(_, rows, _)| rows.push_back(message.clone()));
             }

@@ -21,7 +21,7 @@ use self::random::Random;
 use crate::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
 use crate::checkpoint::disk::memory::{Fault, FaultRates, Loss};
 use crate::checkpoint::disk::{Disk as _, MemoryDisk};
-use crate::checkpoint::{JournalSettings, StateDirectory};
+use crate::checkpoint::{DeadLetterSettings, DeadLetters, JournalSettings, StateDirectory};
 use crate::clock::ManualClock;
 use crate::detect::{DetectSettings, Network};
 use crate::finding::Finding;
@@ -108,6 +108,7 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
         control: crossbeam_channel::never(),
         live: Arc::default(),
         partials: None,
+        dead_letters: None,
         state: None,
     }
 }
@@ -127,13 +128,15 @@ fn undisturbed(inputs: &[Input], random: &mut Random) -> BTreeSet<Vec<u8>> {
     set
 }
 
-/// One process after the other over the same disk until one reads everything; how many there were.
+/// One process after the other over the same disk until one reads everything; how many there were, and whether the
+/// disk refused nothing but in a crash.
 fn disturbed(
     inputs: &[Input],
     receiver: &Receiver,
     disk: &MemoryDisk,
     random: &mut Random,
-) -> (Outcome, usize) {
+) -> (Outcome, usize, bool) {
+    let is_sound = random.one_in(3);
     let (threads, capacity) = (1 + random.below(3), 1 + random.below(3));
     let mut lives_left = random.below(6);
     let crash_chance = 50 + random.below(600);
@@ -141,6 +144,7 @@ fn disturbed(
     for life in 1.. {
         let clock = Arc::new(ManualClock::default());
         let directory = StateDirectory::open(Arc::new(disk.clone()), Path::new(STATE)).unwrap();
+        let letters = DeadLetters::open(Arc::clone(&directory), DeadLetterSettings::default());
         let state = JobState {
             directory,
             journal: JournalSettings::default(),
@@ -148,7 +152,12 @@ fn disturbed(
             interval,
         };
         let job = job(random.bits(), threads, receiver, &clock);
-        let job = Job { expected_inputs: inputs.len(), state: Some(state), ..job };
+        let job = Job {
+            expected_inputs: inputs.len(),
+            state: Some(state),
+            dead_letters: Some(letters.unwrap()),
+            ..job
+        };
         let mut engine = Engine::new(job, inputs, capacity, Arc::clone(&clock)).unwrap();
         loop {
             clock.advance(Duration::from_millis(random.bits() % 20));
@@ -157,7 +166,7 @@ fn disturbed(
                 break;
             }
             match random.below(400) {
-                0 => disk.set_rates(FaultRates {
+                0 if !is_sound => disk.set_rates(FaultRates {
                     no_space_per_mille: 300,
                     io_per_mille: 100,
                     short_reads_per_mille: 200,
@@ -175,7 +184,7 @@ fn disturbed(
                 let outcome = engine.outcome();
                 // The last breath may meet a planned crash; all findings are written by then.
                 disk.restart(Loss::Process);
-                return (outcome, life);
+                return (outcome, life, is_sound);
             }
         }
         lives_left = lives_left.saturating_sub(1);
@@ -191,11 +200,12 @@ fn simulate(seed: u64) -> (usize, usize) {
     let model = Model::of(&inputs);
     let expected = undisturbed(&inputs, &mut random);
     let (receiver, disk) = (Receiver::default(), MemoryDisk::new(random.bits()));
-    let (outcome, lives) = disturbed(&inputs, &receiver, &disk, &mut random);
+    let (outcome, lives, is_sound) = disturbed(&inputs, &receiver, &disk, &mut random);
     check_counts(&outcome, &model);
     let got: BTreeSet<Vec<u8>> = receiver.0.lock().unwrap().iter().cloned().collect();
     check_same("what the receiver was given", &texts(&got), &texts(&expected));
     check_journal(&disk, &expected);
+    check_letters(&disk, &model::unreadable(&inputs), is_sound);
     (expected.len(), lives)
 }
 
@@ -217,24 +227,43 @@ fn check_counts(outcome: &Outcome, model: &Model) {
     assert_eq!(&counted, model);
 }
 
+/// What was put aside could not be read, and on a disk that refuses nothing it is all there, some of it twice.
+fn check_letters(disk: &MemoryDisk, expected: &BTreeSet<(String, String, String)>, is_sound: bool) {
+    let mut letters = BTreeSet::new();
+    for line in lines_of(disk, "dead-letter-") {
+        let Ok(letter) = serde_json::from_slice::<serde_json::Value>(&line) else { continue };
+        let text = |name: &str| letter[name].as_str().unwrap().to_owned();
+        let payload = base64_simd::STANDARD.decode_to_vec(text("payload_base64")).unwrap();
+        letters.insert((text("input"), text("position"), String::from_utf8(payload).unwrap()));
+    }
+    assert!(letters.is_subset(expected), "{:?}", letters.difference(expected).next());
+    assert!(!is_sound || letters == *expected, "{:?}", expected.difference(&letters).next());
+}
+
+fn lines_of(disk: &MemoryDisk, prefix: &str) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    for name in disk.list(Path::new(STATE)).unwrap() {
+        if name.starts_with(prefix) {
+            let text = disk.content(&Path::new(STATE).join(name)).unwrap();
+            lines.extend(text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        }
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
 /// Each finding stands there once.
 fn check_journal(disk: &MemoryDisk, expected: &BTreeSet<Vec<u8>>) {
     let mut lines = BTreeMap::new();
-    for name in disk.list(Path::new(STATE)).unwrap() {
-        if !name.starts_with("journal-") {
-            continue;
-        }
-        let text = disk.content(&Path::new(STATE).join(name)).unwrap();
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            // A line that the disk garbled is passed over by every reader, and its finding stands in another.
-            let Ok(mut line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
-            let members = line.as_object_mut().unwrap();
-            members.remove("seq").unwrap();
-            members.remove("crc32").unwrap();
-            let key = (members["id"].to_string(), members["revision"].to_string());
-            let twice = lines.insert(key, line);
-            assert!(twice.is_none(), "{twice:?} is in the journal twice");
-        }
+    for line in lines_of(disk, "journal-") {
+        // A line that the disk garbled is passed over by every reader, and its finding stands in another.
+        let Ok(mut line) = serde_json::from_slice::<serde_json::Value>(&line) else { continue };
+        let members = line.as_object_mut().unwrap();
+        members.remove("seq").unwrap();
+        members.remove("crc32").unwrap();
+        let key = (members["id"].to_string(), members["revision"].to_string());
+        let twice = lines.insert(key, line);
+        assert!(twice.is_none(), "{twice:?} is in the journal twice");
     }
     let in_journal: BTreeSet<String> = lines.into_values().map(|line| line.to_string()).collect();
     let value = |line: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(line).unwrap();
