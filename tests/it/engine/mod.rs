@@ -5,6 +5,7 @@ mod flood;
 mod kill;
 mod partials;
 mod replay;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
