@@ -22,10 +22,11 @@ use flowgauge::aggregate::{
     CONTACT_BYTES_DEFAULT, CONTACT_COLUMNS, ContactTable, Metric, PaneContacts, RoutedBatch,
     Router, RowLists, TOTALS_COLUMNS, TopSet, TopSpec,
 };
+use flowgauge::detect::DetectorSet;
 use flowgauge::framing::{BLOCK_BYTES, Limits, Payload, SourceRecord, deframe};
 use flowgauge::generate::envelope::{DocumentCompression, Envelopes, Form};
 use flowgauge::generate::{GenerateSettings, Generator};
-use flowgauge::pipeline;
+use flowgauge::pipeline::{self, Detectors};
 use flowgauge::record::{ColumnSet, FieldId, FlowBatch, Layout, Parser, Slot, Text};
 use flowgauge::simd::{Isa, separators};
 use questions::{Input, Question, RECORDS};
@@ -35,6 +36,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Bytes of the lines that need no generator: about 90,000 records.
 const LINES_BYTES: usize = 10 << 20;
+/// Length of a pane.
+const PANE_SECONDS: i64 = 60;
 /// Seed of every table.
 const SEED: u64 = 1;
 
@@ -261,7 +264,7 @@ fn contacts() -> Stage {
 }
 
 fn panes(batches: &[FlowBatch]) -> Vec<PaneContacts> {
-    let mut table = ContactTable::new(60, SEED, CONTACT_BYTES_DEFAULT);
+    let mut table = ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT);
     batches.iter().for_each(|batch| table.add(batch, 0..batch.rows()));
     table.close_all()
 }
@@ -271,7 +274,8 @@ fn detect() -> Stage {
     let batches = generated_batches(CONTACT_COLUMNS.iter().copied().collect());
     let mut panes = panes(&batches);
     Stage::new(RECORDS, move || {
-        let mut detectors = questions::detectors();
+        let Detectors { settings, network } = questions::detectors();
+        let mut detectors = DetectorSet::new(&settings, network, PANE_SECONDS);
         let mut findings = Vec::new();
         for contacts in panes.drain(..) {
             detectors.on_pane(contacts.pane, vec![contacts], &mut findings);

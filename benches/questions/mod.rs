@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flowgauge::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
 use flowgauge::clock::SystemClock;
 use flowgauge::config::EnginePlan;
-use flowgauge::detect::{DetectSettings, DetectorSet, Network};
+use flowgauge::detect::{DetectSettings, Network};
 use flowgauge::framing::Limits;
 use flowgauge::generate::{AttackKind, GenerateSettings, Generator};
 use flowgauge::pipeline::{Detectors, Job, MemoryPlan, RunReport};
@@ -70,12 +70,7 @@ fn top(fields: &[FieldId], metric: Metric, metric_min: u128) -> TopSpec {
 }
 
 /// Detectors with default settings that know nothing of the network.
-pub(crate) fn detectors() -> DetectorSet {
-    let Detectors { settings, network } = all_detectors();
-    DetectorSet::new(&settings, network, PANE_SECONDS)
-}
-
-fn all_detectors() -> Detectors {
+pub(crate) fn detectors() -> Detectors {
     Detectors { settings: DetectSettings::default(), network: Network::default() }
 }
 
@@ -137,7 +132,7 @@ impl Input {
             },
             filter: None,
             tops: question.tops(),
-            detectors: (question == Question::Report).then(all_detectors),
+            detectors: (question == Question::Report).then(detectors),
             sinks: Vec::new(),
             isa: Isa::detect(),
             seed: 1,

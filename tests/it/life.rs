@@ -206,7 +206,7 @@ fn secrets_are_in_nothing_that_is_shown() {
     let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     std::fs::write(path("secret"), format!("{SECRET}\n")).expect("it can be written");
     let good = format!(
-        "[engine]\nstate_dir = {{ env = 'SECRET_NAME' }}\n[sources.a]\ntype = 'stdin'\n\
+        "[engine]\nstate_dir = {{ env = 'SECRET_NAME_OF_STATE' }}\n[sources.a]\ntype = 'stdin'\n\
          [sinks.a]\ntype = 'file'\npath = {{ file = '{}' }}\n",
         path("secret")
     );
@@ -222,6 +222,7 @@ fn secrets_are_in_nothing_that_is_shown() {
             let output = flowgauge()
                 .current_dir(folder.path())
                 .env("SECRET_NAME", SECRET)
+                .env("SECRET_NAME_OF_STATE", format!("{SECRET}.state"))
                 .args(["-vv", command, "-c", &path("f.toml")])
                 .stdin(Stdio::null())
                 .output()
