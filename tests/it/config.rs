@@ -325,8 +325,8 @@ fn limits_of_what_is_saved_and_logged_are_kept() {
             "16:1: field `log.level` is `loud`; it must be one of `error`, `warn`, `info`, `debug`, `trace`",
             "17:1: field `log.rate_limit` is `-1`; it must be 0 to 1000000, as a whole number; remove the line to use 10",
             "18:1: field `log.stats_interval` is `never`; it must be 0s to 24h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
-            "21:1: field `sources.a.rate_limit` is `50`; it must be bytes or records a second, like `50MiB/s` or `100000 records/s`; remove the line for no limit",
-            "24:1: field `sources.b.rate_limit` is the content of environment variable `PASSWORD`; it must be bytes or records a second, like `50MiB/s` or `100000 records/s`; remove the line for no limit",
+            "21:1: field `sources.a.rate_limit` is `50`; it must be bytes a second with a unit, like `50MiB/s`; remove the line for no limit",
+            "24:1: field `sources.b.rate_limit` is the content of environment variable `PASSWORD`; it must be bytes a second with a unit, like `50MiB/s`; remove the line for no limit",
         ],
     );
 }
