@@ -36,6 +36,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Bytes of the lines that need no generator: about 90,000 records.
 const LINES_BYTES: usize = 10 << 20;
+/// Length of a pane.
+const PANE_SECONDS: i64 = 60;
 /// Seed of every table.
 const SEED: u64 = 1;
 
@@ -262,7 +264,7 @@ fn contacts() -> Stage {
 }
 
 fn panes(batches: &[FlowBatch]) -> Vec<PaneContacts> {
-    let mut table = ContactTable::new(60, SEED, CONTACT_BYTES_DEFAULT);
+    let mut table = ContactTable::new(PANE_SECONDS, SEED, CONTACT_BYTES_DEFAULT);
     batches.iter().for_each(|batch| table.add(batch, 0..batch.rows()));
     table.close_all()
 }
@@ -273,7 +275,7 @@ fn detect() -> Stage {
     let mut panes = panes(&batches);
     Stage::new(RECORDS, move || {
         let Detectors { settings, network } = questions::detectors();
-        let mut detectors = DetectorSet::new(&settings, network, 60);
+        let mut detectors = DetectorSet::new(&settings, network, PANE_SECONDS);
         let mut findings = Vec::new();
         for contacts in panes.drain(..) {
             detectors.on_pane(contacts.pane, vec![contacts], &mut findings);

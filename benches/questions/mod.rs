@@ -143,6 +143,7 @@ impl Input {
             live: Arc::default(),
             memory: MemoryPlan::UNLIMITED,
             partials: None,
+            dead_letters: None,
             state: None,
         }
     }

@@ -5,6 +5,7 @@
 //! reached: the first of many alike says most. A chunk that is read again after a restart may stand
 //! there twice.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -12,15 +13,21 @@ use serde::Serialize;
 use crate::units::UnixSeconds;
 
 use super::directory::StateDirectory;
+use super::disk::Disk;
 use super::error::CheckpointError;
-use super::line_log::LineLog;
+use super::line_log::{LineLog, Names};
 
 const PREFIX: &str = "dead-letter-";
+
+const SCHEMA: &str = "flowgauge.dead_letter/v1";
+
+/// How every letter begins.
+const LINE_START: &[u8] = b"{\"schema\":\"flowgauge.dead_letter/v1\"";
 
 /// Limits of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetterSettings {
-    /// A file that would become longer is followed by another.
+    /// A file that would become longer is followed by another, in a state directory.
     pub file_bytes_max: u64,
     /// When all files are as long as this, nothing more is written until some are removed by hand and the job is
     /// started again.
@@ -46,8 +53,10 @@ pub struct DeadLetter<'a> {
     pub position: &'a str,
     /// Why they could not be read.
     pub reason: &'a str,
-    /// The bytes.
+    /// The bytes, or the first of them.
     pub payload: &'a [u8],
+    /// How many bytes there were.
+    pub length_bytes: u64,
 }
 
 /// How many there were.
@@ -77,7 +86,7 @@ struct Line<'a> {
     input: &'a str,
     position: &'a str,
     reason: &'a str,
-    payload_bytes: usize,
+    payload_bytes: u64,
     /// Absent when the payload is whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept_bytes: Option<usize>,
@@ -94,7 +103,37 @@ impl DeadLetters {
         directory: Arc<StateDirectory>,
         settings: DeadLetterSettings,
     ) -> Result<Self, CheckpointError> {
-        let mut log = LineLog::open(directory, PREFIX, settings.file_bytes_max)?;
+        let log = LineLog::open(directory, Names::Numbered(PREFIX), settings.file_bytes_max)?;
+        Self::settled(log, settings)
+    }
+
+    /// Opens a file of dead letters, or begins it, in a directory that there is. A last line that a crash cut off is
+    /// removed.
+    ///
+    /// # Errors
+    /// If it cannot be read or mended, another process has it, or it holds anything else.
+    pub fn open_file(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        settings: DeadLetterSettings,
+    ) -> Result<Self, CheckpointError> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name else {
+            return Err(CheckpointError::NoDeadLetters { path: path.to_owned() });
+        };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = StateDirectory::of_file(disk, parent.unwrap_or(Path::new(".")), name)?;
+        let log = LineLog::open(directory, Names::Single(name.to_owned()), u64::MAX)?;
+        let &(number, length_bytes) = log.files().last().expect("there is one at least");
+        let mut lines = log.lines(number, (0, length_bytes))?;
+        let first = log.read(number, &mut lines)?.unwrap_or_default();
+        if !first.starts_with(LINE_START) && !LINE_START.starts_with(first) {
+            return Err(CheckpointError::NoDeadLetters { path: path.to_owned() });
+        }
+        Self::settled(log, settings)
+    }
+
+    fn settled(mut log: LineLog, settings: DeadLetterSettings) -> Result<Self, CheckpointError> {
         let &(number, length_bytes) = log.files().last().expect("there is one at least");
         let mut lines = log.lines(number, (0, length_bytes))?;
         let mut good_bytes = 0;
@@ -115,14 +154,19 @@ impl DeadLetters {
     /// If they cannot be written; nothing of them is then.
     pub fn write(&mut self, letter: &DeadLetter<'_>) -> Result<bool, CheckpointError> {
         let kept = &letter.payload[..letter.payload.len().min(self.settings.payload_bytes_max)];
-        let is_cut = kept.len() < letter.payload.len();
+        let is_cut = (kept.len() as u64) < letter.length_bytes;
+        // A flood of them costs little once there is no more room.
+        if self.log.bytes() + kept.len() as u64 > self.settings.total_bytes_max {
+            self.counters.dropped += 1;
+            return Ok(false);
+        }
         let line = Line {
-            schema: "flowgauge.dead_letter/v1",
+            schema: SCHEMA,
             time: letter.time.to_string(),
             input: letter.input,
             position: letter.position,
             reason: letter.reason,
-            payload_bytes: letter.payload.len(),
+            payload_bytes: letter.length_bytes,
             kept_bytes: is_cut.then_some(kept.len()),
             payload_base64: base64_simd::STANDARD.encode_to_string(kept),
         };
@@ -175,6 +219,7 @@ mod tests {
             position: "4954",
             reason: "gzip: bad header",
             payload,
+            length_bytes: payload.len() as u64,
         }
     }
 
@@ -198,6 +243,42 @@ mod tests {
         );
         assert_eq!(content(&disk, 1), expected);
         assert_eq!(letters.counters(), DeadLetterCounters { written: 2, dropped: 0, cut: 1 });
+    }
+
+    #[test]
+    fn a_single_file_grows_to_its_limit_and_leaves_its_neighbours_alone() {
+        let disk = MemoryDisk::new(1);
+        let state = StateDirectory::open(Arc::new(disk.clone()), Path::new("/state")).unwrap();
+        let path = Path::new("/state/poison.ndjson");
+        let settings = DeadLetterSettings {
+            file_bytes_max: 100,
+            total_bytes_max: 1_000,
+            ..Default::default()
+        };
+        let open = || DeadLetters::open_file(Arc::new(disk.clone()), path, settings);
+        let mut letters = open().unwrap();
+        assert!(matches!(open(), Err(CheckpointError::FileInUse { .. })));
+        let written = (0..20).filter(|_| letters.write(&letter(b"x")).unwrap()).count();
+        letters.sync().unwrap();
+        drop(letters);
+        let content = disk.content(path).unwrap();
+        assert!((700..=1_000).contains(&content.len()), "{}", content.len());
+        assert_eq!(content.split(|byte| *byte == b'\n').count(), written + 1);
+        drop(open().unwrap());
+        assert_eq!(disk.content(path).unwrap(), content);
+        drop(state);
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_not_touched() {
+        let disk = MemoryDisk::new(1);
+        disk.create_directory(Path::new("/var")).unwrap();
+        let path = Path::new("/var/passwd");
+        disk.append(path).unwrap().write(b"root:x:0:0\n").unwrap();
+        let opened =
+            DeadLetters::open_file(Arc::new(disk.clone()), path, DeadLetterSettings::default());
+        assert!(matches!(opened, Err(CheckpointError::NoDeadLetters { .. })));
+        assert_eq!(disk.content(path).unwrap(), b"root:x:0:0\n");
     }
 
     #[test]

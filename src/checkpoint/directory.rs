@@ -10,6 +10,9 @@ use super::error::CheckpointError;
 /// The file whose lock says that the directory is in use.
 const LOCK_NAME: &str = "lock";
 
+/// Ends the name of the lock of a single file.
+const LOCK_SUFFIX: &str = ".lock";
+
 /// Ends the names of files that are being written.
 pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
 
@@ -41,6 +44,24 @@ impl StateDirectory {
             }
         }
         Ok(Arc::new(directory))
+    }
+
+    /// The directory of a file that this process takes for itself: other files in it are somebody else's, and may
+    /// even be those of a state directory.
+    ///
+    /// # Errors
+    /// [`CheckpointError::FileInUse`] while another process has the file; [`CheckpointError::Io`].
+    pub(super) fn of_file(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        name: &str,
+    ) -> Result<Arc<Self>, CheckpointError> {
+        let lock_path = path.join(format!("{name}{LOCK_SUFFIX}"));
+        let lock = disk.lock(&lock_path).map_err(CheckpointError::io("lock", &lock_path))?;
+        let Some(lock) = lock else {
+            return Err(CheckpointError::FileInUse { path: path.join(name) });
+        };
+        Ok(Arc::new(Self { disk, path: path.to_owned(), _lock: lock }))
     }
 
     /// Where it is.

@@ -29,6 +29,18 @@ pub enum CheckpointError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another process writes to the file.
+    #[error("another process writes to `{}`; stop it, or name another file", path.display())]
+    FileInUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file for dead letters holds something else, which stays as it is.
+    #[error("`{}` holds something else than dead letters; name another file", path.display())]
+    NoDeadLetters {
+        /// The file.
+        path: PathBuf,
+    },
     /// A directory for partials has some already.
     #[error("`{}` has partials already; name an empty directory, or remove them", path.display())]
     NotEmpty {

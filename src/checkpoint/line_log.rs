@@ -20,6 +20,31 @@ const UNSYNCED_BYTES_MAX: usize = 4 << 20;
 /// How much is read at a time.
 const READ_BYTES: usize = 256 << 10;
 
+/// What the files of a log are called.
+#[derive(Clone, Debug)]
+pub(super) enum Names {
+    /// By this and their number.
+    Numbered(&'static str),
+    /// There is one, of this name.
+    Single(String),
+}
+
+impl Names {
+    fn of(&self, number: u64) -> String {
+        match self {
+            Self::Numbered(prefix) => name_of(prefix, number),
+            Self::Single(name) => name.clone(),
+        }
+    }
+
+    fn number_in(&self, name: &str) -> Option<u64> {
+        match self {
+            Self::Numbered(prefix) => number_in(name, prefix, SUFFIX),
+            Self::Single(single) => (single == name).then_some(1),
+        }
+    }
+}
+
 /// A place in a log, between two lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -30,7 +55,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct LineLog {
     directory: Arc<StateDirectory>,
-    prefix: &'static str,
+    names: Names,
     file_bytes_max: u64,
     /// Lengths of the files that are full, by number.
     closed: BTreeMap<u64, u64>,
@@ -45,28 +70,33 @@ pub(super) struct LineLog {
 }
 
 impl LineLog {
-    /// Opens the files with a prefix, or makes the first. The last is what is appended to.
+    /// Opens the files of these names, or makes the first. The last is what is appended to. A single file
+    /// grows without a limit.
     pub(super) fn open(
         directory: Arc<StateDirectory>,
-        prefix: &'static str,
+        names: Names,
         file_bytes_max: u64,
     ) -> Result<Self, CheckpointError> {
+        let file_bytes_max = match &names {
+            Names::Numbered(_) => file_bytes_max,
+            Names::Single(_) => u64::MAX,
+        };
         let mut closed = BTreeMap::new();
         for name in directory.names()? {
-            if let Some(number) = number_in(&name, prefix, SUFFIX) {
+            if let Some(number) = names.number_in(&name) {
                 let path = directory.file(&name);
                 let length = directory.disk().open(&path).and_then(|file| file.length());
                 closed.insert(number, length.map_err(CheckpointError::io("open", &path))?);
             }
         }
         let (number, length_bytes) = closed.pop_last().unwrap_or((1, 0));
-        let path = directory.file(&name_of(prefix, number));
+        let path = directory.file(&names.of(number));
         let file = directory.disk().append(&path).map_err(CheckpointError::io("open", &path))?;
         // Names that a killed process left may be in the system's memory only.
         directory.sync()?;
         Ok(Self {
             directory,
-            prefix,
+            names,
             file_bytes_max,
             closed,
             number,
@@ -96,7 +126,7 @@ impl LineLog {
     /// Puts a file's good lines in its place, written anew: a process that was ended may have left them
     /// in the system's memory, where they stand as if they were durable after a sync that failed.
     pub(super) fn settle(&mut self, number: u64, good_bytes: u64) -> Result<(), CheckpointError> {
-        let name = name_of(self.prefix, number);
+        let name = self.names.of(number);
         let path = self.directory.file(&name);
         let from = self.directory.disk().open(&path).map_err(CheckpointError::io("open", &path))?;
         let copy = &mut |out: &mut dyn DiskFile| copy(from.as_ref(), good_bytes, out);
@@ -159,14 +189,14 @@ impl LineLog {
     /// Removes the oldest file unless it is the one that is appended to; its number.
     pub(super) fn remove_oldest(&mut self) -> Result<Option<u64>, CheckpointError> {
         let Some((&number, _)) = self.closed.first_key_value() else { return Ok(None) };
-        self.directory.remove(&name_of(self.prefix, number))?;
+        self.directory.remove(&self.names.of(number))?;
         self.closed.remove(&number);
         Ok(Some(number))
     }
 
     /// Reads the lines of a file between two offsets.
     pub(super) fn lines(&self, number: u64, span: (u64, u64)) -> Result<Lines, CheckpointError> {
-        Lines::open(&self.directory, self.prefix, number, span)
+        Lines::open(&self.directory, &self.names.of(number), span)
     }
 
     /// Whether a line ends before a place, as it does unless somebody has changed the file.
@@ -182,7 +212,7 @@ impl LineLog {
         number: u64,
         lines: &'a mut Lines,
     ) -> Result<Option<&'a [u8]>, CheckpointError> {
-        let path = self.directory.file(&name_of(self.prefix, number));
+        let path = self.directory.file(&self.names.of(number));
         lines.next().map_err(CheckpointError::io("read", &path))
     }
 
@@ -205,7 +235,7 @@ impl LineLog {
     pub(super) fn rotate_to(&mut self, number: u64) -> Result<(), CheckpointError> {
         assert!(number > self.number);
         self.sync()?;
-        let path = self.directory.file(&name_of(self.prefix, number));
+        let path = self.directory.file(&self.names.of(number));
         let file = self.directory.disk().create(&path);
         let file = file.map_err(CheckpointError::io("make", &path))?;
         self.directory.sync()?;
@@ -216,7 +246,7 @@ impl LineLog {
     }
 
     fn error(&self, doing: &'static str, source: io::Error) -> CheckpointError {
-        let path = self.directory.file(&name_of(self.prefix, self.number));
+        let path = self.directory.file(&self.names.of(self.number));
         CheckpointError::Io { doing, path, source }
     }
 }
@@ -257,11 +287,10 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn open(
         directory: &StateDirectory,
-        prefix: &str,
-        number: u64,
+        name: &str,
         (start_bytes, end_bytes): (u64, u64),
     ) -> Result<Self, CheckpointError> {
-        let path = directory.file(&name_of(prefix, number));
+        let path = directory.file(name);
         let file = directory.disk().open(&path).map_err(CheckpointError::io("open", &path))?;
         let read_bytes = start_bytes.min(end_bytes);
         Ok(Self { file, buffer: Vec::new(), at: 0, searched: 0, read_bytes, end_bytes })

@@ -1,6 +1,5 @@
 //! `flowgauge analyze`: the engine over files, and a report at the end.
 
-use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::config::EnginePlan;
 use crate::detect::DetectSettings;
 use crate::pipeline::{self, RunReport, Summary};
 use crate::record::{Filter, FormatChoice, Layout, Slot};
-use crate::source::{STDIN, StopFlag, discover};
+use crate::source::StopFlag;
 use crate::units::{DURATION_FORMS, RateLimit, UnixSeconds, parse_duration};
 
 /// Report on flow log files: totals, top talkers, findings
@@ -124,9 +123,8 @@ fn window_seconds(text: &str) -> Result<i64, String> {
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let engine = EnginePlan { threads: args.threads, ..EnginePlan::default() };
     let thread_count = engine.thread_count().get();
-    let files = files(&args.paths)?;
-    let total_bytes =
-        files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
+    let files = job::files(&args.paths)?;
+    let total_bytes = job::total_bytes(&files);
     let detectors = if args.no_detect {
         None
     } else {
@@ -143,7 +141,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let job = job::build(Request {
         inputs,
         engine,
-        filter: Filter::within(args.condition.clone(), event_time(args)),
+        filter: Filter::within(args.condition.clone(), job::event_time(args.since, args.until)),
         tops: tops(args),
         detectors,
         sinks: job::finding_sinks(args.findings.as_deref())?,
@@ -177,27 +175,6 @@ fn warn_of_absent_fields(report: &RunReport) {
             );
         }
     }
-}
-
-/// The files that the paths mean; standard input comes after them.
-fn files(paths: &[String]) -> Result<Vec<PathBuf>, Failure> {
-    if let Some(url) = paths.iter().find(|path| path.starts_with("s3://")) {
-        return Err(Failure::usage(anyhow::anyhow!(
-            "`{url}`: reading from S3 is not built in; copy the objects with `aws s3 cp`, or pipe one into `-`"
-        )));
-    }
-    let (stdin, named): (Vec<PathBuf>, Vec<PathBuf>) =
-        paths.iter().map(PathBuf::from).partition(|path| path.as_os_str() == STDIN);
-    let mut files = discover(&named).map_err(Failure::usage)?;
-    files.extend(stdin.into_iter().next());
-    Ok(files)
-}
-
-fn event_time(args: &AnalyzeArgs) -> (Bound<i64>, Bound<i64>) {
-    (
-        args.since.map_or(Bound::Unbounded, |since| Bound::Included(since.0)),
-        args.until.map_or(Bound::Unbounded, |until| Bound::Excluded(until.0)),
-    )
 }
 
 fn tops(args: &AnalyzeArgs) -> Vec<TopSpec> {

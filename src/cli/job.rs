@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use crossbeam_channel::Receiver;
 use super::failure::Failure;
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::checkpoint::disk::SystemDisk;
-use crate::checkpoint::{JournalSettings, PartialWriter, StateDirectory};
+use crate::checkpoint::{
+    DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, StateDirectory,
+};
 use crate::clock::Clock;
 use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::{DetectSettings, Network};
@@ -24,8 +27,10 @@ use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
-use crate::source::{DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag};
-use crate::units;
+use crate::source::{
+    DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag, discover,
+};
+use crate::units::{self, UnixSeconds};
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
 /// interface.
@@ -62,6 +67,8 @@ pub(crate) struct Keeping {
     /// Where partials go.
     pub(crate) partials: Option<PathBuf>,
     pub(crate) state: Option<JobState>,
+    /// What could not be read.
+    pub(crate) dead_letters: Option<DeadLetters>,
     /// Changes while it runs.
     pub(crate) control: Receiver<Control>,
     /// Told how it stands.
@@ -73,6 +80,7 @@ impl Default for Keeping {
         Self {
             partials: None,
             state: None,
+            dead_letters: None,
             control: crossbeam_channel::never(),
             live: Arc::default(),
         }
@@ -125,6 +133,7 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         live: keeping.live,
         memory,
         partials,
+        dead_letters: keeping.dead_letters,
         state: keeping.state,
     })
 }
@@ -152,6 +161,23 @@ pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
     };
     let (encode, interval) = (encode::ndjson::encode, engine.checkpoint.interval);
     Ok(Some(JobState { directory, journal, encode, interval }))
+}
+
+/// Opens the dead letters of a plan: in its file, else in the state directory, if there is one.
+pub(crate) fn dead_letters(
+    engine: &EnginePlan,
+    state: Option<&JobState>,
+) -> Result<Option<DeadLetters>, Failure> {
+    let total_bytes_max = engine.dead_letters.bytes_max;
+    let settings = DeadLetterSettings::default();
+    let file_bytes_max = settings.file_bytes_max.min(total_bytes_max);
+    let settings = DeadLetterSettings { file_bytes_max, total_bytes_max, ..settings };
+    let letters = match (&engine.dead_letters.path, state) {
+        (Some(path), _) => DeadLetters::open_file(Arc::new(SystemDisk), path, settings),
+        (None, Some(state)) => DeadLetters::open(Arc::clone(&state.directory), settings),
+        (None, None) => return Ok(None),
+    };
+    letters.map(Some).map_err(Failure::usage)
 }
 
 fn lateness(configured: config::Lateness) -> Lateness {
@@ -187,6 +213,36 @@ fn isa() -> Result<Isa, Failure> {
     })
 }
 
+/// The files that arguments mean; standard input comes after them.
+pub(crate) fn files(paths: &[String]) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(url) = paths.iter().find(|path| path.starts_with("s3://")) {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "`{url}`: reading from S3 is not built in; copy the objects with `aws s3 cp`, or pipe one into `-`"
+        )));
+    }
+    let (stdin, named): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.iter().map(PathBuf::from).partition(|path| path.as_os_str() == STDIN);
+    let mut files = discover(&named).map_err(Failure::usage)?;
+    files.extend(stdin.into_iter().next());
+    Ok(files)
+}
+
+/// How long files are together, for progress.
+pub(crate) fn total_bytes(files: &[PathBuf]) -> u64 {
+    files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// The range of `--since` and `--until`.
+pub(crate) fn event_time(
+    since: Option<UnixSeconds>,
+    until: Option<UnixSeconds>,
+) -> (Bound<i64>, Bound<i64>) {
+    (
+        since.map_or(Bound::Unbounded, |since| Bound::Included(since.0)),
+        until.map_or(Bound::Unbounded, |until| Bound::Excluded(until.0)),
+    )
+}
+
 /// Sources over files, bounded.
 pub(crate) fn file_inputs(
     files: &[PathBuf],
@@ -212,7 +268,7 @@ pub(crate) fn plan_inputs(
         let first = inputs.sources.len();
         match &plan.kind {
             SourceKind::File { paths } => {
-                let files = crate::source::discover(paths).map_err(Failure::usage)?;
+                let files = discover(paths).map_err(Failure::usage)?;
                 let limits = limits(engine);
                 let reader_count = engine.thread_count().get();
                 let readers = FileSource::split(&files, &plan.format, &limits, reader_count, &ids);

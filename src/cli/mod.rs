@@ -14,6 +14,7 @@ mod merge;
 mod output;
 mod progress;
 mod reload;
+mod replay;
 mod report;
 mod run;
 mod signals;
@@ -32,6 +33,7 @@ Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration, 130 in
 Examples:
   flowgauge run                                  the demo: generated traffic with planted attacks
   flowgauge analyze logs/                        a report on files
+  flowgauge replay -c flowgauge.toml archive/    what the stream job would have found in them
   flowgauge generate --records 1m -o flow.log    synthetic flow logs")]
 struct Arguments {
     /// Log more: -v for the run's life cycle, -vv for debugging
@@ -51,6 +53,7 @@ struct Arguments {
 enum Command {
     Run(run::RunArgs),
     Analyze(analyze::AnalyzeArgs),
+    Replay(replay::ReplayArgs),
     Merge(merge::MergeArgs),
     Validate(validate::ValidateArgs),
     Init(init::InitArgs),
@@ -71,6 +74,7 @@ pub fn main() -> u8 {
     let outcome = match arguments.command {
         Command::Run(args) => run::run(&args, &logs),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Init(args) => init::run(&args),

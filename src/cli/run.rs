@@ -133,6 +133,7 @@ fn run_plan(
         Some(limit) => inputs.held(limit, &clock),
         None => inputs,
     };
+    let dead_letters = job::dead_letters(&engine, state.as_ref())?;
     let job = job::build(Request {
         inputs,
         filter: None,
@@ -143,7 +144,7 @@ fn run_plan(
         clock,
         stop,
         progress: Box::new(|_| {}),
-        keeping: Keeping { state, control, live, ..Keeping::default() },
+        keeping: Keeping { state, dead_letters, control, live, ..Keeping::default() },
     })?;
     tracing::info!(sources = plan.sources.len(), threads = thread_count, "started");
     let report = pipeline::run(job).map_err(job::run_failure)?;

@@ -269,13 +269,13 @@ impl Default for JournalPlan {
     }
 }
 
-/// What happens to chunks that can't be read.
+/// What happens to what can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterPlan {
     /// The file to which they go, with origin and reason; without it they go into
     /// [`EnginePlan::state_dir`], and without that they are only counted.
     pub path: Option<PathBuf>,
-    /// When the file is this long, further ones are only counted.
+    /// When they are this long altogether, further ones are only counted.
     pub bytes_max: u64,
 }
 

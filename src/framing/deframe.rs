@@ -315,7 +315,7 @@ pub(super) fn cut_lines(
 fn of_long_line(line: &LongLine) -> Framed {
     let mut builder = FramedBuilder::new(&TextPool::default(), 0);
     let detail = format!("it has {} bytes", line.length_bytes);
-    builder.fault(FaultKind::LineTooLong, detail, None, &line.excerpt);
+    builder.long_line(detail, None, line);
     builder.framed.input_lines = 1;
     builder.framed.bytes_decoded = line.length_bytes;
     builder.finish()
@@ -498,10 +498,11 @@ impl<'a> Unwrapping<'a> {
         self.resume_text();
         let mut long_lines = Vec::new();
         self.out.lines.push_text(whole_lines, self.limits.line_bytes_max, |line| {
-            long_lines.push(line[..line.len().min(EXCERPT_BYTES)].to_vec());
+            let excerpt = line[..line.len().min(EXCERPT_BYTES)].to_vec();
+            long_lines.push(LongLine { length_bytes: line.len() as u64, excerpt });
         });
         for line in long_lines {
-            self.fault(FaultKind::LineTooLong, "it is longer than the limit", &line);
+            self.out.long_line("it is longer than the limit", self.origin.clone(), &line);
         }
     }
 }

@@ -64,6 +64,19 @@ pub(super) struct DecodeFault {
 }
 
 impl InputFault {
+    /// Whether what the input holds is at fault, rather than the way to it.
+    #[must_use]
+    pub const fn is_of_content(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::EndlessDocument { .. }
+            | Self::Parquet(_)
+            | Self::ParquetLeftOut
+            | Self::Unsupported(_) => true,
+            Self::Io(_) | Self::Replaced { .. } | Self::Stream(_) => false,
+        }
+    }
+
     /// A file in which there is no such position, and how that shows.
     pub(super) fn replaced(position: &Position, reason: &'static str) -> Self {
         Self::Replaced { position: position.to_string(), reason }

@@ -4,14 +4,19 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::record::{FaultKind, Layout, TextPool, TextSlice};
 
+use super::chunk::LongLine;
 use super::fault::InputFault;
 use super::lines::{LineBuffer, LineMark};
 use super::position::Position;
 
-/// Bytes of a bad record that are kept to show it.
+/// Bytes of a line that is too long that are kept to show it.
 pub const EXCERPT_BYTES: usize = 200;
+/// Bytes of a bad record that are kept for somebody to look at.
+const RECORD_BYTES_KEPT: usize = 64 << 10;
 /// Faults of one payload that keep an excerpt; the others are counted.
 const EXCERPTS_MAX: usize = 16;
 
@@ -86,7 +91,9 @@ pub struct RecordFault {
     /// For inputs with lines: the line of the payload on which it begins, from 0.
     pub input_line: u64,
     /// How it begins; empty if enough others were kept.
-    pub excerpt: Vec<u8>,
+    pub excerpt: Bytes,
+    /// How long it is.
+    pub length_bytes: u64,
 }
 
 /// Neighbouring segments that a parser may read in one go.
@@ -242,10 +249,26 @@ impl FramedBuilder {
         origin: Option<Arc<str>>,
         bytes: &[u8],
     ) {
-        let keep = if self.framed.faults.len() < EXCERPTS_MAX { EXCERPT_BYTES } else { 0 };
-        let excerpt = bytes[..bytes.len().min(keep)].to_vec();
-        let detail = detail.into();
-        self.framed.faults.push(RecordFault { kind, detail, origin, input_line: 0, excerpt });
+        let keep = if self.framed.faults.len() < EXCERPTS_MAX { RECORD_BYTES_KEPT } else { 0 };
+        self.framed.faults.push(RecordFault {
+            kind,
+            detail: detail.into(),
+            origin,
+            input_line: 0,
+            excerpt: Bytes::copy_from_slice(&bytes[..bytes.len().min(keep)]),
+            length_bytes: bytes.len() as u64,
+        });
+    }
+
+    /// A line that was too long, of which only the beginning is there.
+    pub(super) fn long_line(
+        &mut self,
+        detail: impl Into<Cow<'static, str>>,
+        origin: Option<Arc<str>>,
+        line: &LongLine,
+    ) {
+        self.fault(FaultKind::LineTooLong, detail, origin, &line.excerpt);
+        self.framed.faults.last_mut().expect("it was added").length_bytes = line.length_bytes;
     }
 
     pub(super) fn finish(mut self) -> Framed {

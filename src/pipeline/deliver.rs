@@ -9,8 +9,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::dead_letters::LetterBox;
 use super::message::{Epoch, PartName, SavedPart, ToDeliver};
-use crate::checkpoint::{CheckpointError, Cursors, Journal, JournalCounters, JournalMark};
+use crate::checkpoint::{
+    CheckpointError, Cursors, DeadLetterCounters, Journal, JournalCounters, JournalMark,
+};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Finding, FindingKind};
 use crate::metrics::LatencyHistogram;
@@ -77,6 +80,7 @@ pub(super) struct Delivery {
     /// That of the newest snapshot; the older one is kept too, and a restart may begin with it.
     durable_mark: Option<JournalMark>,
     latency: LatencyHistogram,
+    letters: Option<LetterBox>,
 }
 
 /// What was delivered.
@@ -92,6 +96,8 @@ pub struct DeliveryReport {
     pub journal: Option<JournalCounters>,
     /// Batches of findings that the journal could not take until the end; a restart makes them again.
     pub unwritten: usize,
+    /// What became of dead letters, if they are put aside.
+    pub dead_letters: Option<DeadLetterCounters>,
 }
 
 impl Delivery {
@@ -103,6 +109,7 @@ impl Delivery {
     pub(super) fn new(
         sinks: Vec<Box<dyn Sink>>,
         mut durable: Option<DurableFindings>,
+        letters: Option<LetterBox>,
         counts: FindingCounts,
     ) -> Result<Self, CheckpointError> {
         if let Some(DurableFindings { journal, cursors }) = &mut durable {
@@ -125,6 +132,7 @@ impl Delivery {
             marks: VecDeque::new(),
             durable_mark: None,
             latency: LatencyHistogram::new(),
+            letters,
         };
         delivery.failure = delivery.resend().err();
         Ok(delivery)
@@ -153,6 +161,10 @@ impl Delivery {
                     delivered
                 }
                 ToDeliver::Barrier(epoch) => self.save(*epoch).map(&mut *saved),
+                ToDeliver::Letters(letters) => {
+                    self.letters.iter_mut().for_each(|to| to.put(letters));
+                    Ok(())
+                }
             };
             if let Err(error) = done {
                 tracing::error!(
@@ -214,6 +226,7 @@ impl Delivery {
             latency: self.latency,
             journal: self.durable.map(|durable| durable.journal.counters()),
             unwritten: self.waiting.len(),
+            dead_letters: self.letters.map(LetterBox::finish),
         }
     }
 
@@ -283,6 +296,7 @@ impl Delivery {
     /// What the snapshot of a barrier holds, when the findings before it are durable.
     fn save(&mut self, epoch: Epoch) -> Result<SavedPart, CheckpointError> {
         self.settle()?;
+        self.letters.iter_mut().for_each(LetterBox::sync);
         let mut saved = Encoder::default();
         self.counts.save(&mut saved);
         if let Some(DurableFindings { journal, .. }) = &self.durable {

@@ -12,7 +12,8 @@ use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
 use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
 use crate::checkpoint::{
-    CheckpointError, Encode, JournalCounters, JournalSettings, PartialWriter, StateDirectory,
+    CheckpointError, DeadLetterCounters, DeadLetters, Encode, JournalCounters, JournalSettings,
+    PartialWriter, StateDirectory,
 };
 use crate::clock::Clock;
 use crate::detect::{DetectSettings, Network};
@@ -66,6 +67,8 @@ pub struct Job {
     pub memory: MemoryPlan,
     /// Where what was seen is written for another process to judge, in place of judging it here.
     pub partials: Option<PartialWriter>,
+    /// Where what cannot be read is put aside; without it, it is only counted.
+    pub dead_letters: Option<DeadLetters>,
     /// Where state is kept; without it the run begins with nothing and leaves nothing.
     pub state: Option<JobState>,
 }
@@ -134,6 +137,8 @@ pub struct RunReport {
     pub elapsed: Duration,
     /// What the journal did, if there is one.
     pub journal: Option<JournalCounters>,
+    /// What became of dead letters, if they are put aside.
+    pub dead_letters: Option<DeadLetterCounters>,
     /// What was saved.
     pub snapshots: SnapshotReport,
     /// How long stages waited for the ones behind them.

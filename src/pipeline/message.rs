@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! sequence ──Rows, Watermark, Barrier, End──► shard ──Panes, Barrier, End──► judge ──Findings, Barrier──► deliver
+//!     ├──────────────────────────── Letters ──────────────────────────────────────────────────────────────────►┤
 //!     └──────────────── saved parts of every stage at a barrier ───────────────────────► checkpoint ◄──┘
 //! ```
 //!
@@ -15,6 +16,7 @@ use crate::aggregate::{PaneContacts, RoutedBatch};
 use crate::finding::Finding;
 use crate::units::UnixSeconds;
 
+use super::dead_letters::Letter;
 use super::job::Detectors;
 use super::parse_stage::ParsedChunk;
 
@@ -82,6 +84,8 @@ pub(super) enum ToDeliver {
         arrived: Option<Duration>,
     },
     Barrier(Epoch),
+    /// From the sequencer, past the stages between: what could not be read of what is before the next barrier.
+    Letters(Vec<Letter>),
 }
 
 /// Whose state it is.

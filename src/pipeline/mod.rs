@@ -1,6 +1,7 @@
 //! Threads and bounded channels: the one place where stages are wired.
 
 mod assembly;
+mod dead_letters;
 mod deliver;
 mod job;
 mod judge;

@@ -6,6 +6,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use rayon::ThreadPool;
 
@@ -145,7 +146,10 @@ pub(super) struct LineSample {
     pub(super) line: Option<u64>,
     pub(super) column: u16,
     pub(super) reason: String,
-    pub(super) text: Vec<u8>,
+    /// The first bytes.
+    pub(super) text: Bytes,
+    /// How many there were.
+    pub(super) length_bytes: u64,
 }
 
 impl ParseStage {
@@ -296,6 +300,7 @@ impl LineStage {
                 column: 0,
                 reason: format!("{}: {}", fault.kind, fault.detail),
                 text: fault.excerpt.clone(),
+                length_bytes: fault.length_bytes,
             });
         }
         if continues {
@@ -350,8 +355,9 @@ impl LineStage {
                     (after.checked_sub(1).and_then(|index| starts[index].1.clone()), None)
                 }
             };
-            let FaultSample { column, reason, text, .. } = sample.clone();
-            parsed.samples.push(LineSample { record, line, column, reason, text });
+            let FaultSample { column, reason, text, length_bytes, .. } = sample.clone();
+            let text = Bytes::from(text);
+            parsed.samples.push(LineSample { record, line, column, reason, text, length_bytes });
         }
         for batch in block.batches.drain(..) {
             let kept_rows = self.filter.as_ref().map(|filter| filter.rows(&batch));
@@ -369,6 +375,7 @@ fn count_fault(totals: &mut Totals, kind: FaultKind) {
         column: 0,
         reason: String::new(),
         text: Vec::new(),
+        length_bytes: 0,
     });
 }
 

@@ -209,6 +209,7 @@ pub fn merge(
         profile: Profile::default(),
         elapsed: Duration::ZERO,
         journal: None,
+        dead_letters: None,
         snapshots: SnapshotReport::default(),
         back_pressure: BTreeMap::new(),
     };

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dead_letters::Letter;
 use super::parse_stage::{LineSample, ParseStage, ParsedChunk, ParsedData, ParsedEvent};
 use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks};
 use crate::framing::{FileStart, InputFault, InputId, InputInfo, Position};
-use crate::record::{FaultKind, FieldId, FormatChoice, Layout};
+use crate::record::{FaultKind, FieldId, FormatChoice, Layout, SAMPLE_BYTES_MAX};
 use crate::units::UnixSeconds;
 
 /// Samples of malformed records that a report shows.
@@ -97,6 +98,8 @@ pub(super) struct Sequencer {
     report: InputReport,
     /// Samples and faults of closed inputs, in order, because inputs close in any.
     samples: BTreeMap<Rank, Vec<MalformedSample>>,
+    /// What could not be read since this was last asked for; none if nobody asks.
+    letters: Option<Vec<Letter>>,
     failed: BTreeMap<Rank, String>,
     unknown_names: BTreeSet<String>,
 }
@@ -111,9 +114,20 @@ impl Sequencer {
             watermarks: Watermarks::new(time, expected_inputs),
             report: InputReport::default(),
             samples: BTreeMap::new(),
+            letters: None,
             failed: BTreeMap::new(),
             unknown_names: BTreeSet::new(),
         }
+    }
+
+    /// From now on puts aside what could not be read.
+    pub(super) fn put_letters_aside(&mut self) {
+        self.letters = Some(Vec::new());
+    }
+
+    /// What was put aside since this was last called.
+    pub(super) fn take_letters(&mut self) -> Vec<Letter> {
+        self.letters.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Takes a chunk and hands on every batch that is next in its input's order.
@@ -238,6 +252,14 @@ impl Sequencer {
             state.late_count += late_rows.len() as u64;
             routed.set_late_rows(late_rows);
         }
+        if let Some(letters) = &mut self.letters {
+            let input = &state.rank.1;
+            letters
+                .extend(data.samples.iter().map(|s| Letter::of_sample(input, state.line_count, s)));
+            letters.extend(data.input_fault.as_ref().and_then(|fault| {
+                Letter::of_fault(input, data.position.as_ref().or(state.position.as_ref()), fault)
+            }));
+        }
         state.fault = data.input_fault.map(|fault| with_causes(&fault));
         if data.position.is_some() {
             state.position = data.position;
@@ -257,6 +279,9 @@ impl Sequencer {
     fn close(&mut self, input: InputId, fault: Option<InputFault>) {
         self.watermarks.finish(input);
         let Some(state) = self.inputs.remove(&input) else { return };
+        if let (Some(letters), Some(fault), None) = (&mut self.letters, &fault, &state.fault) {
+            letters.extend(Letter::of_fault(&state.rank.1, state.position.as_ref(), fault));
+        }
         self.settle(state, fault);
     }
 
@@ -356,7 +381,8 @@ impl InputState {
                 (None, Some(line)) => format!("{name}:{}", self.line_count + line + 1),
                 (None, None) => name.to_string(),
             };
-            let text = String::from_utf8_lossy(&sample.text).into_owned();
+            let text = &sample.text[..sample.text.len().min(SAMPLE_BYTES_MAX)];
+            let text = String::from_utf8_lossy(text).into_owned();
             let LineSample { column, reason, .. } = sample;
             self.samples.push(MalformedSample { origin, reason, column, text });
         }

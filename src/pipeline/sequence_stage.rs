@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assembly::RunHeader;
+use super::dead_letters::Letter;
 use super::job::Control;
 use super::message::{Ending, Epoch, Parsed, PartName, SavedPart, ToShard};
 use super::sequence::{InputReport, Sequencer};
@@ -22,6 +23,8 @@ pub(super) enum Sequenced {
     /// Batches that nobody reads, because only totals were asked for.
     Unread(Vec<RoutedBatch>),
     Saved(SavedPart),
+    /// To the deliverer: what could not be read of what was handed on before.
+    Letters(Vec<Letter>),
 }
 
 /// When barriers are sent.
@@ -78,6 +81,11 @@ impl SequenceStage {
         let mut batches = Vec::new();
         for part in parts {
             self.sequencer.accept(part, now, &mut |routed| batches.push(routed));
+        }
+        // Before any barrier: they are with the deliverer when the barrier comes to it.
+        let letters = self.sequencer.take_letters();
+        if !letters.is_empty() {
+            out(Sequenced::Letters(letters));
         }
         if !self.need_rows {
             out(Sequenced::Unread(batches));

@@ -119,6 +119,8 @@ pub struct FaultSample {
     pub reason: String,
     /// The first bytes of the line.
     pub text: Vec<u8>,
+    /// How long the line is.
+    pub length_bytes: u64,
 }
 
 /// Faults of a block: counts of all, samples of the first few.

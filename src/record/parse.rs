@@ -175,16 +175,19 @@ fn fill(
                 }
             }
             Line::Fault(kind, column, reason) => block.faults.record(kind, || {
-                let text = sample_text(&splitter.text()[bounds]);
-                FaultSample { kind, line, column, reason: reason.text(&batch.layout), text }
+                let text = &splitter.text()[bounds];
+                FaultSample {
+                    kind,
+                    line,
+                    column,
+                    reason: reason.text(&batch.layout),
+                    text: text[..text.len().min(SAMPLE_BYTES_MAX)].to_vec(),
+                    length_bytes: text.len() as u64,
+                }
             }),
         }
     }
     None
-}
-
-fn sample_text(line: &[u8]) -> Vec<u8> {
-    line[..line.len().min(SAMPLE_BYTES_MAX)].to_vec()
 }
 
 #[cfg(test)]

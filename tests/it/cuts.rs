@@ -150,6 +150,7 @@ fn outcome(inputs: Vec<Vec<Vec<u8>>>, in_turns: bool, thread_count: usize) -> (S
         live: Arc::default(),
         memory: MemoryPlan::UNLIMITED,
         partials: None,
+        dead_letters: None,
         state: None,
     })
     .expect("nothing fails as a whole");

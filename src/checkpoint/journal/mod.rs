@@ -19,7 +19,7 @@ use crate::finding::Finding;
 
 use super::directory::StateDirectory;
 use super::error::CheckpointError;
-use super::line_log::{LineLog, Place};
+use super::line_log::{LineLog, Names, Place};
 use known::Known;
 use line::Key;
 
@@ -102,7 +102,7 @@ impl Journal {
         encode: Encode,
         after: Option<&JournalMark>,
     ) -> Result<Self, CheckpointError> {
-        let log = LineLog::open(directory, PREFIX, settings.file_bytes_max)?;
+        let log = LineLog::open(directory, Names::Numbered(PREFIX), settings.file_bytes_max)?;
         let mut journal = Self {
             log,
             encode,

@@ -119,7 +119,7 @@ impl JournalReader {
     /// Opens the next file that is there; false if there is none.
     fn open_next(&mut self) -> Result<bool, JournalFault> {
         while let Some((number, span)) = self.files.pop_front() {
-            match Lines::open(&self.directory, PREFIX, number, span) {
+            match Lines::open(&self.directory, &name_of(PREFIX, number), span) {
                 Ok(lines) => {
                     self.open = Some((number, lines));
                     return Ok(true);

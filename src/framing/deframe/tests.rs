@@ -192,6 +192,19 @@ fn faults_of_documents_tell_their_line_and_start() {
 }
 
 #[test]
+fn records_that_cannot_be_unwrapped_are_kept_in_part() {
+    let mut packed = gzip(b"a");
+    packed.truncate(15);
+    packed.resize(100_000, 0xff);
+    let records = (0..20).map(|number| record(&packed, &number.to_string())).collect();
+    let framed = deframe(Payload::Records(records), &Limits::default());
+    assert_eq!(framed.faults.len(), 20, "all are told");
+    assert!(framed.faults.iter().all(|fault| fault.length_bytes == 100_000));
+    assert_eq!(framed.faults[15].excerpt, packed[..64 << 10]);
+    assert!(framed.faults[16].excerpt.is_empty(), "there is a limit for a payload");
+}
+
+#[test]
 fn the_payloads_of_a_file_pass_through() {
     let limits = Limits::default();
     let lines = deframe(Payload::Lines(b"a\n\nb\n".to_vec().into()), &limits);

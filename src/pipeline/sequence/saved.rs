@@ -183,6 +183,7 @@ impl Sequencer {
             watermarks,
             report,
             samples,
+            letters: None,
             failed,
             unknown_names,
         })

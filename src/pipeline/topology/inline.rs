@@ -14,7 +14,7 @@ use crate::metrics::{Stage, Stopwatch};
 use crate::pipeline::deliver::Delivery;
 use crate::pipeline::job::{Latencies, RunError, RunReport};
 use crate::pipeline::judge::{Judge, Judged};
-use crate::pipeline::message::{Ending, Parsed, ToJudge};
+use crate::pipeline::message::{Ending, Parsed, ToDeliver, ToJudge};
 use crate::pipeline::parse_stage::{ParseStage, UsedBatch};
 use crate::pipeline::sequence_stage::Sequenced;
 use crate::pipeline::state::{FromShard, StateShard};
@@ -100,6 +100,11 @@ impl Behind {
         let message = match sequenced {
             Sequenced::Unread(batches) => return give_back(batches),
             Sequenced::Saved(_) => unreachable!("nothing is saved here"),
+            Sequenced::Letters(letters) => {
+                let message = ToDeliver::Letters(letters);
+                let not_saved = &mut |_| unreachable!("nothing is saved here");
+                return delivery.take(message, watch.last(), not_saved);
+            }
             Sequenced::ToShards(message) => message,
         };
         let mut to_judge = Vec::new();

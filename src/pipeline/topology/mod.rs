@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::assembly::{Assembled, Assembly, DetectorMaker, RunHeader};
+use super::dead_letters::LetterBox;
 use super::deliver::{Delivery, DeliveryReport, DurableFindings};
 use super::job::{Control, Job, JobState, Latencies, RunError, RunReport};
 use super::judge::Judge;
@@ -134,7 +135,11 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
             (assembled, Some(saving))
         }
     };
-    let Assembled { header, parse, sequencer, shards, mut judge, counts, .. } = assembled;
+    let Assembled { header, parse, mut sequencer, shards, mut judge, counts, .. } = assembled;
+    let letters = job.dead_letters.map(|letters| {
+        sequencer.put_letters_aside();
+        LetterBox::new(letters, Arc::clone(&job.clock))
+    });
     let partial_job = job.partials.map(|writer| {
         judge.export(PartialExport::new(writer, Arc::clone(&job.clock)));
         assembly.partial_job()
@@ -159,7 +164,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         sequence: SequenceStage::new(sequencer, need_rows, pacing),
         shards,
         judge,
-        delivery: Delivery::new(job.sinks, durable, counts)?,
+        delivery: Delivery::new(job.sinks, durable, letters, counts)?,
         snapshots,
         new_parser: assembly.new_parser,
         parse,
@@ -253,6 +258,7 @@ fn finish(
         profile,
         elapsed: Duration::ZERO,
         journal: delivered.journal,
+        dead_letters: delivered.dead_letters,
         snapshots: SnapshotReport::default(),
         back_pressure: BTreeMap::new(),
     })

@@ -60,6 +60,7 @@ struct SequenceWays {
     /// How often it looks at the clock when nothing arrives, if at all.
     tick: Option<Duration>,
     shards: Vec<Way<ToShard>>,
+    deliver: Way<ToDeliver>,
     saved: Way<SavedPart>,
     used: Sender<UsedBatch>,
     settled: Receiver<Epoch>,
@@ -124,6 +125,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let judger = {
             let (saved, watch, pool) = (saved_out.clone(), watch(), &stages.merge_pool);
             let spares = spares_in.clone();
+            let deliver_out = deliver_out.clone();
             spawn(scope, "judge", stop, move || {
                 let ways = JudgeWays { judge_in, deliver_out, saved_out: saved, spares };
                 judge_panes(judge, &ways, pool, stop, live, watch)
@@ -153,6 +155,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                 parsed: parsed_in,
                 tick,
                 shards: shards_out,
+                deliver: deliver_out,
                 saved: saved_out,
                 used: used_out,
                 settled: settled_in,
@@ -160,9 +163,8 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             };
             let watch = watch();
             spawn(scope, "sequence", stop, move || {
-                let ending = || {
-                    if stop.is_requested() && has_state { Ending::Keep } else { Ending::Close }
-                };
+                let goes_on = || stop.is_requested() && has_state;
+                let ending = || if goes_on() { Ending::Keep } else { Ending::Close };
                 keep_order(sequence, &ways, live, watch, ending, progress)
             })
         };
@@ -305,6 +307,10 @@ fn keep_order(
         Sequenced::Unread(batches) => give_back(batches, &ways.used),
         Sequenced::Saved(part) => {
             is_cut_off.set(is_cut_off.get() | ways.saved.send(part).is_err());
+        }
+        Sequenced::Letters(letters) => {
+            let sent = ways.deliver.send(ToDeliver::Letters(letters));
+            is_cut_off.set(is_cut_off.get() | sent.is_err());
         }
         Sequenced::ToShards(message) => {
             for shard in &ways.shards {

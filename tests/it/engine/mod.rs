@@ -1,10 +1,13 @@
-//! The engine as an operator relies on it: killed, flooded, split over processes.
+//! The engine as an operator relies on it: killed, flooded, poisoned, split over processes, replayed.
 
+mod dead_letters;
 mod flood;
 mod kill;
 mod panic;
 mod partials;
+mod replay;
 mod soak;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +49,10 @@ fn journal(state: &Path) -> BTreeMap<(String, u64), Value> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(state)
         .expect("a state directory")
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "ndjson"))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("journal-"))
+        })
         .collect();
     files.sort();
     let mut findings = BTreeMap::new();

@@ -110,6 +110,7 @@ fn run(state: &Path, sink: Box<dyn Sink>) {
         live: Arc::default(),
         memory: MemoryPlan::UNLIMITED,
         partials: None,
+        dead_letters: None,
         state: Some(JobState {
             directory,
             journal: JournalSettings::default(),

@@ -193,6 +193,7 @@ impl Engine {
         if self.sequence.is_some()
             && (!self.parsed.is_empty() || nothing_comes)
             && self.shards.iter().all(|(_, rows, _)| has_room(rows.len()))
+            && has_room(self.to_deliver.len())
         {
             able.push(Actor::Sequencer);
         }
@@ -319,15 +320,15 @@ impl Engine {
     /// Has the sequencer look at the time.
     pub(super) fn tick(&mut self) {
         let now = self.clock.monotonic();
-        let Self { sequence, shards, saved, .. } = self;
+        let Self { sequence, shards, to_deliver, saved, .. } = self;
         if let Some(sequence) = sequence {
-            sequence.tick(now, &mut |sequenced| forward(sequenced, shards, saved));
+            sequence.tick(now, &mut |sequenced| forward(sequenced, shards, to_deliver, saved));
         }
     }
 
     fn put_in_order(&mut self, now: Duration) {
-        let Self { parsed, sequence, shards, saved, .. } = self;
-        let mut forward = |sequenced| forward(sequenced, shards, saved);
+        let Self { parsed, sequence, shards, to_deliver, saved, .. } = self;
+        let mut forward = |sequenced| forward(sequenced, shards, to_deliver, saved);
         if let Some(parsed) = parsed.pop_front() {
             sequence.as_mut().expect("it was asked").accept(parsed, now, &mut forward);
         } else if let Some(sequence) = sequence.take() {
@@ -350,9 +351,15 @@ impl Engine {
     }
 }
 
-fn forward(sequenced: Sequenced, shards: &mut [SimShard], saved: &mut VecDeque<SavedPart>) {
+fn forward(
+    sequenced: Sequenced,
+    shards: &mut [SimShard],
+    to_deliver: &mut VecDeque<ToDeliver>,
+    saved: &mut VecDeque<SavedPart>,
+) {
     match sequenced {
         Sequenced::Unread(_) => {}
+        Sequenced::Letters(letters) => to_deliver.push_back(ToDeliver::Letters(letters)),
         Sequenced::Saved(part) => saved.push_back(part),
         Sequenced::ToShards(message) => {
             shards.iter_mut().for_each(|(_, rows, _)| rows.push_back(message.clone()));

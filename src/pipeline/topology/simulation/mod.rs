@@ -25,7 +25,7 @@ use self::random::Random;
 use crate::aggregate::{Lateness, Metric, TimeSettings, TopAnswer, TopSpec};
 use crate::checkpoint::disk::memory::{Fault, FaultRates, Loss};
 use crate::checkpoint::disk::{Disk as _, MemoryDisk};
-use crate::checkpoint::{JournalSettings, StateDirectory};
+use crate::checkpoint::{DeadLetterSettings, DeadLetters, JournalSettings, StateDirectory};
 use crate::clock::ManualClock;
 use crate::detect::{DetectSettings, Network};
 use crate::finding::Finding;
@@ -146,6 +146,7 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
         control: crossbeam_channel::never(),
         live: Arc::default(),
         partials: None,
+        dead_letters: None,
         state: None,
     }
 }
@@ -165,14 +166,16 @@ fn undisturbed(inputs: &[Input], random: &mut Random) -> BTreeSet<Vec<u8>> {
     set
 }
 
-/// One process after the other over the same disk until one reads everything; how many there were.
+/// One process after the other over the same disk until one reads everything; how many there were, and whether the
+/// disk refused nothing but in a crash.
 fn disturbed(
     trial: Trial,
     inputs: &[Input],
     receiver: &Receiver,
     disk: &MemoryDisk,
     random: &mut Random,
-) -> (Outcome, usize) {
+) -> (Outcome, usize, bool) {
+    let is_sound = random.one_in(3);
     let capacity = 1 + random.below(3);
     let mut lives_left = random.below(6);
     let crash_chance = 50 + random.below(600);
@@ -180,6 +183,7 @@ fn disturbed(
     for life in 1.. {
         let clock = Arc::new(ManualClock::default());
         let directory = StateDirectory::open(Arc::new(disk.clone()), Path::new(STATE)).unwrap();
+        let letters = DeadLetters::open(Arc::clone(&directory), DeadLetterSettings::default());
         let state = JobState {
             directory,
             journal: JournalSettings::default(),
@@ -187,7 +191,12 @@ fn disturbed(
             interval,
         };
         let job = job(random.bits(), 1 + random.below(4), receiver, &clock);
-        let mut job = Job { expected_inputs: inputs.len(), state: Some(state), ..job };
+        let mut job = Job {
+            expected_inputs: inputs.len(),
+            state: Some(state),
+            dead_letters: Some(letters.unwrap()),
+            ..job
+        };
         match trial {
             Trial::Plain => {}
             Trial::Short(memory) => job.memory = memory,
@@ -207,7 +216,7 @@ fn disturbed(
                 break;
             }
             match random.below(400) {
-                0 => disk.set_rates(FaultRates {
+                0 if !is_sound => disk.set_rates(FaultRates {
                     no_space_per_mille: 300,
                     io_per_mille: 100,
                     short_reads_per_mille: 200,
@@ -225,7 +234,7 @@ fn disturbed(
                 let outcome = engine.outcome();
                 // The last breath may meet a planned crash; all findings are written by then.
                 disk.restart(Loss::Process);
-                return (outcome, life);
+                return (outcome, life, is_sound);
             }
         }
         lives_left = lives_left.saturating_sub(1);
@@ -242,7 +251,7 @@ fn simulate(seed: u64) -> (usize, usize) {
     let model = Model::of(&inputs);
     let expected = undisturbed(&inputs, &mut random);
     let (receiver, disk) = (Receiver::default(), MemoryDisk::new(random.bits()));
-    let (outcome, lives) = disturbed(trial, &inputs, &receiver, &disk, &mut random);
+    let (outcome, lives, is_sound) = disturbed(trial, &inputs, &receiver, &disk, &mut random);
     check_counts(trial, &outcome, &model);
     let got: BTreeSet<Vec<u8>> = receiver.0.lock().unwrap().iter().cloned().collect();
     let in_journal = journal(&disk);
@@ -252,6 +261,7 @@ fn simulate(seed: u64) -> (usize, usize) {
         let expected = expected.iter().map(|line| value(line).to_string()).collect();
         check_same("what the journal holds", &in_journal, &expected);
     }
+    check_letters(&disk, &model::unreadable(&inputs), is_sound);
     (expected.len(), lives)
 }
 
@@ -297,24 +307,43 @@ fn check_bounds(answer: &TopAnswer, truth: &BTreeMap<String, u128>) {
     assert!(answer.evicted > 0 || answer.error_bound == 0);
 }
 
+/// What was put aside could not be read, and on a disk that refuses nothing it is all there, some of it twice.
+fn check_letters(disk: &MemoryDisk, expected: &BTreeSet<(String, String, String)>, is_sound: bool) {
+    let mut letters = BTreeSet::new();
+    for line in lines_of(disk, "dead-letter-") {
+        let Ok(letter) = serde_json::from_slice::<serde_json::Value>(&line) else { continue };
+        let text = |name: &str| letter[name].as_str().unwrap().to_owned();
+        let payload = base64_simd::STANDARD.decode_to_vec(text("payload_base64")).unwrap();
+        letters.insert((text("input"), text("position"), String::from_utf8(payload).unwrap()));
+    }
+    assert!(letters.is_subset(expected), "{:?}", letters.difference(expected).next());
+    assert!(!is_sound || letters == *expected, "{:?}", expected.difference(&letters).next());
+}
+
+fn lines_of(disk: &MemoryDisk, prefix: &str) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    for name in disk.list(Path::new(STATE)).unwrap() {
+        if name.starts_with(prefix) {
+            let text = disk.content(&Path::new(STATE).join(name)).unwrap();
+            lines.extend(text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        }
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
 /// The findings in the journal, each of which stands there once.
 fn journal(disk: &MemoryDisk) -> BTreeSet<String> {
     let mut lines = BTreeMap::new();
-    for name in disk.list(Path::new(STATE)).unwrap() {
-        if !name.starts_with("journal-") {
-            continue;
-        }
-        let text = disk.content(&Path::new(STATE).join(name)).unwrap();
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            // A line that the disk garbled is passed over by every reader, and its finding stands in another.
-            let Ok(mut line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
-            let members = line.as_object_mut().unwrap();
-            members.remove("seq").unwrap();
-            members.remove("crc32").unwrap();
-            let key = (members["id"].to_string(), members["revision"].to_string());
-            let twice = lines.insert(key, line);
-            assert!(twice.is_none(), "{twice:?} is in the journal twice");
-        }
+    for line in lines_of(disk, "journal-") {
+        // A line that the disk garbled is passed over by every reader, and its finding stands in another.
+        let Ok(mut line) = serde_json::from_slice::<serde_json::Value>(&line) else { continue };
+        let members = line.as_object_mut().unwrap();
+        members.remove("seq").unwrap();
+        members.remove("crc32").unwrap();
+        let key = (members["id"].to_string(), members["revision"].to_string());
+        let twice = lines.insert(key, line);
+        assert!(twice.is_none(), "{twice:?} is in the journal twice");
     }
     lines.into_values().map(|line| line.to_string()).collect()
 }

@@ -1,6 +1,6 @@
 //! What should come out, worked out line by line with nothing of the program's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{Input, LATENESS_SECONDS, USUAL};
 
@@ -14,6 +14,28 @@ pub(super) struct Model {
     pub(super) late: u64,
     pub(super) bytes: u128,
     pub(super) bytes_by_source: BTreeMap<String, u128>,
+}
+
+/// The lines that no reader can take: input, number from 1, text.
+pub(super) fn unreadable(inputs: &[Input]) -> BTreeSet<(String, String, String)> {
+    let mut lines = BTreeSet::new();
+    for input in inputs {
+        let mut layout = USUAL;
+        for (number, line) in (1..).zip(&input.lines) {
+            if line.starts_with("version ") {
+                layout = line;
+            } else if is_malformed(line, layout) {
+                let number: u32 = number;
+                lines.insert((input.name.to_string(), number.to_string(), line.clone()));
+            }
+        }
+    }
+    lines
+}
+
+fn is_malformed(line: &str, layout: &str) -> bool {
+    let mut values = line.split(' ');
+    values.clone().count() != layout.split(' ').count() || values.nth(1) == Some("a")
 }
 
 impl Model {
@@ -37,7 +59,7 @@ impl Model {
                 let index = layout.split(' ').position(|name| name == field);
                 values[index.expect("every layout has every field")]
             };
-            if values.len() != layout.split(' ').count() || values[1] == "a" {
+            if is_malformed(line, layout) {
                 self.malformed += 1;
                 continue;
             }
