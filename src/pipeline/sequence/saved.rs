@@ -185,6 +185,7 @@ impl Sequencer {
             samples,
             failed,
             unknown_names,
+            chunk_count: 0,
         })
     }
 
