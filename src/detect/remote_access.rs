@@ -5,9 +5,10 @@
 //! WinRM and remote Docker and Kubernetes interfaces.
 //!
 //! A flood from addresses that are made up is one happening, not millions: of the pairs of a pane, those that
-//! came furthest are told one by one, the rest in one finding for each target, or in one for all.
+//! came furthest are told one by one, as many as memory is for; the rest in one finding for each target, or in one for all.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -27,8 +28,11 @@ use crate::units::UnixSeconds;
 /// How long a pair of hosts is not reported again.
 const REPEAT_SECONDS: u32 = 3600;
 
-/// Pairs that are told one by one in a pane.
-const PAIRS_TOLD_MAX: usize = 1000;
+/// Pairs that are told one by one in a pane: at least, and at most.
+const PAIRS_TOLD: RangeInclusive<usize> = 1000..=100_000;
+
+/// Bytes that a finding takes until it is delivered, about.
+const FINDING_BYTES: usize = 1536;
 
 /// Targets in a pane with a finding for all of their other pairs.
 const CROWDED_TARGETS_MAX: usize = 100;
@@ -141,6 +145,8 @@ pub(super) struct RemoteAccess {
     /// Its order never shows.
     reported: HashMap<(Addr, Addr), Reported, FixedState>,
     reported_max: usize,
+    /// Pairs that are told one by one in a pane.
+    told_max: usize,
     evictions: u64,
     /// No report starts at or before it any more: the latest start of those that left early; see
     /// [`Episodes`](super::episode::Episodes).
@@ -151,9 +157,10 @@ impl RemoteAccess {
     /// A detector without memory, whose table takes at most `bytes_max`.
     pub(super) fn new(settings: RemoteAccessSettings, bytes_max: usize) -> Self {
         let reported_max = (settings.tracked_max as usize).min(bytes_max / PAIR_BYTES);
+        let told_max = (bytes_max / FINDING_BYTES).clamp(*PAIRS_TOLD.start(), *PAIRS_TOLD.end());
         let started_until = UnixSeconds::MIN;
         let reported = HashMap::default();
-        Self { settings, reported, reported_max, evictions: 0, started_until }
+        Self { settings, reported, reported_max, told_max, evictions: 0, started_until }
     }
 
     /// The same detector without memory, with another limit.
@@ -226,7 +233,7 @@ impl RemoteAccess {
         let pair_of = |tried: &Tried| (tried.client, tried.server);
         let pairs = attempts.chunk_by(|one, other| pair_of(one) == pair_of(other));
         let mut due: Vec<Due<'_>> = pairs.filter_map(|pair| self.on_pair(pair)).collect();
-        let crowd = split_off_crowd(&mut due);
+        let crowd = split_off_crowd(&mut due, self.told_max);
         out.extend(due.iter().map(|due| pair_finding(due, view)));
         for due in &crowd {
             if let Some(reported) = self.reported.get_mut(&due.pair()) {
@@ -315,20 +322,20 @@ impl RemoteAccess {
     }
 }
 
-/// Keeps the pairs that are told one by one, and returns the rest, both in order.
-fn split_off_crowd<'a>(due: &mut Vec<Due<'a>>) -> Vec<Due<'a>> {
-    if due.len() <= PAIRS_TOLD_MAX {
+/// Keeps the pairs that are told one by one, `told_max` of them, and returns the rest, both in order.
+fn split_off_crowd<'a>(due: &mut Vec<Due<'a>>, told_max: usize) -> Vec<Due<'a>> {
+    if due.len() <= told_max {
         return Vec::new();
     }
     let count_of = |reach| due.iter().filter(|due| due.reach == reach).count();
-    let mut room = PAIRS_TOLD_MAX;
+    let mut room = told_max;
     // Of each reach so many, the furthest first.
     let mut rooms = [Reach::Answered, Reach::Passed, Reach::Rejected].map(|reach| {
         let taken = count_of(reach).min(room);
         room -= taken;
         (reach, taken)
     });
-    let mut crowd = Vec::with_capacity(due.len() - PAIRS_TOLD_MAX);
+    let mut crowd = Vec::with_capacity(due.len() - told_max);
     due.retain(|due| {
         let room = rooms.iter_mut().find(|(reach, _)| *reach == due.reach);
         let (_, room) = room.expect("every reach has one");

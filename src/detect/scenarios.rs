@@ -84,6 +84,10 @@ pub(super) fn network() -> Network {
 }
 
 fn findings(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<Finding> {
+    findings_within(usize::MAX, rows, shard_count)
+}
+
+fn findings_within(bytes_max: usize, rows: &[ContactRow<'_>], shard_count: u64) -> Vec<Finding> {
     let mut tables: Vec<_> = (0..shard_count)
         .map(|seed| ContactTable::new(PANE_SECONDS, seed, CONTACT_BYTES_DEFAULT))
         .collect();
@@ -97,7 +101,8 @@ fn findings(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<Finding> {
         panes.entry(shard.pane).or_default().push(shard);
     }
     let mut out = Vec::new();
-    let mut detectors = DetectorSet::new(&DetectSettings::default(), network(), PANE_SECONDS);
+    let detectors = DetectorSet::new(&DetectSettings::default(), network(), PANE_SECONDS);
+    let mut detectors = detectors.with_bytes_max(bytes_max);
     for (pane, shards) in panes {
         detectors.on_pane(pane, shards, &mut out);
     }
@@ -349,7 +354,8 @@ fn a_flood_on_an_admin_port_is_told_as_one() {
     rows.extend(answered(ContactRow { action: Action::Accept, ..probe(2, 2999) }, 0));
     rows.extend((0..3000).map(|source| probe(61, source)));
     rows.extend(answered(ContactRow { action: Action::Accept, ..probe(130, 2500) }, 0));
-    let found = findings(&rows, 2);
+    let bytes_max = 8 << 20;
+    let found = findings_within(bytes_max, &rows, 2);
     let ids: std::collections::BTreeSet<_> = found.iter().map(|finding| finding.id).collect();
     assert_eq!((found.len(), ids.len()), (1002, 1002));
     let evidence = |finding: &Finding, name| finding.evidence.get(name).cloned();
@@ -374,7 +380,7 @@ fn a_flood_on_an_admin_port_is_told_as_one() {
     let sweep = |number| rejected(syn(1, OUTSIDE, host(number), 22));
     let swept: Vec<_> = (0..3000).map(sweep).collect();
     let is_attempt = |finding: &&Finding| finding.kind.name() == "remote_access_attempt";
-    let swept = findings(&swept, 2);
+    let swept = findings_within(bytes_max, &swept, 2);
     assert_eq!(swept.iter().filter(is_attempt).count(), 1001);
 }
 

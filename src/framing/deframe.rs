@@ -77,7 +77,7 @@ impl Deframer {
     pub fn new(isa: Isa, limits: &Limits) -> Self {
         Self {
             limits: limits.clone(),
-            pool: TextPool::default(),
+            pool: TextPool::new(limits.kept_text_bytes_max),
             inflater: Inflater::default(),
             copier: QuotedCopier::new(isa),
             threads: None,

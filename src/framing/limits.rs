@@ -1,5 +1,7 @@
 //! How much of an input framing may hold at a time, and what counts as too much.
 
+use crate::record::KEPT_TEXT_BYTES_DEFAULT;
+
 /// Limits on what strangers' bytes can make framing keep in memory.
 ///
 /// Reaching one is never silent: it gives a [`RecordFault`](super::RecordFault) or an
@@ -20,6 +22,8 @@ pub struct Limits {
     pub packed_bytes_max: usize,
     /// Most that such a file may hold; below 2 GiB.
     pub unpacked_bytes_max: usize,
+    /// Most bytes of buffers that a reader or worker keeps for further text.
+    pub kept_text_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -32,6 +36,7 @@ impl Default for Limits {
             object_bytes_max: 1024 * MIB,
             packed_bytes_max: 512 * MIB,
             unpacked_bytes_max: 1536 * MIB,
+            kept_text_bytes_max: KEPT_TEXT_BYTES_DEFAULT,
         }
     }
 }

@@ -102,6 +102,8 @@ pub(super) struct Sequencer {
     letters: Option<Vec<Letter>>,
     failed: BTreeMap<Rank, String>,
     unknown_names: BTreeSet<String>,
+    /// Chunks all of whose parts had their turn in this run.
+    chunk_count: u64,
 }
 
 impl Sequencer {
@@ -117,6 +119,7 @@ impl Sequencer {
             letters: None,
             failed: BTreeMap::new(),
             unknown_names: BTreeSet::new(),
+            chunk_count: 0,
         }
     }
 
@@ -145,6 +148,7 @@ impl Sequencer {
         while let Some(state) = self.inputs.get_mut(&input) {
             let Some(chunk) = state.waiting.remove(&state.next) else { break };
             let (sequence, part) = state.next;
+            self.chunk_count += u64::from(chunk.is_last);
             state.next = if chunk.is_last { (sequence + 1, 0) } else { (sequence, part + 1) };
             match chunk.event {
                 ParsedEvent::Open(info) => self.open(input, info, now),
@@ -164,6 +168,11 @@ impl Sequencer {
     /// The layout that the next chunk of an input will find, if all before it were accepted.
     pub(super) fn layout_of(&self, input: InputId) -> Option<Arc<Layout>> {
         self.inputs.get(&input).map(|state| Arc::clone(&state.layout))
+    }
+
+    /// Chunks all of whose parts had their turn in this run.
+    pub(super) const fn chunk_count(&self) -> u64 {
+        self.chunk_count
     }
 
     /// What was counted so far.

@@ -15,4 +15,4 @@ pub use field::{FIELD_COUNT, FieldId, FieldKind, FieldSpec};
 pub use filter::{Filter, FilterError};
 pub use layout::{FormatChoice, LAYOUT_FIELDS_MAX, Layout, LayoutError, Slot};
 pub use parse::{ParsedBlock, Parser};
-pub use text::{Text, TextPool, TextSlice};
+pub use text::{KEPT_TEXT_BYTES_DEFAULT, Text, TextPool, TextSlice};

@@ -10,16 +10,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Buffers that a pool keeps at most.
 const BUFFERS_MAX: usize = 64;
-/// Bytes of all the buffers that a pool keeps: enough for one large object, inflated.
-const KEPT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of all the buffers that a pool keeps unless it is told otherwise: enough for one large object,
+/// inflated.
+pub const KEPT_TEXT_BYTES_DEFAULT: usize = 256 << 20;
 /// A buffer is not used for something so many times smaller.
 const SLACK: usize = 64;
 
 /// A place where buffers wait to be used again.
-#[derive(Clone, Default)]
-pub struct TextPool(Arc<Mutex<Vec<Vec<u8>>>>);
+#[derive(Clone)]
+pub struct TextPool {
+    kept: Arc<Mutex<Vec<Vec<u8>>>>,
+    bytes_max: usize,
+}
+
+impl Default for TextPool {
+    fn default() -> Self {
+        Self::new(KEPT_TEXT_BYTES_DEFAULT)
+    }
+}
 
 impl TextPool {
+    /// A pool that keeps up to `bytes_max` bytes of buffers.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { kept: Arc::default(), bytes_max }
+    }
+
     /// A buffer with room for `capacity` bytes. It may hold bytes of an earlier use, so that whoever
     /// overwrites them need not clear them first.
     #[must_use]
@@ -43,7 +59,7 @@ impl TextPool {
         let mut kept = self.kept();
         let kept_bytes: usize = kept.iter().map(Vec::capacity).sum();
         if kept.len() < BUFFERS_MAX
-            && kept_bytes.saturating_add(buffer.capacity()) <= KEPT_BYTES_MAX
+            && kept_bytes.saturating_add(buffer.capacity()) <= self.bytes_max
         {
             kept.push(buffer);
         }
@@ -57,7 +73,7 @@ impl TextPool {
 
     fn kept(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         // Nothing in here is ever half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,12 +209,12 @@ mod tests {
         assert_eq!(pool.kept().len(), BUFFERS_MAX);
         assert!(pool.take(11).capacity() >= 11);
         assert_eq!(pool.kept().len(), BUFFERS_MAX);
-        let pool = TextPool::default();
+        let pool = TextPool::new(1 << 20);
         pool.give_back(Vec::with_capacity(1000));
         pool.give_back(Vec::new());
         assert!(pool.take(1000 / SLACK - 1).capacity() < 1000);
         assert_eq!(pool.kept().len(), 1);
-        pool.give_back(Vec::with_capacity(KEPT_BYTES_MAX));
+        pool.give_back(Vec::with_capacity(1 << 20));
         assert_eq!(pool.kept().len(), 1);
     }
 }

@@ -123,7 +123,8 @@ impl InputReader {
 
     fn new(state: State, limits: &Limits) -> Self {
         let limits = limits.clone();
-        let (pool, raw_count) = (TextPool::default(), RawCount::default());
+        let pool = TextPool::new(limits.kept_text_bytes_max);
+        let raw_count = RawCount::default();
         let (from, places) = (None, Places::None);
         Self { limits, pool, raw_count, reported_bytes: 0, from, places, state }
     }

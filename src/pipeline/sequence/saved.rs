@@ -186,6 +186,7 @@ impl Sequencer {
             letters: None,
             failed,
             unknown_names,
+            chunk_count: 0,
         })
     }
 

@@ -92,7 +92,8 @@ struct Stages {
 fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     let wanted = job.columns();
     let tops: Arc<[_]> = job.tops.into();
-    let (isa, limits, thread_count) = (job.isa, job.limits, job.thread_count);
+    let (isa, mut limits, thread_count) = (job.isa, job.limits, job.thread_count);
+    limits.kept_text_bytes_max = limits.kept_text_bytes_max.min(job.memory.kept_text_bytes);
     let filter = job.filter.map(Arc::new);
     let (used_out, used_batches) = bounded(USED_BATCHES_PER_WORKER * thread_count);
     let merge_pool = ThreadPoolBuilder::new()

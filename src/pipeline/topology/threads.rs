@@ -51,6 +51,10 @@ const SAVED_PARTS_MAX: usize = 64;
 /// Segments of saved state on their way back to the shards.
 const SPARE_SEGMENTS_MAX: usize = 1 << 14;
 
+/// Chunks between a source and the end of their wait for earlier ones, for each place in the channels on that
+/// way. A parse worker that the system puts to sleep must not let the others run far ahead.
+const CHUNKS_PER_PLACE: usize = 2;
+
 /// A chunk with the layout that its lines are likely to have, and when it came in.
 type Work = (Chunk, Arc<Layout>, Duration);
 
@@ -65,6 +69,8 @@ struct SequenceWays {
     used: Sender<UsedBatch>,
     settled: Receiver<Epoch>,
     control: Receiver<Control>,
+    /// One for each chunk that is not under way any more.
+    permits: Sender<()>,
 }
 
 /// What a shard takes and gives.
@@ -97,6 +103,11 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (work_out, work_in) = ways.one::<Work>("source→parse", queue_depth);
         let (parsed_out, parsed_in) =
             ways.one::<Parsed>("parse→sequence", queue_depth * thread_count);
+        let chunks_max = CHUNKS_PER_PLACE * queue_depth * (thread_count + 1);
+        let (permits_out, permits_in) = bounded::<()>(chunks_max);
+        for _ in 0..chunks_max {
+            permits_out.try_send(()).expect("there is room for all");
+        }
         let shard_ways = ways.several::<ToShard>("sequence→shard", queue_depth, shards.len());
         let (judge_out, judge_in) = ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
         let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
@@ -160,6 +171,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
                 used: used_out,
                 settled: settled_in,
                 control: stages.control,
+                permits: permits_out,
             };
             let watch = watch();
             spawn(scope, "sequence", stop, move || {
@@ -204,8 +216,9 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             .enumerate()
             .map(|(index, source)| {
                 let (work_out, clock) = (work_out.clone(), Arc::clone(&clock));
+                let permits = permits_in.clone();
                 spawn(scope, &format!("source-{index}"), stop, move || {
-                    read(source, &work_out, stop, &*clock)
+                    read(source, &permits, &work_out, stop, &*clock)
                 })
             })
             .collect();
@@ -279,12 +292,16 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 
 fn read(
     source: Box<dyn Source>,
+    permits: &Receiver<()>,
     work_out: &Way<Work>,
     stop: &StopFlag,
     clock: &dyn Clock,
 ) -> Result<(), SourceError> {
     let mut guess = LayoutGuess::default();
     source.run(stop, &mut |chunk| {
+        if permits.recv().is_err() {
+            return ControlFlow::Break(());
+        }
         let layout = guess.layout_for(&chunk);
         match work_out.send((chunk, layout, clock.monotonic())) {
             Ok(()) => ControlFlow::Continue(()),
@@ -319,6 +336,7 @@ fn keep_order(
         }
     };
     let mut lags_at = Duration::ZERO;
+    let mut permits_given = 0;
     loop {
         let received = match ways.tick {
             Some(tick) => ways.parsed.recv_timeout(tick),
@@ -334,6 +352,11 @@ fn keep_order(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         watch.lap(Stage::Sequence, 0);
+        while permits_given < stage.sequencer().chunk_count() {
+            // Sources may be gone.
+            let _given = ways.permits.try_send(());
+            permits_given += 1;
+        }
         let report = stage.sequencer().report();
         live.note_inputs(report);
         progress(report.bytes_read);
