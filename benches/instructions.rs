@@ -22,10 +22,11 @@ use flowgauge::aggregate::{
     CONTACT_BYTES_DEFAULT, CONTACT_COLUMNS, ContactTable, Metric, PaneContacts, RoutedBatch,
     Router, RowLists, TOTALS_COLUMNS, TopSet, TopSpec,
 };
+use flowgauge::detect::DetectorSet;
 use flowgauge::framing::{BLOCK_BYTES, Limits, Payload, SourceRecord, deframe};
 use flowgauge::generate::envelope::{DocumentCompression, Envelopes, Form};
 use flowgauge::generate::{GenerateSettings, Generator};
-use flowgauge::pipeline;
+use flowgauge::pipeline::{self, Detectors};
 use flowgauge::record::{ColumnSet, FieldId, FlowBatch, Layout, Parser, Slot, Text};
 use flowgauge::simd::{Isa, separators};
 use questions::{Input, Question, RECORDS};
@@ -271,7 +272,8 @@ fn detect() -> Stage {
     let batches = generated_batches(CONTACT_COLUMNS.iter().copied().collect());
     let mut panes = panes(&batches);
     Stage::new(RECORDS, move || {
-        let mut detectors = questions::detectors();
+        let Detectors { settings, network } = questions::detectors();
+        let mut detectors = DetectorSet::new(&settings, network, 60);
         let mut findings = Vec::new();
         for contacts in panes.drain(..) {
             detectors.on_pane(contacts.pane, vec![contacts], &mut findings);

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use flowgauge::aggregate::{Lateness, Metric, TimeSettings, TopSpec};
 use flowgauge::clock::SystemClock;
 use flowgauge::config::EnginePlan;
-use flowgauge::detect::{DetectSettings, DetectorSet, Network};
+use flowgauge::detect::{DetectSettings, Network};
 use flowgauge::framing::Limits;
 use flowgauge::generate::{AttackKind, GenerateSettings, Generator};
-use flowgauge::pipeline::{Job, RunReport};
+use flowgauge::pipeline::{Detectors, Job, MemoryPlan, RunReport};
 use flowgauge::record::{FieldId, FormatChoice, Slot};
 use flowgauge::simd::Isa;
 use flowgauge::source::{FileSource, InputIds, StopFlag};
@@ -70,8 +70,8 @@ fn top(fields: &[FieldId], metric: Metric, metric_min: u128) -> TopSpec {
 }
 
 /// Detectors with default settings that know nothing of the network.
-pub(crate) fn detectors() -> DetectorSet {
-    DetectorSet::new(&DetectSettings::default(), Network::default(), PANE_SECONDS)
+pub(crate) fn detectors() -> Detectors {
+    Detectors { settings: DetectSettings::default(), network: Network::default() }
 }
 
 /// What the generated lines are: some minutes of event time, so that panes close on the way, with two
@@ -139,6 +139,11 @@ impl Input {
             clock: Arc::new(SystemClock::new()),
             stop: StopFlag::default(),
             progress: Box::new(|_| {}),
+            control: crossbeam_channel::never(),
+            live: Arc::default(),
+            memory: MemoryPlan::UNLIMITED,
+            partials: None,
+            state: None,
         }
     }
 

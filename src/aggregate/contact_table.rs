@@ -128,7 +128,7 @@ impl ContactTable {
     /// three; of each share there is: three eighths for open panes; as much for panes that were handed over and
     /// for memory that is kept for further ones; the rest for what is remembered of clients, for places, and
     /// for work. When open panes are about to take more, half of what they have leaves, least important
-    /// contacts first ([`Importance`]); and so does what a pane that is handed over has beyond an eighth.
+    /// contacts first (`contact_importance.rs`); and so does what a pane that is handed over has beyond an eighth.
     /// What left is counted, and its rows are as if they had never come.
     ///
     /// # Panics

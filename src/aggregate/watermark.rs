@@ -147,11 +147,11 @@ impl Watermarks {
         self.current
     }
 
-    /// The newest `end` of the input that is least far, among those that have shown records.
+    /// The newest plausible `end` that an input has shown.
     #[must_use]
-    pub fn slowest_end(&self) -> Option<UnixSeconds> {
-        let ends = self.inputs.values().map(|progress| progress.latest_end);
-        ends.filter(|end| *end > UnixSeconds::MIN).min()
+    pub fn latest_end(&self, input: InputId) -> Option<UnixSeconds> {
+        let progress = self.inputs.get(&input)?;
+        (progress.latest_end > UnixSeconds::MIN).then_some(progress.latest_end)
     }
 
     /// Saves how far time has come, in the inputs that go on in a later run too.

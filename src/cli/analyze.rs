@@ -12,13 +12,13 @@ use super::output::{self, OutputFormat};
 use super::signals::Signals;
 use super::{progress, report};
 use crate::aggregate::{Metric, TopSpec};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::EnginePlan;
 use crate::detect::DetectSettings;
 use crate::pipeline::{self, RunReport, Summary};
 use crate::record::{Filter, FormatChoice, Layout, Slot};
 use crate::source::{STDIN, StopFlag, discover};
-use crate::units::{DURATION_FORMS, UnixSeconds, parse_duration};
+use crate::units::{DURATION_FORMS, RateLimit, UnixSeconds, parse_duration};
 
 /// Report on flow log files: totals, top talkers, findings
 #[derive(Debug, Args)]
@@ -77,6 +77,9 @@ pub(crate) struct AnalyzeArgs {
     /// Where the time went, by stage, on standard error
     #[arg(long)]
     profile: bool,
+    /// Read at most so many bytes a second, such as 50MiB/s
+    #[arg(long, value_name = "RATE", value_parser = job::rate_limit)]
+    rate_limit: Option<RateLimit>,
     /// Threads for parsing and for state; 0 for one per core
     #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -131,15 +134,21 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     };
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let inputs = job::file_inputs(&files, &args.format, &engine);
+    let inputs = match args.rate_limit {
+        Some(limit) => inputs.held(limit, &clock),
+        None => inputs,
+    };
     let job = job::build(Request {
-        inputs: job::file_inputs(&files, &args.format, &engine),
+        inputs,
         engine,
         filter: Filter::within(args.condition.clone(), event_time(args)),
         tops: tops(args),
         detectors,
         sinks: job::finding_sinks(args.findings.as_deref())?,
         keeping: Keeping { partials: args.partials.clone(), ..Keeping::default() },
-        clock: Arc::new(SystemClock::new()),
+        clock,
         stop,
         progress: progress::bytes_bar(total_bytes),
     })?;

@@ -54,6 +54,21 @@ impl Failure {
         }
     }
 
+    /// The same, with every text passed through `hide`.
+    pub(crate) fn hiding(self, hide: impl Fn(&str) -> String) -> Self {
+        let hidden = |error: anyhow::Error| {
+            let mut texts: Vec<String> =
+                error.chain().map(|cause| hide(&cause.to_string())).collect();
+            let root = texts.pop().unwrap_or_default();
+            texts.into_iter().rev().fold(anyhow::Error::msg(root), anyhow::Error::context)
+        };
+        match self {
+            Self::Usage(error) => Self::Usage(hidden(error)),
+            Self::Running(error) => Self::Running(hidden(error)),
+            Self::Logged | Self::Interrupted | Self::OutputClosed => self,
+        }
+    }
+
     /// Prints what there is to say to standard error and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
         let (error, code) = match self {

@@ -25,6 +25,7 @@ use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
 use crate::source::{DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag};
+use crate::units;
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
 /// interface.
@@ -243,13 +244,34 @@ pub(crate) fn plan_inputs(
             }
         }
         if let Some(limit) = plan.rate_limit {
-            // Readers of one source share its limit.
-            let limit = RateLimit::new(limit.0.get(), Arc::clone(clock));
-            let held = inputs.sources.split_off(first).into_iter();
-            inputs.sources.extend(held.map(|source| limit.hold(source)));
+            let held = inputs.sources.split_off(first);
+            inputs.sources.extend(hold(held, limit, clock));
         }
     }
     Ok(inputs)
+}
+
+/// Sources that share a limit.
+fn hold(
+    sources: Vec<Box<dyn Source>>,
+    limit: units::RateLimit,
+    clock: &Arc<dyn Clock>,
+) -> impl Iterator<Item = Box<dyn Source>> {
+    let limit = RateLimit::new(limit.0.get(), Arc::clone(clock));
+    sources.into_iter().map(move |source| limit.hold(source))
+}
+
+impl Inputs {
+    /// The same inputs, read no faster than this altogether.
+    pub(crate) fn held(mut self, limit: units::RateLimit, clock: &Arc<dyn Clock>) -> Self {
+        self.sources = hold(self.sources, limit, clock).collect();
+        self
+    }
+}
+
+/// Reads the value of `--rate-limit`.
+pub(crate) fn rate_limit(text: &str) -> Result<units::RateLimit, String> {
+    units::RateLimit::from_text(text).ok_or_else(|| format!("it must be {}", units::RATE_FORMS))
 }
 
 /// The sinks of a plan, opened.

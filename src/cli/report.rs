@@ -109,6 +109,15 @@ pub(crate) fn profile(report: &RunReport) -> String {
     let columns = ["stage", "seconds", "share", "ns a record", "bytes", "rate"];
     // Writing to a String cannot fail.
     let _infallible = write_table(&mut out, "Profile", &columns, 1, &rows);
+    let waits = report.back_pressure.iter().map(|(channel, pressure)| {
+        let waited = format!("{:.3}", pressure.waited.as_secs_f64());
+        vec![(*channel).to_owned(), pressure.sent.to_string(), pressure.waits.to_string(), waited]
+    });
+    let waits: Vec<Vec<String>> = waits.collect();
+    if !waits.is_empty() {
+        let columns = ["channel", "messages", "found it full", "seconds waited"];
+        let _infallible = write_table(&mut out, "Back-pressure", &columns, 1, &waits);
+    }
     out
 }
 

@@ -21,7 +21,7 @@ use crate::config::{self, Plan};
 use crate::metrics::StatsLine;
 use crate::pipeline::{self, Control, Live, Summary};
 use crate::source::StopFlag;
-use crate::units::{DURATION_FORMS, parse_duration};
+use crate::units::{DURATION_FORMS, RateLimit, parse_duration};
 
 /// The configuration that is used if none is named and it exists.
 const DEFAULT_CONFIG_PATH: &str = "flowgauge.toml";
@@ -57,6 +57,9 @@ pub(crate) struct RunArgs {
     /// configuration's, else 60s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     graceful_shutdown_limit: Option<Duration>,
+    /// Read at most so many bytes a second over all sources, such as 50MiB/s
+    #[arg(long, value_name = "RATE", value_parser = job::rate_limit)]
+    rate_limit: Option<RateLimit>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -67,7 +70,26 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
     let default = Path::new(DEFAULT_CONFIG_PATH);
     let config = args.config.as_deref().or_else(|| default.exists().then_some(default));
-    let plan = plan(config)?;
+    let Some(path) = config else {
+        output::write_note(
+            "No configuration: running the demo (generated traffic with planted attacks). Ctrl-C ends it.\n",
+        );
+        return run_plan(args, logs, None, &Plan::demo());
+    };
+    let reading = config::read_file(path).map_err(Failure::usage)?;
+    let references = reading.references().clone();
+    let plan = reading.into_plan().map_err(Failure::usage)?;
+    // What was taken from a secret's place is in no message, even if it is the path of a sink.
+    run_plan(args, logs, config, &plan)
+        .map_err(|failure| failure.hiding(|text| references.hide(text)))
+}
+
+fn run_plan(
+    args: &RunArgs,
+    logs: &Logs,
+    config: Option<&Path>,
+    plan: &Plan,
+) -> Result<(), Failure> {
     logs.apply(&plan.log);
     for note in plan.notes().iter().filter(|_| config.is_some()) {
         tracing::warn!("{note}");
@@ -106,8 +128,13 @@ pub(crate) fn run(args: &RunArgs, logs: &Logs) -> Result<(), Failure> {
         window_seconds: None,
     };
     let state = job::state(&engine)?;
+    let inputs = job::plan_inputs(&plan.sources, &engine, &clock)?;
+    let inputs = match args.rate_limit {
+        Some(limit) => inputs.held(limit, &clock),
+        None => inputs,
+    };
     let job = job::build(Request {
-        inputs: job::plan_inputs(&plan.sources, &engine, &clock)?,
+        inputs,
         filter: None,
         tops: job::default_keys().into_iter().map(spec).collect(),
         detectors: Some(job::detectors(&plan.detectors, &plan.context)?),
@@ -173,16 +200,4 @@ fn stats(
         logs.write_stats(&StatsLine::between(&before, &now));
         before = now;
     })
-}
-
-fn plan(config: Option<&Path>) -> Result<Plan, Failure> {
-    match config {
-        Some(path) => config::load(path).map_err(Failure::usage),
-        None => {
-            output::write_note(
-                "No configuration: running the demo (generated traffic with planted attacks). Ctrl-C ends it.\n",
-            );
-            Ok(Plan::demo())
-        }
-    }
 }

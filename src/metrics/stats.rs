@@ -4,6 +4,7 @@
 //! Whoever knows the pipeline fills [`StatsSample`]s; nothing here reads a clock or a counter.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -29,8 +30,8 @@ pub struct StatsSample {
     pub findings: u64,
     /// Entries that left full tables so far.
     pub evicted: u64,
-    /// How far the slowest input's event time is behind wall time, if any input has said.
-    pub lag: Option<Duration>,
+    /// How far the event time of inputs (shards, files) is behind wall time, the slowest first and only those.
+    pub lags: Vec<(Arc<str>, Duration)>,
     /// Memory of the process in RAM, in bytes, if the system tells.
     pub resident_bytes: Option<u64>,
     /// Memory that the process may use, in bytes.
@@ -78,6 +79,10 @@ pub struct StatsLine {
     #[serde(rename = "lag_seconds", serialize_with = "optional_seconds")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Duration>,
+    /// How far inputs are behind, the slowest ones.
+    #[serde(rename = "lag_seconds_by_input", serialize_with = "by_input")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lags: Vec<(Arc<str>, Duration)>,
     /// Memory of the process in RAM, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
@@ -115,7 +120,8 @@ impl StatsLine {
             late: gain(|sample| sample.late),
             findings: gain(|sample| sample.findings),
             evicted: gain(|sample| sample.evicted),
-            lag: later.lag,
+            lag: later.lags.iter().map(|(_, lag)| *lag).max(),
+            lags: later.lags.clone(),
             resident_bytes: later.resident_bytes,
             memory_max_bytes: later.memory_max_bytes,
             queues: later.queues.clone(),
@@ -175,6 +181,13 @@ fn optional_seconds<S: Serializer>(
     duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }
 
+fn by_input<S: Serializer>(
+    lags: &[(Arc<str>, Duration)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(lags.iter().map(|(input, lag)| (&**input, lag.as_secs_f64())))
+}
+
 fn by_stage<S: Serializer>(
     latencies: &[(&'static str, Quantiles)],
     serializer: S,
@@ -209,7 +222,7 @@ mod tests {
             late: 3,
             findings: 1_234,
             evicted: 7,
-            lag: Some(Duration::from_millis(2_700)),
+            lags: vec![("flow/shard-1".into(), Duration::from_millis(2_700))],
             resident_bytes: Some(512_000_000),
             memory_max_bytes: 4_000_000_000,
             queues: vec![
@@ -256,6 +269,7 @@ mod tests {
                 "findings": 1_234,
                 "evicted": 7,
                 "lag_seconds": 2.7,
+                "lag_seconds_by_input": { "flow/shard-1": 2.7 },
                 "resident_bytes": 512_000_000,
                 "memory_max_bytes": 4_000_000_000_u64,
                 "queues": [

@@ -25,7 +25,7 @@ use crate::aggregate::{
 use crate::checkpoint::{JournalMark, RefusalReason, Snapshot};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::DetectorSet;
-use crate::record::Parser;
+use crate::record::{Parser, Slot};
 
 /// What must be known before any table is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +227,7 @@ impl Assembly {
         part("flowgauge job 1");
         part(&format!("{} {}", self.maker.pane_seconds, self.detectors.is_some()));
         for top in self.tops.iter() {
-            let by: Vec<&str> = top.by.iter().map(|slot| slot.name()).collect();
+            let by: Vec<&str> = top.by.iter().map(Slot::name).collect();
             part(&format!("{} {} {:?}", by.join(","), top.metric.name(), top.window_seconds));
         }
         let digest = hash.finalize();

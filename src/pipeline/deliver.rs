@@ -1,12 +1,11 @@
 //! Delivery: findings to the journal and to every sink, and a count of them by kind.
 //!
-//! The journal comes first: a finding that a sink has is in it. After a restart findings of panes that were
+//! The journal comes first: a finding that a sink has is in it, for good. After a restart findings of panes that were
 //! judged after the last snapshot come again; the journal knows them, and they go no further. What a sink may not have got
 //! before the process ended it is given from the journal, from its own place on: so a sink may get a finding
 //! twice, with the same id and revision, and never misses one. While the journal cannot be written, messages wait
 //! here, and when there are many, in the channel: the stream then stands still, and nothing is lost.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -71,6 +70,8 @@ pub(super) struct Delivery {
     counts: FindingCounts,
     failure: Option<SinkError>,
     waiting: VecDeque<ToDeliver>,
+    /// Findings that are in the journal and may not be durable: no sink has them.
+    unsent: Vec<Finding>,
     /// Where the journal was at barriers whose snapshots are not durable yet.
     marks: VecDeque<(Epoch, JournalMark)>,
     /// That of the newest snapshot; the older one is kept too, and a restart may begin with it.
@@ -94,23 +95,39 @@ pub struct DeliveryReport {
 }
 
 impl Delivery {
+    /// Opens delivery: a sink that is new begins with what is found from now on, the others get what they
+    /// may not have got.
+    ///
+    /// # Errors
+    /// If where new sinks begin cannot be made durable.
     pub(super) fn new(
         sinks: Vec<Box<dyn Sink>>,
-        durable: Option<DurableFindings>,
+        mut durable: Option<DurableFindings>,
         counts: FindingCounts,
-    ) -> Self {
+    ) -> Result<Self, CheckpointError> {
+        if let Some(DurableFindings { journal, cursors }) = &mut durable {
+            cursors.retain(|name| sinks.iter().any(|sink| sink.name() == name));
+            let position = journal.sync()?;
+            for sink in &sinks {
+                if cursors.get(sink.name()).is_none() {
+                    cursors.set(sink.name(), position);
+                }
+            }
+            cursors.save()?;
+        }
         let mut delivery = Self {
             sinks,
             durable,
             counts,
             failure: None,
             waiting: VecDeque::new(),
+            unsent: Vec::new(),
             marks: VecDeque::new(),
             durable_mark: None,
             latency: LatencyHistogram::new(),
         };
         delivery.failure = delivery.resend().err();
-        delivery
+        Ok(delivery)
     }
 
     /// Takes a message of the judge, and gives the saved state when a barrier is through.
@@ -203,16 +220,24 @@ impl Delivery {
     /// Hands findings to the journal, and those that it did not know to every sink.
     ///
     /// # Errors
-    /// If the journal could not take them; nothing has happened then, and they may be given again.
+    /// If the journal could not take them or make them durable: they are to be given again.
     fn deliver(&mut self, findings: &[Finding]) -> Result<(), CheckpointError> {
-        let mut new = Cow::Borrowed(findings);
-        if let Some(DurableFindings { journal, .. }) = &mut self.durable {
-            journal.append(new.to_mut())?;
-        }
+        let new = match &mut self.durable {
+            None => findings,
+            Some(DurableFindings { journal, .. }) => {
+                let mut new = findings.to_vec();
+                journal.append(&mut new)?;
+                // Should they not become durable now, the journal knows them at the next try.
+                self.unsent.append(&mut new);
+                journal.sync()?;
+                &*self.unsent
+            }
+        };
         self.counts.add(findings);
         if !new.is_empty() && self.failure.is_none() {
-            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(&new).err());
+            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(new).err());
         }
+        self.unsent.clear();
         Ok(())
     }
 
@@ -220,10 +245,9 @@ impl Delivery {
     fn resend(&mut self) -> Result<(), SinkError> {
         let Some(DurableFindings { journal, cursors }) = &mut self.durable else { return Ok(()) };
         for sink in &mut self.sinks {
-            // A sink that was not there before begins here.
-            let Some(cursor) = cursors.get(sink.name()) else { continue };
+            let cursor = cursors.get(sink.name());
             let mut lines: Vec<Vec<u8>> = Vec::new();
-            for line in journal.read_from(Some(cursor)) {
+            for line in journal.read_from(cursor) {
                 match line {
                     Ok(line) => lines.push(line.finding),
                     Err(fault) => tracing::error!(

@@ -136,12 +136,11 @@ impl Judge {
             }
             let shards = entry.remove();
             match &mut self.panes {
-                Panes::Dropped => {}
                 Panes::Judged(detectors) => detectors.on_pane(pane, shards, findings),
                 Panes::Exported(partial) if self.failure.is_none() => {
                     self.failure = partial.pane(pane, &shards).err();
                 }
-                Panes::Exported(_) => {}
+                Panes::Dropped | Panes::Exported(_) => {}
             }
         }
     }

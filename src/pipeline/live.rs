@@ -2,8 +2,8 @@
 //! read.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::job::Latencies;
@@ -21,8 +21,8 @@ pub struct Live {
     late: AtomicU64,
     findings: AtomicU64,
     evicted: AtomicU64,
-    /// Newest `end` of the slowest input, or `i64::MIN`.
-    slowest_end: AtomicI64,
+    /// The slowest inputs with their newest `end`, the slowest first.
+    slowest: Mutex<Vec<(Arc<str>, UnixSeconds)>>,
     /// When the newest snapshot was durable, by the monotonic clock, in ms and 1; 0 if there is none.
     snapshot_at: AtomicU64,
     meters: OnceLock<ChannelMeters>,
@@ -38,7 +38,7 @@ impl Default for Live {
             late: AtomicU64::new(0),
             findings: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
-            slowest_end: AtomicI64::new(i64::MIN),
+            slowest: Mutex::default(),
             snapshot_at: AtomicU64::new(0),
             meters: OnceLock::new(),
             latencies: Mutex::default(),
@@ -52,10 +52,14 @@ impl Live {
     pub fn sample(&self, clock: &dyn Clock, memory_max_bytes: u64) -> StatsSample {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let at = clock.monotonic();
-        let slowest_end = self.slowest_end.load(Ordering::Relaxed);
-        let lag_seconds = clock.now().0.saturating_sub(slowest_end);
-        let lag = (slowest_end > i64::MIN)
-            .then(|| Duration::from_secs(u64::try_from(lag_seconds).unwrap_or(0)));
+        let now = clock.now();
+        let lag = |(name, end): &(Arc<str>, UnixSeconds)| {
+            let seconds = u64::try_from(now.0.saturating_sub(end.0)).unwrap_or(0);
+            (Arc::clone(name), Duration::from_secs(seconds))
+        };
+        let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        let lags: Vec<_> = slowest.iter().map(lag).collect();
+        drop(slowest);
         let snapshot_age = read(&self.snapshot_at)
             .checked_sub(1)
             .map(|ms| at.saturating_sub(Duration::from_millis(ms)));
@@ -74,7 +78,7 @@ impl Live {
             late: read(&self.late),
             findings: read(&self.findings),
             evicted: read(&self.evicted),
-            lag,
+            lags,
             resident_bytes: resident_bytes(Path::new("/")),
             memory_max_bytes,
             queues: meters.iter().map(queue).collect(),
@@ -116,15 +120,16 @@ impl Live {
         let _is_first = self.meters.set(meters).is_ok();
     }
 
-    pub(super) fn note_inputs(&self, report: &InputReport, slowest_end: Option<UnixSeconds>) {
+    pub(super) fn note_lags(&self, slowest: Vec<(Arc<str>, UnixSeconds)>) {
+        *self.slowest.lock().unwrap_or_else(PoisonError::into_inner) = slowest;
+    }
+
+    pub(super) fn note_inputs(&self, report: &InputReport) {
         let totals = &report.totals;
         self.records.store(totals.records(), Ordering::Relaxed);
         self.bytes.store(report.bytes_decoded, Ordering::Relaxed);
         self.malformed.store(totals.faults.total(), Ordering::Relaxed);
         self.late.store(totals.late, Ordering::Relaxed);
-        if let Some(end) = slowest_end {
-            self.slowest_end.store(end.0, Ordering::Relaxed);
-        }
     }
 
     pub(super) fn note_findings(&self, count: usize) {

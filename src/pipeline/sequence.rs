@@ -166,9 +166,15 @@ impl Sequencer {
         &self.report
     }
 
-    /// The newest `end` of the input that holds event time back, if any was read.
-    pub(super) fn slowest_end(&self) -> Option<UnixSeconds> {
-        self.watermarks.slowest_end()
+    /// The open inputs whose newest `end` is oldest, at most `count` of them, the slowest first.
+    pub(super) fn slowest_inputs(&self, count: usize) -> Vec<(Arc<str>, UnixSeconds)> {
+        let end = |(input, state): (&InputId, &InputState)| {
+            Some((Arc::clone(&state.rank.1), self.watermarks.latest_end(*input)?))
+        };
+        let mut inputs: Vec<_> = self.inputs.iter().filter_map(end).collect();
+        inputs.sort_by(|one, other| (one.1, &one.0).cmp(&(other.1, &other.0)));
+        inputs.truncate(count);
+        inputs
     }
 
     /// Bytes read so far, for progress.

@@ -127,11 +127,6 @@ impl SequenceStage {
         self.sequencer.finish()
     }
 
-    /// What was counted so far, and the newest `end` of the slowest input.
-    pub(super) fn progress(&self) -> (&InputReport, Option<UnixSeconds>) {
-        (self.sequencer.report(), self.sequencer.slowest_end())
-    }
-
     pub(super) const fn sequencer(&self) -> &Sequencer {
         &self.sequencer
     }

@@ -307,7 +307,7 @@ fn limits_of_the_engine_are_kept() {
 #[test]
 fn limits_of_what_is_saved_and_logged_are_kept() {
     check_part(
-        "[engine]\nmemory_max = '1MiB'\nstate_dir = 5\n[engine.checkpoint]\ninterval = '100ms'\nintervall = 1\n\
+        "[engine]\nmemory_max = '1MiB'\nstate_dir = 5\n[engine.checkpoint]\ninterval = '10ms'\nintervall = 1\n\
          [engine.journal]\nfile_bytes_max = 1\nfiles_max = 1\n[engine.dead_letters]\nbytes_max = 'all'\n\
          [engine.shutdown]\nlimit = 0\n[log]\nformat = 'jsn'\nlevel = 'loud'\nrate_limit = -1\n\
          stats_interval = 'never'\n[sources.a]\ntype = 'stdin'\nrate_limit = '50'\n\
@@ -315,7 +315,7 @@ fn limits_of_what_is_saved_and_logged_are_kept() {
         &[
             "2:1: field `engine.memory_max` is `1MiB`; it must be `auto`, or 64MiB to 16384GiB; remove the line to use auto",
             "3:1: field `engine.state_dir` is `5`; it must be a string, in quotes",
-            "5:1: field `engine.checkpoint.interval` is `100ms`; it must be 1s to 1h; remove the line to use 10s",
+            "5:1: field `engine.checkpoint.interval` is `10ms`; it must be 100ms to 1h; remove the line to use 10s",
             "6:1: unknown key `intervall` in `[engine.checkpoint]`; did you mean `interval`?",
             "8:1: field `engine.journal.file_bytes_max` is `1`; it must be 1MiB to 4GiB; remove the line to use 64MiB",
             "9:1: field `engine.journal.files_max` is `1`; it must be 2 to 1024; remove the line to use 16",
@@ -325,8 +325,8 @@ fn limits_of_what_is_saved_and_logged_are_kept() {
             "16:1: field `log.level` is `loud`; it must be one of `error`, `warn`, `info`, `debug`, `trace`",
             "17:1: field `log.rate_limit` is `-1`; it must be 0 to 1000000, as a whole number; remove the line to use 10",
             "18:1: field `log.stats_interval` is `never`; it must be 0s to 24h, as seconds, or a number with a unit like `500ms`, `60s`, `10m`, `1h`; remove the line to use 60s",
-            "21:1: field `sources.a.rate_limit` is `50`; it must be bytes or records a second, like `50MiB/s` or `100000 records/s`; remove the line for no limit",
-            "24:1: field `sources.b.rate_limit` is the content of environment variable `PASSWORD`; it must be bytes or records a second, like `50MiB/s` or `100000 records/s`; remove the line for no limit",
+            "21:1: field `sources.a.rate_limit` is `50`; it must be bytes a second with a unit, like `50MiB/s`; remove the line for no limit",
+            "24:1: field `sources.b.rate_limit` is the content of environment variable `PASSWORD`; it must be bytes a second with a unit, like `50MiB/s`; remove the line for no limit",
         ],
     );
 }

@@ -76,7 +76,7 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
     match pattern {
         "^[0-9]+ ?(ms|s|m|h)?$" => parse_duration(text).is_some(),
         "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$" => parse_size(text).is_some(),
-        "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB|records?)/s$" => RateLimit::from_text(text).is_some(),
+        "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)/s$" => RateLimit::from_text(text).is_some(),
         "^[a-z0-9_-]+$" => {
             !text.is_empty()
                 && text.bytes().all(|byte| {

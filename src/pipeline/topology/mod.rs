@@ -160,7 +160,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         sequence: SequenceStage::new(sequencer, need_rows, pacing),
         shards,
         judge,
-        delivery: Delivery::new(job.sinks, durable, counts),
+        delivery: Delivery::new(job.sinks, durable, counts)?,
         snapshots,
         new_parser: assembly.new_parser,
         parse,

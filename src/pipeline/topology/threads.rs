@@ -1,5 +1,6 @@
 //! The stages on threads of their own, with a bounded channel between any two.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -31,6 +32,9 @@ use crate::source::{Source, SourceError, StopFlag};
 /// How often a live pipeline looks at the wall clock when nothing arrives.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Inputs whose lag is told, the slowest ones.
+const LAGS_MAX: usize = 20;
+
 /// How long delivery waits before it tries a journal again that could not be written.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
 
@@ -54,8 +58,11 @@ const CHUNKS_PER_PLACE: usize = 2;
 /// A chunk with the layout that its lines are likely to have, and when it came in.
 type Work = (Chunk, Arc<Layout>, Duration);
 
-/// The ways from the sequencer.
+/// What the sequencer takes and gives.
 struct SequenceWays {
+    parsed: Receiver<Parsed>,
+    /// How often it looks at the clock when nothing arrives, if at all.
+    tick: Option<Duration>,
     shards: Vec<Way<ToShard>>,
     saved: Way<SavedPart>,
     used: Sender<UsedBatch>,
@@ -154,6 +161,8 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let progress = stages.progress;
         let sequencer_thread = {
             let ways = SequenceWays {
+                parsed: parsed_in,
+                tick,
                 shards: shards_out,
                 saved: saved_out,
                 used: used_out,
@@ -163,11 +172,10 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             };
             let watch = watch();
             spawn(scope, "sequence", stop, move || {
-                let ending = || match stop.is_requested() && has_state {
-                    true => Ending::Keep,
-                    false => Ending::Close,
+                let ending = || {
+                    if stop.is_requested() && has_state { Ending::Keep } else { Ending::Close }
                 };
-                keep_order(sequence, &parsed_in, &ways, live, watch, tick, ending, progress)
+                keep_order(sequence, &ways, live, watch, ending, progress)
             })
         };
         let mut parse_threads = Vec::new();
@@ -302,29 +310,30 @@ fn read(
 
 fn keep_order(
     mut stage: SequenceStage,
-    parsed_in: &Receiver<Parsed>,
     ways: &SequenceWays,
     live: &Live,
     mut watch: Stopwatch,
-    tick: Option<Duration>,
     ending: impl FnOnce() -> Ending,
     mut progress: impl FnMut(u64),
 ) -> (InputReport, Profile) {
-    let mut is_cut_off = false;
+    // Threads behind that are gone have panicked, which their join reports.
+    let is_cut_off = Cell::new(false);
     let mut forward = |sequenced: Sequenced| match sequenced {
         Sequenced::Unread(batches) => give_back(batches, &ways.used),
-        Sequenced::Saved(part) => is_cut_off |= ways.saved.send(part).is_err(),
+        Sequenced::Saved(part) => {
+            is_cut_off.set(is_cut_off.get() | ways.saved.send(part).is_err());
+        }
         Sequenced::ToShards(message) => {
             for shard in &ways.shards {
-                is_cut_off |= shard.send(message.clone()).is_err();
+                is_cut_off.set(is_cut_off.get() | shard.send(message.clone()).is_err());
             }
         }
     };
-    let mut permits_given = 0;
+    let (mut permits_given, mut lags_at) = (0, Duration::ZERO);
     loop {
-        let received = match tick {
-            Some(tick) => parsed_in.recv_timeout(tick),
-            None => parsed_in.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let received = match ways.tick {
+            Some(tick) => ways.parsed.recv_timeout(tick),
+            None => ways.parsed.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         ways.settled.try_iter().for_each(|epoch| stage.settled(epoch));
         ways.control.try_iter().for_each(|control| stage.control(control, &mut forward));
@@ -341,15 +350,20 @@ fn keep_order(
             let _given = ways.permits.try_send(());
             permits_given += 1;
         }
-        let (report, slowest_end) = stage.progress();
-        live.note_inputs(report, slowest_end);
+        let report = stage.sequencer().report();
+        live.note_inputs(report);
         progress(report.bytes_read);
+        if now.saturating_sub(lags_at) >= TICK {
+            lags_at = now;
+            live.note_lags(stage.sequencer().slowest_inputs(LAGS_MAX));
+        }
+        if is_cut_off.get() {
+            break;
+        }
     }
     watch.skip();
     let now = watch.last();
     let report = stage.end(ending(), now, &mut forward);
-    // Shards that are gone have panicked, which their join reports.
-    let _ = is_cut_off;
     (report, watch.take_profile())
 }
 

@@ -2,8 +2,6 @@
 //!
 //! `FLOWGAUGE_KILL_RECORDS=5000000 FLOWGAUGE_KILLS=30 FLOWGAUGE_KILL_SEED=N` runs the long form.
 
-#![expect(clippy::print_stdout, reason = "a failure is repeated with its seed")]
-
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -92,7 +90,7 @@ fn kills_change_nothing() {
     let mut done = 0;
     for kill in 0..kills {
         let mut child = start(&killed);
-        let life_ms = 100 + next(&mut seed) % (2 * READS_TO_THE_END * 1000 / kills.max(1));
+        let life_ms = 100 + next(&mut seed) % (READS_TO_THE_END * 1400 / kills.max(1));
         std::thread::sleep(Duration::from_millis(life_ms));
         if kill % 2 == 1 {
             wait_for_snapshot(&state);
@@ -102,7 +100,7 @@ fn kills_change_nothing() {
         let _killed = child.kill().is_ok();
         child.wait().expect("it ends");
     }
-    assert!(done >= kills / 2, "{done} of {kills} were alive to be killed");
+    assert!(done * 10 >= kills * 9, "{done} of {kills} were alive to be killed");
     let last = summary(start(&killed));
     assert_eq!(last, quiet, "totals, tops and counts of findings");
     let (expected, found) = (journal(&directory.path().join("quiet")), journal(&state));

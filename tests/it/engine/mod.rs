@@ -2,7 +2,9 @@
 
 mod flood;
 mod kill;
+mod panic;
 mod partials;
+mod soak;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
