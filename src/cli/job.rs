@@ -21,7 +21,9 @@ use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan
 use crate::detect::{DetectSettings, Network};
 use crate::enrich::OperatorContext;
 use crate::framing::Limits;
-use crate::pipeline::{Control, Detectors, Job, JobState, Live, MemoryPlan, RunError};
+use crate::pipeline::{
+    Control, Detectors, Job, JobState, Live, MemoryPlan, RunError, memory_bytes_min,
+};
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
@@ -30,7 +32,7 @@ use crate::source::kinesis::KinesisSource;
 use crate::source::{
     DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag, discover,
 };
-use crate::units::{self, UnixSeconds};
+use crate::units::{self, ByteCount, UnixSeconds};
 
 /// The tops of a report if none is asked for: by whom, to whom, between whom, which service, which
 /// interface.
@@ -141,7 +143,17 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
 /// How much memory the tables of a run may take.
 pub(crate) fn memory(engine: &EnginePlan, has_snapshots: bool) -> MemoryPlan {
     let (memory_bytes, _) = engine.memory_max.bytes(Path::new("/"));
-    MemoryPlan::of(memory_bytes, engine.thread_count().get() as u64, has_snapshots)
+    let threads = engine.thread_count().get() as u64;
+    let least_bytes = memory_bytes_min(threads, has_snapshots);
+    if memory_bytes < least_bytes {
+        tracing::warn!(
+            wanted = %ByteCount(memory_bytes.into()),
+            taken = %ByteCount(least_bytes.into()),
+            threads,
+            "`memory_max` is too little for so many threads; raise it, or lower `threads`"
+        );
+    }
+    MemoryPlan::of(memory_bytes, threads, has_snapshots)
 }
 
 fn partials(keeping: &Keeping) -> Result<Option<PartialWriter>, Failure> {

@@ -152,6 +152,8 @@ pub struct Latencies {
     pub parse: LatencyHistogram,
     /// Merging the panes of a shard and judging what that completes.
     pub judge: LatencyHistogram,
+    /// Copying the tables of a shard for a snapshot, while it stands still.
+    pub save: LatencyHistogram,
     /// From the arrival of the chunk that completed a pane to its findings being with the sinks.
     pub finding: LatencyHistogram,
 }

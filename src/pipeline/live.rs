@@ -85,6 +85,7 @@ impl Live {
             latencies: vec![
                 ("parse", latencies.parse.quantiles()),
                 ("judge", latencies.judge.quantiles()),
+                ("save", latencies.save.quantiles()),
                 ("finding", latencies.finding.quantiles()),
             ],
             snapshot_age,

@@ -4,6 +4,7 @@
 //! complete, its saved state at a barrier, and at the end its part of the tops. Nothing here is shared or locked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::message::{Ending, Epoch, PartName, SavedPart, ShardPanes, ToJudge, ToShard};
 use crate::aggregate::{ContactTable, PaneContacts, RoutedBatch, TopSet};
@@ -14,7 +15,11 @@ use crate::units::UnixSeconds;
 /// What a shard gives.
 pub(super) enum FromShard {
     ToJudge(ToJudge),
-    Saved(SavedPart),
+    Saved {
+        part: SavedPart,
+        /// How long the shard stood still for it.
+        took: Duration,
+    },
     /// Batches that this shard was the last to read.
     Used(Vec<RoutedBatch>),
 }
@@ -65,8 +70,8 @@ impl StateShard {
             }
             ToShard::Barrier(epoch) => {
                 let segments = spares(self.bytes() / SEGMENT_BYTES + 1);
-                out(FromShard::Saved(self.save(epoch, segments)));
-                watch.lap(Stage::Save, 0);
+                let part = self.save(epoch, segments);
+                out(FromShard::Saved { part, took: watch.lap(Stage::Save, 0) });
                 out(FromShard::ToJudge(ToJudge::Barrier { shard_index, epoch }));
             }
             ToShard::Detectors(detectors) => {

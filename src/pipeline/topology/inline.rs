@@ -111,7 +111,7 @@ impl Behind {
         shard.take(message, watch, &mut |_| Vec::new(), &mut |given| match given {
             FromShard::ToJudge(message) => to_judge.push(message),
             FromShard::Used(batches) => give_back(batches),
-            FromShard::Saved(_) => unreachable!("nothing is saved here"),
+            FromShard::Saved { .. } => unreachable!("nothing is saved here"),
         });
         for message in to_judge {
             let busy = judge_one(judge, delivery, merge_pool, watch, message);

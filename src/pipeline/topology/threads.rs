@@ -155,7 +155,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             shards_out.push(out);
             let watch = watch();
             shard_threads.push(spawn(scope, &format!("shard-{index}"), stop, move || {
-                keep_state(shard, &ways, watch)
+                keep_state(shard, &ways, live, watch)
             }));
         }
         drop(judge_out);
@@ -374,14 +374,22 @@ fn keep_order(
     (report, watch.take_profile())
 }
 
-fn keep_state(mut shard: StateShard, ways: &ShardWays, mut watch: Stopwatch) -> (TopSet, Profile) {
+fn keep_state(
+    mut shard: StateShard,
+    ways: &ShardWays,
+    live: &Live,
+    mut watch: Stopwatch,
+) -> (TopSet, Profile) {
     let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
     let mut is_cut_off = false;
     for message in &ways.rows {
         watch.skip();
         shard.take(message, &mut watch, &mut spares, &mut |given| match given {
             FromShard::ToJudge(message) => is_cut_off |= ways.judge.send(message).is_err(),
-            FromShard::Saved(part) => is_cut_off |= ways.saved.send(part).is_err(),
+            FromShard::Saved { part, took } => {
+                live.record(|latencies| &mut latencies.save, took);
+                is_cut_off |= ways.saved.send(part).is_err();
+            }
             FromShard::Used(batches) => give_back(batches, &ways.used),
         });
         if is_cut_off {

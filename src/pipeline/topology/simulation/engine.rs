@@ -345,7 +345,7 @@ impl Engine {
         let Some(message) = rows.pop_front() else { return };
         shard.take(message, watch, &mut |_| Vec::new(), &mut |given| match given {
             FromShard::ToJudge(message) => to_judge.push_back(message),
-            FromShard::Saved(part) => saved.push_back(part),
+            FromShard::Saved { part, .. } => saved.push_back(part),
             FromShard::Used(_) => {}
         });
     }
