@@ -123,14 +123,20 @@ impl SequenceStage {
         }
     }
 
-    /// Ends the stream, after a last barrier if there are any.
+    /// Ends the stream, after a last barrier if there are any. Inputs that ended by themselves and can be read again
+    /// (`is_rereadable`) need none before its time: the next run reads again what came since the last one, as
+    /// after a kill, and the journal knows what it finds.
     pub(super) fn end(
         mut self,
         ending: Ending,
+        is_rereadable: bool,
         now: Duration,
         out: &mut dyn FnMut(Sequenced),
     ) -> InputReport {
-        self.barrier(now, out);
+        let is_due = self.pacing.as_ref().is_some_and(|(_, pacing)| pacing.is_due(now));
+        if ending == Ending::Keep || !is_rereadable || is_due {
+            self.barrier(now, out);
+        }
         out(Sequenced::ToShards(ToShard::End(ending)));
         self.sequencer.finish()
     }

@@ -62,7 +62,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     }
     behind.watch.skip();
     let now = behind.watch.last();
-    let inputs = sequence.end(Ending::Close, now, &mut |sequenced| {
+    let inputs = sequence.end(Ending::Close, true, now, &mut |sequenced| {
         behind.take(sequenced, &mut latencies);
     });
     let Behind { shard, judge, delivery, merge_pool, mut watch, .. } = behind;

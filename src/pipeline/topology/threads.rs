@@ -63,6 +63,8 @@ struct SequenceWays {
     parsed: Receiver<Parsed>,
     /// How often it looks at the clock when nothing arrives, if at all.
     tick: Option<Duration>,
+    /// Whether all inputs are files.
+    is_rereadable: bool,
     shards: Vec<Way<ToShard>>,
     deliver: Way<ToDeliver>,
     saved: Way<SavedPart>,
@@ -165,6 +167,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             let ways = SequenceWays {
                 parsed: parsed_in,
                 tick,
+                is_rereadable: stages.is_bounded,
                 shards: shards_out,
                 deliver: deliver_out,
                 saved: saved_out,
@@ -370,7 +373,7 @@ fn keep_order(
     }
     watch.skip();
     let now = watch.last();
-    let report = stage.end(ending(), now, &mut forward);
+    let report = stage.end(ending(), ways.is_rereadable, now, &mut forward);
     (report, watch.take_profile())
 }
 

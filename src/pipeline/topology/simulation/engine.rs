@@ -86,6 +86,8 @@ pub(super) struct Engine {
     saved: VecDeque<SavedPart>,
     snapshots: Option<SnapshotStage>,
     settled: VecDeque<(Epoch, bool)>,
+    /// Whether inputs can be read again after their end.
+    is_rereadable: bool,
     /// Whether sources were told to stop.
     is_stopping: bool,
 }
@@ -98,6 +100,7 @@ impl Engine {
         capacity: usize,
         clock: Arc<ManualClock>,
     ) -> Result<Self, RunError> {
+        let is_rereadable = job.time.idle_after.is_none();
         let (_, stages) = stages_of(job)?;
         let Stages { parse, new_parser, sequence, shards, judge, delivery, snapshots, .. } = stages;
         let positions = sequence.sequencer().positions();
@@ -133,6 +136,7 @@ impl Engine {
             saved: VecDeque::new(),
             snapshots,
             settled: VecDeque::new(),
+            is_rereadable,
             is_stopping: false,
             clock,
         })
@@ -335,7 +339,7 @@ impl Engine {
             let has_state = self.snapshots.is_some();
             let keeps = self.is_stopping && has_state;
             let ending = if keeps { Ending::Keep } else { Ending::Close };
-            self.report = Some(sequence.end(ending, now, &mut forward));
+            self.report = Some(sequence.end(ending, self.is_rereadable, now, &mut forward));
         }
     }
 
