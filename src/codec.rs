@@ -9,12 +9,16 @@ use std::ops::RangeInclusive;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::simd;
+
 #[cfg(target_endian = "big")]
 compile_error!("columns are written as they lie in memory, which must be little-endian");
 
-/// Bytes of a segment of an encoding: large enough that huge pages may back it, small enough that a small
-/// state does not take much.
-pub const SEGMENT_BYTES: usize = 1 << 20;
+/// Bytes of a segment of an encoding: large enough for huge pages.
+pub const SEGMENT_BYTES: usize = 4 << 20;
+
+/// Bytes of the first segment of an encoding, which is all that a small state takes.
+const FIRST_SEGMENT_BYTES: usize = 64 << 10;
 
 /// No count of anything that was read gets here; a greater one was not saved but made up, and could
 /// overflow what it is added to.
@@ -139,13 +143,15 @@ impl Encoder {
                 return;
             }
             bytes = later;
-            let next = self.spares.pop().map_or_else(
-                || Vec::with_capacity(SEGMENT_BYTES),
-                |mut spare| {
+            let is_first = self.open.capacity() == 0;
+            let next = if is_first {
+                Vec::with_capacity(FIRST_SEGMENT_BYTES)
+            } else {
+                self.spares.pop().map_or_else(new_segment, |mut spare| {
                     spare.clear();
                     spare
-                },
-            );
+                })
+            };
             let full = std::mem::replace(&mut self.open, next);
             if !full.is_empty() {
                 self.full.push(full);
@@ -179,6 +185,22 @@ impl Encoder {
     pub fn into_bytes(self) -> Vec<u8> {
         self.into_segments().concat()
     }
+}
+
+fn new_segment() -> Vec<u8> {
+    let mut segment = Vec::with_capacity(SEGMENT_BYTES);
+    simd::advise_huge_pages(segment.spare_capacity_mut());
+    segment
+}
+
+/// A segment whose memory was touched, so that writing to it waits for nothing: the kernel takes ten times as
+/// long to give fresh memory as copying takes.
+#[must_use]
+pub fn touched_segment() -> Vec<u8> {
+    let mut segment = new_segment();
+    segment.resize(SEGMENT_BYTES, 0);
+    segment.clear();
+    segment
 }
 
 /// Reads state in the order in which it was written.

@@ -117,7 +117,8 @@ impl StateShard {
         self.tops
     }
 
-    fn bytes(&self) -> usize {
+    /// Memory of the tables.
+    pub(super) fn bytes(&self) -> usize {
         self.tops.bytes() + self.contacts.as_ref().map_or(0, ContactTable::bytes)
     }
 

@@ -17,8 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["framing", "finding", "generate"],
     &["record"],
     &["metrics", "aws"],
-    &["clock"],
-    &["simd", "net", "units", "secret", "codec"],
+    &["clock", "codec"],
+    &["simd", "net", "units", "secret"],
 ];
 
 /// What may lie at the top level beside names that start with a dot.

@@ -13,6 +13,7 @@ use super::channel::{Way, Ways};
 use super::{Stages, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
+use crate::codec::{SEGMENT_BYTES, touched_segment};
 use crate::framing::Chunk;
 use crate::metrics::{Profile, Stage, Stopwatch};
 use crate::pipeline::deliver::{Delivery, DeliveryReport};
@@ -47,6 +48,12 @@ const PARTS_SENT_AT_ONCE: usize = 4;
 
 /// Saved parts on their way to be written: those of two barriers, whatever the number of shards.
 const SAVED_PARTS_MAX: usize = 64;
+
+/// How often the checkpoint thread looks whether there is memory for the next snapshot.
+const PREPARE_EVERY: Duration = Duration::from_millis(50);
+
+/// Segments that it makes at once at most: parts of a barrier may be on their way meanwhile.
+const PREPARED_AT_ONCE: usize = 16;
 
 /// Segments of saved state on their way back to the shards.
 const SPARE_SEGMENTS_MAX: usize = 1 << 14;
@@ -384,9 +391,13 @@ fn keep_state(
     mut watch: Stopwatch,
 ) -> (TopSet, Profile) {
     let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
-    let mut is_cut_off = false;
+    let (mut is_cut_off, mut state_bytes) = (false, 0);
     for message in &ways.rows {
         watch.skip();
+        if matches!(message, ToShard::Watermark { .. }) {
+            let now = shard.bytes();
+            live.note_state_bytes(std::mem::replace(&mut state_bytes, now), now);
+        }
         shard.take(message, &mut watch, &mut spares, &mut |given| match given {
             FromShard::ToJudge(message) => is_cut_off |= ways.judge.send(message).is_err(),
             FromShard::Saved { part, took } => {
@@ -510,11 +521,21 @@ fn write_snapshots(
     live: &Live,
     clock: &dyn Clock,
 ) -> SnapshotReport {
-    for part in ways.saved_in {
+    loop {
+        let part = match ways.saved_in.recv_timeout(PREPARE_EVERY) {
+            Ok(part) => part,
+            Err(RecvTimeoutError::Timeout) => {
+                prepare(&ways.spares_out, live.state_bytes());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let Some(settled) = stage.take(part, clock.now()) else { continue };
-        // What this snapshot took is enough for the next.
-        let spares_max = settled.segments.len();
-        for segment in settled.segments {
+        // What this snapshot took is enough for the next. First segments are small and made anew.
+        let mut segments = settled.segments;
+        segments.retain(|segment| segment.capacity() >= SEGMENT_BYTES);
+        let spares_max = segments.len();
+        for segment in segments {
             if ways.spares_out.len() >= spares_max || ways.spares_out.try_send(segment).is_err() {
                 break;
             }
@@ -527,4 +548,16 @@ fn write_snapshots(
         }
     }
     stage.finish()
+}
+
+/// Keeps as much memory ready as the tables are going to be copied into, so that shards stand still for copying
+/// alone.
+fn prepare(spares_out: &Sender<Vec<u8>>, state_bytes: u64) {
+    let wanted = usize::try_from(state_bytes).unwrap_or(usize::MAX) / SEGMENT_BYTES;
+    let missing = wanted.saturating_sub(spares_out.len()).min(PREPARED_AT_ONCE);
+    for _ in 0..missing {
+        if spares_out.try_send(touched_segment()).is_err() {
+            return;
+        }
+    }
 }
