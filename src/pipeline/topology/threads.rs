@@ -132,7 +132,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let snapshot_writer = spawn(scope, "checkpoint", stop, move || {
             snapshots.map_or_else(SnapshotReport::default, |snapshots| {
                 let ways = SnapshotWays { saved_in, settled_out, durable_out, spares_out };
-                write_snapshots(snapshots, ways, live, &*snapshot_clock)
+                write_snapshots(snapshots, &ways, live, &*snapshot_clock)
             })
         });
         let deliverer = {
@@ -517,7 +517,7 @@ struct SnapshotWays {
 
 fn write_snapshots(
     mut stage: SnapshotStage,
-    ways: SnapshotWays,
+    ways: &SnapshotWays,
     live: &Live,
     clock: &dyn Clock,
 ) -> SnapshotReport {
