@@ -16,6 +16,9 @@ use crate::aggregate::RoutedBatch;
 use crate::codec::Encoder;
 use crate::units::UnixSeconds;
 
+/// Reading of so long is done again sooner than its state is written.
+const REREAD_MAX: Duration = Duration::from_secs(10);
+
 /// What the stage gives.
 pub(super) enum Sequenced {
     /// To every shard.
@@ -124,8 +127,8 @@ impl SequenceStage {
     }
 
     /// Ends the stream, after a last barrier if there are any. Inputs that ended by themselves and can be read again
-    /// (`is_rereadable`) need none before its time: the next run reads again what came since the last one, as
-    /// after a kill, and the journal knows what it finds.
+    /// (`is_rereadable`) need none when the last one is only [`REREAD_MAX`] ago: the next run reads again what
+    /// came since, as after a kill, and the journal knows what it finds.
     pub(super) fn end(
         mut self,
         ending: Ending,
@@ -133,8 +136,9 @@ impl SequenceStage {
         now: Duration,
         out: &mut dyn FnMut(Sequenced),
     ) -> InputReport {
-        let is_due = self.pacing.as_ref().is_some_and(|(_, pacing)| pacing.is_due(now));
-        if ending == Ending::Keep || !is_rereadable || is_due {
+        let last_at = self.pacing.as_ref().map_or(now, |(_, pacing)| pacing.last_at);
+        let is_long_ago = now.saturating_sub(last_at) >= REREAD_MAX;
+        if ending == Ending::Keep || !is_rereadable || is_long_ago {
             self.barrier(now, out);
         }
         out(Sequenced::ToShards(ToShard::End(ending)));

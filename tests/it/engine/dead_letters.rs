@@ -101,9 +101,12 @@ fn poison_lies_in_the_state_directory() {
     let path = state.join("dead-letter-00000001.ndjson");
     check_poison(&letters(&path));
     assert!(journal(&state).is_empty());
-    // Nothing is read again, and nothing put aside again.
+    // What so short a run has read is read again, and put aside again.
     run(&["run", "-c", &config]);
-    check_poison(&letters(&path));
+    let twice = letters(&path);
+    let (first, again) = twice.split_at(twice.len() / 2);
+    check_poison(first);
+    check_poison(again);
 }
 
 #[test]
