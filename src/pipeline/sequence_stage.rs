@@ -47,6 +47,10 @@ impl Pacing {
         Self { interval, last_at: now, next_epoch, in_flight: None }
     }
 
+    pub(super) const fn interval(&self) -> Duration {
+        self.interval
+    }
+
     fn is_due(&self, now: Duration) -> bool {
         self.in_flight.is_none() && now.saturating_sub(self.last_at) >= self.interval
     }

@@ -4,6 +4,7 @@
 //! tries again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::message::{Epoch, PartName, SavedPart};
 use crate::checkpoint::{Part, Snapshots};
@@ -27,6 +28,8 @@ pub struct SnapshotReport {
 pub(super) struct SnapshotStage {
     snapshots: Snapshots,
     shard_count: usize,
+    /// How long after a snapshot memory is made ready for the next.
+    prepare_after: Duration,
     collected: BTreeMap<Epoch, BTreeMap<PartName, Vec<Vec<u8>>>>,
     report: SnapshotReport,
 }
@@ -40,9 +43,9 @@ pub(super) struct Settled {
 }
 
 impl SnapshotStage {
-    pub(super) fn new(snapshots: Snapshots, shard_count: usize) -> Self {
+    pub(super) fn new(snapshots: Snapshots, shard_count: usize, interval: Duration) -> Self {
         let (collected, report) = (BTreeMap::new(), SnapshotReport::default());
-        Self { snapshots, shard_count, collected, report }
+        Self { snapshots, shard_count, prepare_after: interval / 2, collected, report }
     }
 
     /// Takes a part; writes the snapshot if it was the last one. `now` is wall time.
@@ -76,6 +79,10 @@ impl SnapshotStage {
             }
         }
         Some(Settled { epoch, is_durable: written.is_ok(), segments })
+    }
+
+    pub(super) const fn prepare_after(&self) -> Duration {
+        self.prepare_after
     }
 
     pub(super) fn finish(self) -> SnapshotReport {

@@ -150,7 +150,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     sources.iter_mut().for_each(|source| source.resume(Arc::clone(&positions)));
     let (snapshots, pacing, durable) = match saving {
         Some(Saving { snapshots, pacing, durable }) => {
-            let snapshots = SnapshotStage::new(snapshots, header.shard_count);
+            let snapshots = SnapshotStage::new(snapshots, header.shard_count, pacing.interval());
             (Some(snapshots), Some((header, pacing)), Some(durable))
         }
         None => (None, None, None),

@@ -521,16 +521,20 @@ fn write_snapshots(
     live: &Live,
     clock: &dyn Clock,
 ) -> SnapshotReport {
+    let mut last_at = clock.monotonic();
     loop {
         let part = match ways.saved_in.recv_timeout(PREPARE_EVERY) {
             Ok(part) => part,
             Err(RecvTimeoutError::Timeout) => {
-                prepare(&ways.spares_out, live.state_bytes());
+                if clock.monotonic().saturating_sub(last_at) >= stage.prepare_after() {
+                    prepare(&ways.spares_out, live.state_bytes());
+                }
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
         let Some(settled) = stage.take(part, clock.now()) else { continue };
+        last_at = clock.monotonic();
         // What this snapshot took is enough for the next. First segments are small and made anew.
         let mut segments = settled.segments;
         segments.retain(|segment| segment.capacity() >= SEGMENT_BYTES);
