@@ -138,7 +138,7 @@ pub enum RefusalReason {
     },
     /// It holds the state of a job that is configured differently.
     #[error(
-        "it belongs to another job (fingerprint {found:032x}, this one is {expected:032x}); bring back the sources and windows that it was configured with, or use another state directory"
+        "it belongs to another job (fingerprint {found:032x}, this one is {expected:032x}); bring back the `pane` that it was saved with, or use another state directory"
     )]
     OtherJob {
         /// The job that wrote it.

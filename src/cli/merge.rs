@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::failure::Failure;
@@ -45,8 +46,13 @@ pub(crate) struct MergeArgs {
 pub(crate) fn run(args: &MergeArgs) -> Result<(), Failure> {
     let detectors = job::detectors(&DetectSettings::default(), &args.context)?;
     let open = |path: &PathBuf| {
-        let reader = PartialReader::open(Arc::new(SystemDisk), path).map_err(Failure::usage)?;
-        Ok((path.display().to_string(), reader))
+        let name = path.display().to_string();
+        let reader = PartialReader::open(Arc::new(SystemDisk), path)
+            .with_context(|| {
+                format!("`{name}` must be a directory that `analyze --partials` wrote")
+            })
+            .map_err(Failure::Usage)?;
+        Ok((name, reader))
     };
     let partials = args.partials.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
     let mut sinks = job::finding_sinks(args.findings.as_deref())?;
