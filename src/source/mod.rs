@@ -10,6 +10,7 @@ mod file;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 mod rate_limit;
+mod settled;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use demo::{DemoSettings, DemoSource};
 pub use discover::{DiscoverError, discover};
 pub use file::{FileSource, STDIN};
 pub use rate_limit::RateLimit;
+pub use settled::{Receipt, Settled};
 
 /// Takes a chunk, waiting while the pipeline is full; `Break` means that the run is over and the source
 /// must return at once.
@@ -32,6 +34,12 @@ pub trait Source: Send {
     /// [`Self::run`], if at all; a source whose inputs can't be read twice begins anew.
     fn resume(&mut self, positions: Arc<Positions>) {
         drop(positions);
+    }
+
+    /// Gives the place where it is told which of its events are safe. Called before [`Self::run`], if at
+    /// all; only a source that owes its service an answer keeps it.
+    fn settled_by(&mut self, settled: Arc<Settled>) {
+        drop(settled);
     }
 
     /// Emits everything, or until `stop` is requested: then it closes its inputs and returns.
