@@ -23,6 +23,7 @@ mod kpl;
 mod limits;
 mod lines;
 mod members;
+mod object;
 mod packed;
 #[cfg(feature = "parquet")]
 pub mod parquet;
@@ -40,6 +41,7 @@ pub use fault::InputFault;
 pub use file_range::FileRange;
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
+pub use object::{ObjectForm, packed_object};
 pub use packed::PackedFile;
 pub use position::{FileStart, Position, Positions, ReadUntil, ResumePoint, ShardPlace};
 pub use stream::{BLOCK_BYTES, InputReader};
