@@ -391,12 +391,12 @@ fn keep_state(
     mut watch: Stopwatch,
 ) -> (TopSet, Profile) {
     let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
-    let (mut is_cut_off, mut state_bytes) = (false, 0);
+    let (mut is_cut_off, mut saved_bytes) = (false, 0);
     for message in &ways.rows {
         watch.skip();
         if matches!(message, ToShard::Watermark { .. }) {
-            let now = shard.bytes();
-            live.note_state_bytes(std::mem::replace(&mut state_bytes, now), now);
+            let now = shard.saved_bytes();
+            live.note_saved_bytes(std::mem::replace(&mut saved_bytes, now), now);
         }
         shard.take(message, &mut watch, &mut spares, &mut |given| match given {
             FromShard::ToJudge(message) => is_cut_off |= ways.judge.send(message).is_err(),
@@ -527,7 +527,7 @@ fn write_snapshots(
             Ok(part) => part,
             Err(RecvTimeoutError::Timeout) => {
                 if clock.monotonic().saturating_sub(last_at) >= stage.prepare_after() {
-                    prepare(&ways.spares_out, live.state_bytes());
+                    prepare(&ways.spares_out, live.saved_bytes());
                 }
                 continue;
             }
@@ -556,8 +556,8 @@ fn write_snapshots(
 
 /// Keeps as much memory ready as the tables are going to be copied into, so that shards stand still for copying
 /// alone.
-fn prepare(spares_out: &Sender<Vec<u8>>, state_bytes: u64) {
-    let wanted = usize::try_from(state_bytes).unwrap_or(usize::MAX) / SEGMENT_BYTES;
+fn prepare(spares_out: &Sender<Vec<u8>>, saved_bytes: u64) {
+    let wanted = usize::try_from(saved_bytes).unwrap_or(usize::MAX) / SEGMENT_BYTES;
     let missing = wanted.saturating_sub(spares_out.len()).min(PREPARED_AT_ONCE);
     for _ in 0..missing {
         if spares_out.try_send(touched_segment()).is_err() {
