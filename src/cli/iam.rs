@@ -68,6 +68,7 @@ pub(crate) fn run(args: &IamArgs) -> Result<(), Failure> {
     let policy = plan.policy(&home, &extras);
     if policy.is_empty() {
         output::write_note("this configuration needs nothing from AWS\n");
+        return Ok(());
     }
     let placeholders = policy.placeholders();
     if !placeholders.is_empty() {
