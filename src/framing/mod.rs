@@ -29,6 +29,7 @@ pub mod parquet;
 mod position;
 mod sniff;
 mod stream;
+mod wrapping;
 mod zstandard;
 
 pub use crate::record::FaultKind;
@@ -41,5 +42,9 @@ pub use file_range::FileRange;
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
 pub use packed::PackedFile;
-pub use position::{FileStart, Position, Positions, ReadUntil, ResumePoint, ShardPlace};
+pub use position::{
+    FileStart, LogGroupPlace, Position, Positions, ReadUntil, ResumePoint, ShardPlace, TakenEvent,
+    TakenEvents,
+};
 pub use stream::{BLOCK_BYTES, InputReader};
+pub use wrapping::wrappings;
