@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rayon::ThreadPool;
 
-use super::channel::{Way, Ways};
+use super::channel::{Permits, Way, Ways};
 use super::{Stages, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
@@ -113,10 +113,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (parsed_out, parsed_in) =
             ways.one::<Parsed>("parse→sequence", queue_depth * thread_count);
         let chunks_max = CHUNKS_PER_PLACE * queue_depth * (thread_count + 1);
-        let (permits_out, permits_in) = bounded::<()>(chunks_max);
-        for _ in 0..chunks_max {
-            permits_out.try_send(()).expect("there is room for all");
-        }
+        let (permits_out, permits_in) = ways.permits("chunks under way", chunks_max);
         let shard_ways = ways.several::<ToShard>("sequence→shard", queue_depth, shards.len());
         let (judge_out, judge_in) = ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
         let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
@@ -302,14 +299,14 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 
 fn read(
     source: Box<dyn Source>,
-    permits: &Receiver<()>,
+    permits: &Permits,
     work_out: &Way<Work>,
     stop: &StopFlag,
     clock: &dyn Clock,
 ) -> Result<(), SourceError> {
     let mut guess = LayoutGuess::default();
     source.run(stop, &mut |chunk| {
-        if permits.recv().is_err() {
+        if permits.take().is_err() {
             return ControlFlow::Break(());
         }
         let layout = guess.layout_for(&chunk);
