@@ -3,6 +3,12 @@
 //! Sources and sinks that speak to AWS take an [`AwsAccess`] from their settings and get the
 //! configuration of the SDK's clients from it. What is missing is found here, before the first call,
 //! so that the message can say what to set instead of what an HTTP client saw.
+//!
+//! Calls of services for which no SDK crate is built in go through [`QueryClient`].
+
+mod flow_logs;
+mod query;
+pub(crate) mod retry;
 
 #[cfg(feature = "s3")]
 pub mod s3;
@@ -13,7 +19,10 @@ use std::time::Duration;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::ProvideCredentials as _;
+
+pub use flow_logs::{FlowLog, FlowLogQuery, describe_flow_logs};
+pub use query::{QueryClient, QueryError};
 
 /// What the settings say about reaching AWS; everything else comes from the environment, the profile
 /// files and the instance or task role.

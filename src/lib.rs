@@ -23,6 +23,8 @@ pub mod clock;
 
 pub mod metrics;
 
+pub mod iam;
+
 #[cfg(feature = "aws")]
 pub mod aws;
 

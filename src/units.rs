@@ -5,10 +5,12 @@
 //! every report writes the same quantity in the same way. So does reading what people write
 //! (`10m`, `512MiB`).
 
+mod moment;
 mod quantity;
 
 use std::fmt;
 
+pub use moment::Moment;
 pub use quantity::{
     DURATION_FORMS, RATE_FORMS, RateLimit, SIZE_FORMS, duration_text, parse_duration, parse_size,
     size_text,

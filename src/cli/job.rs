@@ -27,6 +27,8 @@ use crate::pipeline::{
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
+#[cfg(feature = "cloudwatch")]
+use crate::source::cloudwatch::CloudWatchSource;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
 use crate::source::{
@@ -310,6 +312,16 @@ pub(crate) fn plan_inputs(
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }
+            #[cfg(feature = "cloudwatch")]
+            SourceKind::CloudWatch(settings) => {
+                let format = plan.format.clone();
+                let ids = Arc::clone(&ids);
+                let clock = Arc::clone(clock);
+                inputs.expected_count += settings.log_groups.len();
+                inputs.is_bounded &= settings.end.is_some();
+                let source = CloudWatchSource::new(name, settings.clone(), format, ids, clock);
+                inputs.sources.push(Box::new(source));
+            }
         }
         if let Some(limit) = plan.rate_limit {
             let held = inputs.sources.split_off(first);
@@ -330,6 +342,11 @@ fn hold(
 }
 
 impl Inputs {
+    /// The sources alone, for who reads a little of them.
+    pub(crate) fn into_sources(self) -> Vec<Box<dyn Source>> {
+        self.sources
+    }
+
     /// The same inputs, read no faster than this altogether.
     pub(crate) fn held(mut self, limit: units::RateLimit, clock: &Arc<dyn Clock>) -> Self {
         self.sources = hold(self.sources, limit, clock).collect();
@@ -373,12 +390,12 @@ pub(crate) fn finding_sinks(path: Option<&Path>) -> Result<Vec<Box<dyn Sink>>, F
 
 /// Findings to standard output.
 pub(crate) fn stdout_sink(name: &str) -> Box<dyn Sink> {
-    Box::new(StdoutSink::new(name.to_owned(), encode::ndjson::encode))
+    Box::new(StdoutSink::new(name.to_owned()))
 }
 
 /// Findings to the end of a file.
 pub(crate) fn file_sink(name: &str, path: &Path) -> Result<Box<dyn Sink>, Failure> {
-    let sink = FileSink::open(name.to_owned(), path, encode::ndjson::encode);
+    let sink = FileSink::open(name.to_owned(), path);
     Ok(Box::new(sink.map_err(Failure::usage)?))
 }
 

@@ -5,8 +5,10 @@
 
 mod analyze;
 mod crash;
+mod doctor;
 mod failure;
 mod generate;
+mod iam;
 mod init;
 mod job;
 mod logs;
@@ -56,8 +58,10 @@ enum Command {
     Replay(replay::ReplayArgs),
     Merge(merge::MergeArgs),
     Validate(validate::ValidateArgs),
+    Doctor(doctor::DoctorArgs),
     Init(init::InitArgs),
     Generate(generate::GenerateArgs),
+    Iam(iam::IamArgs),
 }
 
 /// Runs the program with the process's arguments and returns its exit code.
@@ -77,8 +81,10 @@ pub fn main() -> u8 {
         Command::Replay(args) => replay::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Iam(args) => iam::run(&args),
     };
     logs.finish();
     match outcome {

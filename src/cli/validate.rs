@@ -16,7 +16,11 @@ use crate::enrich::OperatorContext;
 use crate::finding::FindingKind;
 use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
+#[cfg(feature = "cloudwatch")]
+use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
 use crate::source::{DiscoverError, discover};
+#[cfg(feature = "cloudwatch")]
+use crate::units::Moment;
 use crate::units::{ByteCount, duration_text};
 
 /// Arguments of `flowgauge validate`.
@@ -206,7 +210,20 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Kinesis(settings) => {
             format!("Kinesis stream {}", settings.stream.stream_name())
         }
+        #[cfg(feature = "cloudwatch")]
+        SourceKind::CloudWatch(settings) => {
+            let groups: Vec<&str> = settings.log_groups.iter().map(LogGroup::text).collect();
+            format!("CloudWatch log groups {}{}", groups.join(", "), range_text(settings))
+        }
     }
+}
+
+#[cfg(feature = "cloudwatch")]
+fn range_text(settings: &CloudWatchSettings) -> String {
+    let text = |word: &str, moment: Option<Moment>| {
+        moment.map_or_else(String::new, |moment| format!(" {word} {}", moment.text()))
+    };
+    format!("{}{}", text("from", settings.start), text("until", settings.end))
 }
 
 #[cfg(test)]

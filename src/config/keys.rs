@@ -65,6 +65,8 @@ pub(super) enum Kind {
     Counts(fn() -> Vec<&'static str>),
     /// Where reading a stream begins.
     Start,
+    /// A moment in RFC 3339.
+    Moment,
     /// A table within.
     Table(&'static Table),
     /// Tables with names of the user's, of which each says its type.
@@ -142,7 +144,7 @@ const DEAD_LETTERS: Table = table(
 const SHUTDOWN: Table =
     table("engine.shutdown", &[key("limit", Kind::Duration(EnginePlan::SHUTDOWN_LIMIT))]);
 
-const SOURCES: [(&str, Table); 4] = [
+const SOURCES: [(&str, Table); 5] = [
     (
         "file",
         source(
@@ -192,6 +194,27 @@ const SOURCES: [(&str, Table); 4] = [
                 ],
             )
         },
+    ),
+    (
+        "cloudwatch_logs",
+        source(
+            "sources.groups",
+            &[
+                FORMAT,
+                RATE_LIMIT,
+                required("log_groups", Kind::List(&Kind::Text)),
+                key("stream_prefix", Kind::Text),
+                key("filter_pattern", Kind::Text),
+                key("region", Kind::Text),
+                key("endpoint", Kind::Text),
+                key("profile", Kind::Text),
+                key("start", Kind::Moment),
+                key("end", Kind::Moment),
+                key("lookback", Kind::DurationText),
+                key("poll_interval", Kind::DurationText),
+                count("calls_per_second_max", 1, 25),
+            ],
+        ),
     ),
 ];
 
@@ -325,12 +348,17 @@ mod tests {
                     collect(inner, &path, found);
                 }
                 Kind::Components(components) => {
-                    let is_built = |name: &str| name != "kinesis" || cfg!(feature = "kinesis");
+                    let is_built = |name: &str| match name {
+                        "kinesis" => cfg!(feature = "kinesis"),
+                        "cloudwatch_logs" => cfg!(feature = "cloudwatch"),
+                        _ => true,
+                    };
                     for (name, inner) in components.iter().filter(|(name, _)| is_built(name)) {
                         let required = match *name {
                             "file" if path == "sources" => "paths = ['x']\n",
                             "file" => "path = 'x'\n",
                             "kinesis" => "stream = 'x'\n",
+                            "cloudwatch_logs" => "log_groups = ['x']\n",
                             _ => "",
                         };
                         found.push((format!("[{path}.x]\ntype = '{name}'\n{required}"), inner));

@@ -10,6 +10,7 @@ mod fault;
 mod file;
 mod keys;
 mod log;
+mod permissions;
 mod plan;
 mod reader;
 pub mod reload;
@@ -24,6 +25,7 @@ pub use file::{
     FileMention, FileRole, Reading, References, load, process_variables, read, read_file,
 };
 pub use log::{LogFormat, LogLevel, LogPlan};
+pub use permissions::Extras;
 pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 pub use schema::schema;

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
 use crate::source::DemoSettings;
+#[cfg(feature = "cloudwatch")]
+use crate::source::cloudwatch::CloudWatchSettings;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSettings;
 use crate::units::RateLimit;
@@ -93,6 +95,9 @@ pub enum SourceKind {
     /// A Kinesis data stream.
     #[cfg(feature = "kinesis")]
     Kinesis(KinesisSettings),
+    /// Log groups of CloudWatch Logs.
+    #[cfg(feature = "cloudwatch")]
+    CloudWatch(CloudWatchSettings),
 }
 
 /// One sink.

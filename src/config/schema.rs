@@ -119,6 +119,7 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
             });
             or_reference(&json!({ "anyOf": [{ "enum": ["trim_horizon", "latest"] }, moment] }))
         }
+        Kind::Moment => or_reference(&json!({ "type": "string", "format": "date-time" })),
         Kind::Table(table) => table_schema(table, documentation),
         Kind::Components(components) => {
             let alternatives: Vec<Value> = components

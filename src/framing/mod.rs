@@ -30,6 +30,7 @@ pub mod parquet;
 mod position;
 mod sniff;
 mod stream;
+mod wrapping;
 mod zstandard;
 
 pub use crate::record::FaultKind;
@@ -43,5 +44,9 @@ pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
 pub use object::{ObjectForm, packed_object};
 pub use packed::PackedFile;
-pub use position::{FileStart, Position, Positions, ReadUntil, ResumePoint, ShardPlace};
+pub use position::{
+    FileStart, LogGroupPlace, Position, Positions, ReadUntil, ResumePoint, ShardPlace, TakenEvent,
+    TakenEvents,
+};
 pub use stream::{BLOCK_BYTES, InputReader};
+pub use wrapping::wrappings;

@@ -28,6 +28,7 @@ enum Place {
     Shard(ShardPlace),
     /// Before a day of a listing.
     Day(i64),
+    LogGroup(LogGroupPlace),
 }
 
 /// A place in what a compressed file holds.
@@ -49,6 +50,43 @@ pub enum ShardPlace {
     /// After the record with this sequence number, and all that was aggregated in it.
     After(Arc<str>),
 }
+
+/// A place in a log group: everything before a moment was taken, and some of what comes after it.
+///
+/// Events of a log group have no order that holds: late ones come between those that were read before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogGroupPlace {
+    /// Unix milliseconds; events with an earlier timestamp are not asked for again.
+    pub floor_ms: i64,
+    /// The events since then that were taken.
+    pub taken: TakenEvents,
+}
+
+/// Events of a log group, in runs that places share.
+#[derive(Clone, Debug, Default)]
+pub struct TakenEvents {
+    /// Runs, each of which was taken whole.
+    pub runs: Vec<Arc<[TakenEvent]>>,
+}
+
+/// An event of a log group that was taken: its timestamp and a digest of its id, as
+/// `[milliseconds, high half, low half]`.
+pub type TakenEvent = [u64; 3];
+
+impl TakenEvents {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &TakenEvent> {
+        self.runs.iter().flat_map(|run| run.iter())
+    }
+}
+
+impl PartialEq for TakenEvents {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for TakenEvents {}
 
 impl Position {
     /// After as many generated records.
@@ -92,6 +130,21 @@ impl Position {
     pub const fn as_day(&self) -> Option<i64> {
         match self.0 {
             Place::Day(day) => Some(day),
+            _ => None,
+        }
+    }
+
+    /// A place in a log group.
+    #[must_use]
+    pub const fn in_log_group(place: LogGroupPlace) -> Self {
+        Self(Place::LogGroup(place))
+    }
+
+    /// The place in its log group, if the input is one.
+    #[must_use]
+    pub const fn as_log_group(&self) -> Option<&LogGroupPlace> {
+        match &self.0 {
+            Place::LogGroup(place) => Some(place),
             _ => None,
         }
     }
@@ -179,6 +232,14 @@ impl Position {
                 out.u8(20);
                 out.i64(*day);
             }
+            Place::LogGroup(place) => {
+                out.u8(LOG_GROUP_TAG);
+                out.i64(place.floor_ms);
+                let since_floor = |event: &&TakenEvent| event[0].cast_signed() >= place.floor_ms;
+                let taken: Vec<TakenEvent> =
+                    place.taken.iter().filter(since_floor).copied().collect();
+                out.plain(&taken);
+            }
         }
     }
 
@@ -199,10 +260,19 @@ impl Position {
             5 => Place::Shard(ShardPlace::Moment(from.i64()?)),
             6 => Place::Shard(ShardPlace::After(from.text()?.into())),
             20 => Place::Day(from.i64()?),
+            LOG_GROUP_TAG => {
+                let floor_ms = from.i64()?;
+                let taken: Vec<TakenEvent> = from.plain()?;
+                let runs = if taken.is_empty() { Vec::new() } else { vec![taken.into()] };
+                Place::LogGroup(LogGroupPlace { floor_ms, taken: TakenEvents { runs } })
+            }
             _ => return Err(DecodeError::Invalid("position")),
         }))
     }
 }
+
+/// What comes before a place in a log group.
+const LOG_GROUP_TAG: u8 = 32;
 
 fn tagged(out: &mut Encoder, tag: u8, number: u64) {
     out.u8(tag);
@@ -224,6 +294,14 @@ impl fmt::Display for Position {
                 write!(f, "the record after {sequence_number}")
             }
             Place::Day(day) => write!(f, "day {day} since 1970-01-01"),
+            Place::LogGroup(place) => {
+                let taken_count = place.taken.iter().count();
+                write!(
+                    f,
+                    "the events since Unix millisecond {}, without {taken_count} of them",
+                    place.floor_ms
+                )
+            }
         }
     }
 }
@@ -392,6 +470,11 @@ mod tests {
             "the first record since Unix millisecond 1000",
         );
         check(Position::in_shard(ShardPlace::After("49".into())), "the record after 49");
+        let runs = vec![Arc::from([[1_000, 1, 2], [1_001, 3, 4]])];
+        check(
+            Position::in_log_group(LogGroupPlace { floor_ms: 1_000, taken: TakenEvents { runs } }),
+            "the events since Unix millisecond 1000, without 2 of them",
+        );
     }
 
     #[test]

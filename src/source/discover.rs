@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use glob::MatchOptions;
 
+/// What CloudWatch Logs writes into a bucket before an export, to see whether it may; no flow logs.
+pub const EXPORT_TEST_OBJECT: &str = "aws-logs-write-test";
+
 /// Why a path means no file.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
@@ -46,8 +49,8 @@ pub enum DiscoverError {
 /// several names.
 ///
 /// A path that exists is taken as it is, else as a pattern with `*`, `?`, `[…]` and `**`. Below a
-/// directory all regular files count, at any depth and through links; hidden files and directories and
-/// links to nothing are left out.
+/// directory all regular files count, at any depth and through links; hidden files and directories,
+/// links to nothing and [`EXPORT_TEST_OBJECT`] are left out.
 ///
 /// # Errors
 /// At the first path that means no file.
@@ -128,7 +131,9 @@ fn collect_below(
     let mut names = names.map_err(unreadable(directory))?;
     // A directory that two links reach is entered by the first of them, whatever order the disk has.
     names.sort_unstable();
-    for name in names.into_iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
+    let is_meant =
+        |name: &OsString| !name.as_encoded_bytes().starts_with(b".") && name != EXPORT_TEST_OBJECT;
+    for name in names.into_iter().filter(is_meant) {
         let path = directory.join(name);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => collect_below(&path, entered, files)?,
@@ -168,6 +173,7 @@ mod tests {
         {
             fs::write(at(file), "x").unwrap();
         }
+        fs::write(at("logs/deep").join(EXPORT_TEST_OBJECT), "x").unwrap();
         symlink(at("logs"), at("logs/deep/back")).unwrap();
         symlink(at("nowhere"), at("logs/dangling")).unwrap();
         symlink(at("logs/a"), at("logs/z-link")).unwrap();

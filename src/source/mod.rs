@@ -4,6 +4,8 @@
 //! or until told to stop. Waiting in `emit` is the back-pressure: a source that cannot emit must not
 //! read on.
 
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 mod demo;
 mod discover;
 mod file;
@@ -17,11 +19,12 @@ mod settled;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::framing::{Chunk, InputId, Positions};
 
 pub use demo::{DemoSettings, DemoSource};
-pub use discover::{DiscoverError, discover};
+pub use discover::{DiscoverError, EXPORT_TEST_OBJECT, discover};
 pub use file::{FileSource, STDIN};
 pub use rate_limit::RateLimit;
 pub use settled::{Receipt, Settled};
@@ -65,6 +68,9 @@ pub enum SourceError {
     },
 }
 
+/// How soon a request to stop is seen by who waits for something else.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// A request to stop that every thread of a run can see.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
@@ -85,6 +91,20 @@ impl StopFlag {
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// Does the work, or gives it up when a stop is requested: then `None`.
+    pub(crate) async fn unless_requested<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let requested = async {
+            while !self.is_requested() {
+                tokio::time::sleep(STOP_CHECK_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = requested => None,
+            done = work => Some(done),
+        }
     }
 }
 

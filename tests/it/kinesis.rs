@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod emulator;
-mod reading;
+pub(crate) mod reading;
 mod scripted;
 
 use std::collections::BTreeMap;
@@ -84,8 +84,8 @@ fn shard_name(stream: &str, shard: usize) -> String {
 
 #[test]
 fn every_record_of_four_shards_arrives_once() {
-    let emulator = Emulator::ministack();
-    let stream = Stream::create(&emulator, "flow", 4);
+    let emulator = Emulator::shared_ministack();
+    let stream = Stream::create(emulator, "four-shards", 4);
     let mut records = Vec::new();
     let mut expected: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     for number in 0..120 {
@@ -95,12 +95,12 @@ fn every_record_of_four_shards_arrives_once() {
             _ => aggregate(number),
         };
         let shard = number / 3 % 4;
-        expected.entry(shard_name("flow", shard)).or_default().push(data.clone());
+        expected.entry(shard_name("four-shards", shard)).or_default().push(data.clone());
         records.push((quarter(shard) + 5, data));
     }
     stream.put(&records);
 
-    let mut reading = Reading::start(settings(&emulator.endpoint, "flow"));
+    let mut reading = Reading::start(settings(&emulator.endpoint, "four-shards"));
     reading.until("every record", |reading| reading.record_count() == records.len());
     let counters = Arc::clone(&reading.counters);
     let inputs = reading.stop();
@@ -117,29 +117,29 @@ fn every_record_of_four_shards_arrives_once() {
 
 #[test]
 fn the_start_position_is_kept() {
-    let emulator = Emulator::ministack();
-    let stream = Stream::create(&emulator, "flow", 1);
+    let emulator = Emulator::shared_ministack();
+    let stream = Stream::create(emulator, "start-position", 1);
     stream.put(&[(0, direct(1))]);
 
-    let mut latest = settings(&emulator.endpoint, "flow");
+    let mut latest = settings(&emulator.endpoint, "start-position");
     latest.start = StartPosition::Latest;
     let mut latest = Reading::start(latest);
     // An answer shows that the position was taken.
     latest.until("an answer", |reading| reading.counters.answers.get() > 0);
     stream.put(&[(0, direct(2))]);
     latest.until("the new record", |reading| reading.record_count() > 0);
-    assert_eq!(payloads(&latest.stop())[&shard_name("flow", 0)], [direct(2)]);
+    assert_eq!(payloads(&latest.stop())[&shard_name("start-position", 0)], [direct(2)]);
 
-    let mut since = settings(&emulator.endpoint, "flow");
+    let mut since = settings(&emulator.endpoint, "start-position");
     since.start = StartPosition::AtTimestamp(Moment { unix_ms: 1_600_000_000_000 });
     let mut since = Reading::start(since);
     since.until("both records", |reading| reading.record_count() == 2);
-    assert_eq!(payloads(&since.stop())[&shard_name("flow", 0)], [direct(1), direct(2)]);
+    assert_eq!(payloads(&since.stop())[&shard_name("start-position", 0)], [direct(1), direct(2)]);
 }
 
 #[test]
 fn a_stream_that_does_not_exist_is_an_error_that_says_so() {
-    let emulator = Emulator::ministack();
+    let emulator = Emulator::shared_ministack();
     let (inputs, outcome) = Reading::start(settings(&emulator.endpoint, "flwo")).end();
     assert!(inputs.is_empty());
     let message = outcome.unwrap_err().to_string();
@@ -152,14 +152,15 @@ fn a_stream_that_does_not_exist_is_an_error_that_says_so() {
 
 #[test]
 fn what_is_written_is_read() {
-    let emulator = Emulator::ministack();
-    let _stream = Stream::create(&emulator, "flow", 2);
+    let emulator = Emulator::shared_ministack();
+    let _stream = Stream::create(emulator, "written", 2);
     let records: Vec<Vec<u8>> = (0..1203).map(direct).collect();
-    let mut writer = StreamWriter::with_access("flow".into(), &access(&emulator.endpoint)).unwrap();
+    let mut writer =
+        StreamWriter::with_access("written".into(), &access(&emulator.endpoint)).unwrap();
     let keyed = records.iter().enumerate().map(|(n, data)| (n.to_string(), data.clone()));
     writer.put(keyed.collect()).unwrap();
 
-    let mut reading = Reading::start(settings(&emulator.endpoint, "flow"));
+    let mut reading = Reading::start(settings(&emulator.endpoint, "written"));
     reading.until("every record", |reading| reading.record_count() == records.len());
     let mut read: Vec<Vec<u8>> = payloads(&reading.stop()).into_values().flatten().collect();
     read.sort_unstable();
@@ -170,8 +171,8 @@ fn what_is_written_is_read() {
 
 #[test]
 fn parents_are_drained_before_their_children() {
-    let emulator = Emulator::kinesis_local();
-    let stream = Stream::create(&emulator, "flow", 1);
+    let emulator = Emulator::shared_kinesis_local();
+    let stream = Stream::create(emulator, "lineage", 1);
     let low = 0;
     let high = u128::MAX - 1;
     let some = |first: usize| -> Vec<(u128, Vec<u8>)> {
@@ -179,7 +180,7 @@ fn parents_are_drained_before_their_children() {
     };
 
     stream.put(&some(0));
-    let mut live = Reading::start(settings(&emulator.endpoint, "flow"));
+    let mut live = Reading::start(settings(&emulator.endpoint, "lineage"));
     live.until("the first records", |reading| reading.record_count() == 20);
     stream.split("shardId-000000000000", 1 << 127);
     stream.put(&some(20));
@@ -190,7 +191,7 @@ fn parents_are_drained_before_their_children() {
     check_lineage(&live.stop());
 
     // The same when the whole history is there from the start.
-    let mut later = Reading::start(settings(&emulator.endpoint, "flow"));
+    let mut later = Reading::start(settings(&emulator.endpoint, "lineage"));
     later.until("every record", |reading| reading.record_count() == 60);
     check_lineage(&later.stop());
 }
@@ -199,7 +200,7 @@ fn parents_are_drained_before_their_children() {
 fn check_lineage(inputs: &BTreeMap<InputId, Input>) {
     let by_name: BTreeMap<&str, &Input> =
         inputs.values().map(|input| (input.name.as_str(), input)).collect();
-    let names: Vec<String> = (0..4).map(|shard| shard_name("flow", shard)).collect();
+    let names: Vec<String> = (0..4).map(|shard| shard_name("lineage", shard)).collect();
     let shards: Vec<&Input> = names.iter().map(|name| by_name[name.as_str()]).collect();
     assert_eq!(inputs.len(), 4);
     for (parent, child) in [(0, 1), (0, 2), (1, 3), (2, 3)] {

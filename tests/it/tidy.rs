@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["aggregate", "checkpoint"],
     &["framing", "finding", "generate"],
     &["record"],
-    &["metrics", "aws"],
+    &["metrics", "aws", "iam"],
     &["clock", "codec"],
     &["simd", "net", "units", "secret"],
 ];

@@ -56,7 +56,12 @@ pub(super) fn fill(batch: &mut FlowBatch, text: &[u8], bounds: Range<usize>) -> 
         return Line::Header((!same).then_some(layout));
     }
     let token_count = line.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).count();
-    if token_count != batch.layout.field_count() {
+    let field_count = batch.layout.field_count();
+    if token_count == field_count + 1
+        && let Some(time_bytes) = export_time_bytes(line)
+    {
+        start += time_bytes;
+    } else if token_count != field_count {
         return Line::Fault(FaultKind::FieldCount, 0, Reason::FieldCount(token_count));
     }
     let row = batch.rows;
@@ -84,6 +89,22 @@ pub(super) fn fill(batch: &mut FlowBatch, text: &[u8], bounds: Range<usize>) -> 
         token_start = token_end;
     }
     Line::Record
+}
+
+/// How long the time is that an export of CloudWatch Logs to S3 writes before each event, if the line begins
+/// with one: `2026-01-01T00:00:00.000Z`.
+fn export_time_bytes(line: &[u8]) -> Option<usize> {
+    const SECONDS: &[u8] = b"dddd-dd-ddTdd:dd:dd";
+    let length = memchr::memchr(b' ', line)?;
+    let (time, fraction) = line[..length].strip_suffix(b"Z")?.split_at_checked(SECONDS.len())?;
+    let is_digits = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_digit);
+    let fits = |(byte, form): (&u8, &u8)| match form {
+        b'd' => byte.is_ascii_digit(),
+        _ => byte == form,
+    };
+    let is_time = time.iter().zip(SECONDS).all(fits)
+        && (fraction.is_empty() || fraction.strip_prefix(b".").is_some_and(is_digits));
+    is_time.then_some(length)
 }
 
 /// Checks a field's text by its kind and, if the job keeps the column, stores the value. `Ok(false)` says
@@ -154,5 +175,24 @@ impl From<ValueFault> for FaultKind {
             ValueFault::Action => Self::Action,
             ValueFault::LogStatus => Self::LogStatus,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_an_export_is_known() {
+        let check = |line: &str, expected| {
+            assert_eq!(export_time_bytes(line.as_bytes()), expected, "{line}");
+        };
+        check("2026-01-01T00:00:00.000Z 2 1", Some(24));
+        check("2026-01-01T00:00:00Z 2 1", Some(20));
+        check("2026-01-01T00:00:00.000Z", None);
+        check("2026-01-01T00:00:00.0x0Z 2", None);
+        check("2026-01-01 00:00:00Z 2", None);
+        check("2 123456789012 eni-1", None);
+        check(" 2", None);
     }
 }

@@ -21,7 +21,7 @@ mod discovery;
 mod feed;
 mod lineage;
 mod pacing;
-mod retry;
+mod permissions;
 mod sequence;
 mod settings;
 mod shard;
@@ -36,6 +36,7 @@ use aws_sdk_kinesis::config::retry::RetryConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::aws::retry;
 use crate::clock::Clock;
 use crate::framing::Positions;
 use crate::record::FormatChoice;

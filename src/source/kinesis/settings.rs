@@ -10,6 +10,8 @@ use serde::Deserialize;
 use crate::aws::AwsAccess;
 use crate::units::{parse_duration, parse_size};
 
+pub use crate::units::Moment;
+
 /// Least time between two reads of one shard: Kinesis allows five reads a second, for all readers
 /// of the shard together.
 pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -117,35 +119,6 @@ pub enum StartPosition {
     Latest,
     /// At the first record that arrived at or after a moment (RFC 3339).
     AtTimestamp(Moment),
-}
-
-/// A moment in Unix milliseconds, written as RFC 3339 text or as a TOML date-time with an offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "MomentWritten")]
-pub struct Moment {
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum MomentWritten {
-    Text(String),
-    Toml(toml::value::Datetime),
-}
-
-impl TryFrom<MomentWritten> for Moment {
-    type Error = &'static str;
-
-    fn try_from(written: MomentWritten) -> Result<Self, Self::Error> {
-        let text = match written {
-            MomentWritten::Text(text) => text,
-            MomentWritten::Toml(datetime) => datetime.to_string(),
-        };
-        text.parse::<jiff::Timestamp>()
-            .map(|timestamp| Self { unix_ms: timestamp.as_millisecond() })
-            .map_err(|_| "it must be a moment with its offset, like `2026-01-01T00:00:00Z`")
-    }
 }
 
 #[derive(Deserialize)]

@@ -478,16 +478,7 @@ pub(super) async fn unless_requested<T>(
     stop: &StopFlag,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    let requested = async {
-        while !stop.is_requested() {
-            sleep(STOP_CHECK_INTERVAL).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = requested => None,
-        done = work => Some(done),
-    }
+    stop.unless_requested(work).await
 }
 
 /// Turns counts of failures that pass into a log line now and then.

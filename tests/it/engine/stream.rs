@@ -1,31 +1,18 @@
 //! A Kinesis stream read by one process after the other: whatever ends them, each record counts once.
 #![cfg(feature = "kinesis")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
-use serde_json::Value;
 
 use super::journal;
-use crate::kinesis::emulator::{Emulator, Stream};
+use crate::job::{Job, figures};
+use crate::kinesis::emulator::Stream;
 use crate::program::{flowgauge, summary};
+use crate::servers::{CREDENTIALS, Emulator};
 
-/// How long anything may take before the test fails.
-const DEADLINE: Duration = Duration::from_mins(2);
-
-const STREAM: &str = "flow";
+const STREAM: &str = "kills-and-reshards";
 
 /// Records of one stretch of the stream.
 const RECORDS: u64 = 4_000;
-
-const CREDENTIALS: [(&str, &str); 3] = [
-    ("AWS_ACCESS_KEY_ID", "test"),
-    ("AWS_SECRET_ACCESS_KEY", "test"),
-    ("AWS_EC2_METADATA_DISABLED", "true"),
-];
 
 /// A stretch of records, put into the stream and into a file.
 fn produce(emulator: &Emulator, directory: &Path, number: u64) -> PathBuf {
@@ -53,89 +40,6 @@ fn produce(emulator: &Emulator, directory: &Path, number: u64) -> PathBuf {
     file
 }
 
-/// The program while it reads.
-struct Reader {
-    child: Child,
-    /// Records that it says it has read, those of the processes before it among them.
-    records: u64,
-    log: Receiver<String>,
-}
-
-impl Reader {
-    fn start(config: &Path) -> Self {
-        let mut child = flowgauge()
-            .args(["run", "-v", "--log-format", "json", "--output", "json", "-c"])
-            .arg(config)
-            .envs(CREDENTIALS)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let stderr = BufReader::new(child.stderr.take().expect("it was piped"));
-        let (send, log) = channel();
-        std::thread::Builder::new()
-            .spawn(move || {
-                for line in stderr.lines().map_while(Result::ok) {
-                    if send.send(line).is_err() {
-                        return;
-                    }
-                }
-            })
-            .expect("a thread for the log");
-        Self { child, records: 0, log }
-    }
-
-    /// The records of the next line of statistics.
-    fn next_stats(&mut self) -> u64 {
-        loop {
-            let line = self.log.recv_timeout(DEADLINE).expect("it goes on");
-            let event: Value = serde_json::from_str(&line).expect("JSON");
-            assert_ne!(event["level"], "ERROR", "{event}");
-            if let Some(records) = event["stats"]["records"].as_u64() {
-                self.records += records;
-                return records;
-            }
-        }
-    }
-
-    fn read_until(&mut self, records: u64) {
-        while self.records < records {
-            self.next_stats();
-        }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("it is alive");
-        self.child.wait().expect("it ends");
-    }
-
-    /// Ends it with a signal; its summary.
-    fn drain(mut self) -> Value {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(status.expect("kill is there").success());
-        let mut stdout = String::new();
-        let pipe = self.child.stdout.take().expect("it was piped");
-        BufReader::new(pipe).read_to_string(&mut stdout).expect("UTF-8");
-        let status = self.child.wait().expect("it ends");
-        assert!(status.success(), "{:?}", self.log.try_iter().collect::<Vec<_>>());
-        serde_json::from_str(stdout.lines().last().expect("a summary")).expect("JSON")
-    }
-}
-
-/// What of a summary does not depend on how the stream came.
-fn figures(summary: &Value) -> Value {
-    let mut figures = summary.clone();
-    let records = figures["records"].as_object_mut().expect("an object");
-    for name in ["late", "control", "headers"] {
-        records.remove(name);
-    }
-    let kept = ["records", "action", "bytes", "packets", "time", "by_protocol", "top"];
-    figures.as_object_mut().expect("an object").retain(|name, _| kept.contains(&name.as_str()));
-    figures
-}
-
 fn shard(number: usize) -> String {
     format!("shardId-{number:012}")
 }
@@ -143,8 +47,8 @@ fn shard(number: usize) -> String {
 #[test]
 fn each_record_counts_once_over_kills_drains_and_reshards() {
     let directory = tempfile::tempdir().expect("a directory");
-    let emulator = Emulator::kinesis_local();
-    let stream = Stream::create(&emulator, STREAM, 2);
+    let emulator = Emulator::shared_kinesis_local();
+    let stream = Stream::create(emulator, STREAM, 2);
     let state = directory.path().join("state");
     let config = directory.path().join("flowgauge.toml");
     let text = format!(
@@ -159,33 +63,33 @@ fn each_record_counts_once_over_kills_drains_and_reshards() {
     std::fs::write(&config, text).expect("a file");
 
     // Killed in the middle of two shards.
-    let mut files = vec![produce(&emulator, directory.path(), 0)];
-    let mut reader = Reader::start(&config);
-    reader.read_until(RECORDS / 3);
-    assert!(reader.records < RECORDS, "in the middle");
-    reader.kill();
+    let mut files = vec![produce(emulator, directory.path(), 0)];
+    let mut job = Job::start(&config);
+    job.read_until(RECORDS / 3);
+    assert!(job.records < RECORDS, "in the middle");
+    job.kill();
 
     // The first shard is split while nobody reads; drained among its children.
     stream.split(&shard(0), 1 << 126);
-    files.push(produce(&emulator, directory.path(), 1));
-    let mut reader = Reader::start(&config);
-    reader.read_until(RECORDS + RECORDS / 3);
-    let drained = reader.drain();
+    files.push(produce(emulator, directory.path(), 1));
+    let mut job = Job::start(&config);
+    job.read_until(RECORDS + RECORDS / 3);
+    let drained = job.drain();
     let read = drained["records"]["total"].as_u64().expect("a count");
     assert!(read < 2 * RECORDS, "{read}: in the middle");
 
     // Two neighbours are merged, and a process is killed at once.
     stream.merge(&shard(3), &shard(1));
-    files.push(produce(&emulator, directory.path(), 2));
-    let mut reader = Reader::start(&config);
-    reader.next_stats();
-    reader.kill();
+    files.push(produce(emulator, directory.path(), 2));
+    let mut job = Job::start(&config);
+    job.next_stats();
+    job.kill();
 
-    let mut reader = Reader::start(&config);
-    reader.read_until(3 * RECORDS);
+    let mut job = Job::start(&config);
+    job.read_until(3 * RECORDS);
     // Whatever came twice would come within a second.
-    assert_eq!((0..5).map(|_| reader.next_stats()).sum::<u64>(), 0, "nothing is left");
-    let summary_of_all = reader.drain();
+    assert_eq!((0..5).map(|_| job.next_stats()).sum::<u64>(), 0, "nothing is left");
+    let summary_of_all = job.drain();
     let mut arguments: Vec<&str> = Vec::new();
     arguments.extend(files.iter().map(|file| file.to_str().expect("UTF-8")));
     assert_eq!(figures(&summary_of_all), figures(&summary(&arguments)));

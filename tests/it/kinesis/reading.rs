@@ -14,7 +14,7 @@ use flowgauge::record::FormatChoice;
 use flowgauge::source::kinesis::{KinesisCounters, KinesisSettings, KinesisSource};
 use flowgauge::source::{InputIds, Source, SourceError, StopFlag};
 
-use super::emulator::DEADLINE;
+use crate::servers::DEADLINE;
 
 /// What one input has brought so far.
 #[derive(Debug)]
@@ -36,12 +36,14 @@ pub(crate) struct Input {
     pub(crate) is_finished: bool,
 }
 
+/// How far an input was read.
+pub(crate) fn read_until(input: &Input) -> ReadUntil {
+    if input.is_finished { ReadUntil::End } else { ReadUntil::Point(input.point.clone()) }
+}
+
 /// How far inputs were read.
 pub(crate) fn positions(inputs: &BTreeMap<InputId, Input>) -> Positions {
-    let until = |input: &Input| {
-        if input.is_finished { ReadUntil::End } else { ReadUntil::Point(input.point.clone()) }
-    };
-    inputs.values().map(|input| (Arc::from(&*input.name), until(input))).collect()
+    inputs.values().map(|input| (Arc::from(&*input.name), read_until(input))).collect()
 }
 
 /// A source on a thread of its own and everything that it emitted.

@@ -1,28 +1,27 @@
 //! What a failed call means and how long to wait before the next.
 //!
-//! The one place where errors of Kinesis, of the SDK and of the network are told apart.
+//! The one place where errors of AWS's services, of the SDK and of the network are told apart.
 
 use std::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-
-use crate::aws;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// Why a call failed, as far as it decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FailureKind {
-    /// Too many calls or bytes: wait, keep the iterator.
+pub(crate) enum FailureKind {
+    /// Too many calls or bytes: wait, keep the iterator or token.
     Throttled,
     /// The iterator is older than five minutes: get another.
     IteratorExpired,
-    /// A value was refused: an iterator that the server does not know, or a sequence number that is
-    /// older than the stream's data.
+    /// A value was refused: an iterator or token that the server does not know, or a sequence number
+    /// that is older than the stream's data.
     Argument,
     /// A page of a listing is older than five minutes: list from the start.
     PageExpired,
-    /// The stream or the shard does not exist.
+    /// What was asked for does not exist.
     NotFound,
     /// Credentials or permissions.
     Denied,
@@ -34,11 +33,11 @@ pub(super) enum FailureKind {
 
 /// A failed call.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// What it means.
-    pub(super) kind: FailureKind,
+    pub(crate) kind: FailureKind,
     /// What was said, causes included.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl<E, R> From<SdkError<E, R>> for Failure
@@ -51,24 +50,32 @@ where
         let message = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
-            (None, _) => aws::causes(&error),
+            (None, _) => super::causes(&error),
         };
         Self { kind, message }
     }
 }
 
-fn kind_of_code(code: &str) -> FailureKind {
+/// What an error code of a service means.
+pub(crate) fn kind_of_code(code: &str) -> FailureKind {
     match code {
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
         | "ThrottlingException"
         | "RequestLimitExceeded"
+        | "Throttling"
+        | "TooManyRequestsException"
         | "KMSThrottlingException" => FailureKind::Throttled,
         "ExpiredIteratorException" => FailureKind::IteratorExpired,
         "ExpiredNextTokenException" => FailureKind::PageExpired,
-        "InvalidArgumentException" | "ValidationException" => FailureKind::Argument,
+        "InvalidArgumentException" | "InvalidParameterException" | "ValidationException" => {
+            FailureKind::Argument
+        }
         "ResourceNotFoundException" => FailureKind::NotFound,
         "AccessDeniedException"
+        | "AccessDenied"
+        | "AuthFailure"
+        | "UnauthorizedOperation"
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "SignatureDoesNotMatch"
@@ -86,24 +93,24 @@ fn kind_of_code(code: &str) -> FailureKind {
 
 /// Exponential waits over failures in a row.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures_in_a_row: u32,
 }
 
 impl Backoff {
     /// Something succeeded.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures_in_a_row = 0;
     }
 
     /// How many failures there were since the last success.
-    pub(super) fn failures_in_a_row(&self) -> u32 {
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
         self.failures_in_a_row
     }
 
     /// Counts a failure and says how long to wait: between half and all of a time that doubles with
     /// every failure in a row, up to a limit. `jitter` is 0 to 1.
-    pub(super) fn delay(&mut self, kind: FailureKind, jitter: f64) -> Duration {
+    pub(crate) fn delay(&mut self, kind: FailureKind, jitter: f64) -> Duration {
         debug_assert!((0.0..=1.0).contains(&jitter));
         let (first, longest) = limits(kind);
         let doublings = self.failures_in_a_row.min(16);
@@ -123,7 +130,7 @@ fn limits(kind: FailureKind) -> (Duration, Duration) {
 }
 
 /// A number from 0 to 1 that differs from call to call, so that many shards do not retry in step.
-pub(super) fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
 }

@@ -1,0 +1,118 @@
+//! The stream job while it runs: started from a configuration, watched by its statistics, killed or
+//! drained.
+#![cfg(feature = "kinesis")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::program::flowgauge;
+use crate::servers::CREDENTIALS;
+
+/// How long anything may take before the test fails.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// The program while it reads. Its configuration has `[log] stats_interval`, the shorter the better.
+pub(crate) struct Job {
+    child: Child,
+    /// Records that it says it has read, those of the processes before it among them.
+    pub(crate) records: u64,
+    log: Receiver<String>,
+}
+
+impl Job {
+    /// Starts it.
+    pub(crate) fn start(config: &Path) -> Self {
+        let mut child = flowgauge()
+            .args(["run", "-v", "--log-format", "json", "--output", "json", "-c"])
+            .arg(config)
+            .envs(CREDENTIALS)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stderr = BufReader::new(child.stderr.take().expect("it was piped"));
+        let (send, log) = channel();
+        std::thread::Builder::new()
+            .spawn(move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    if send.send(line).is_err() {
+                        return;
+                    }
+                }
+            })
+            .expect("a thread for the log");
+        Self { child, records: 0, log }
+    }
+
+    /// The next event that it logs.
+    pub(crate) fn next_event(&mut self) -> Value {
+        let line = self.log.recv_timeout(DEADLINE).expect("it goes on");
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        assert_ne!(event["level"], "ERROR", "{event}");
+        if let Some(records) = event["stats"]["records"].as_u64() {
+            self.records += records;
+        }
+        event
+    }
+
+    /// The records of the next line of statistics.
+    pub(crate) fn next_stats(&mut self) -> u64 {
+        loop {
+            if let Some(records) = self.next_event()["stats"]["records"].as_u64() {
+                return records;
+            }
+        }
+    }
+
+    /// Waits until so many records were read.
+    pub(crate) fn read_until(&mut self, records: u64) {
+        while self.records < records {
+            self.next_stats();
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is alive");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Ends it with a signal; its summary.
+    pub(crate) fn drain(mut self) -> Value {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(status.expect("kill is there").success());
+        let mut stdout = String::new();
+        let pipe = self.child.stdout.as_mut().expect("it was piped");
+        BufReader::new(pipe).read_to_string(&mut stdout).expect("UTF-8");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{:?}", self.log.try_iter().collect::<Vec<_>>());
+        serde_json::from_str(stdout.lines().last().expect("a summary")).expect("JSON")
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // A test that fails in the middle leaves nothing behind; one that has ended has ended.
+        let _ended = self.child.kill().is_ok();
+        let _status = self.child.wait().is_ok();
+    }
+}
+
+/// What of a summary does not depend on how the records came.
+pub(crate) fn figures(summary: &Value) -> Value {
+    let mut figures = summary.clone();
+    let records = figures["records"].as_object_mut().expect("an object");
+    for name in ["late", "control", "headers"] {
+        records.remove(name);
+    }
+    let kept = ["records", "action", "bytes", "packets", "time", "by_protocol", "top"];
+    figures.as_object_mut().expect("an object").retain(|name, _| kept.contains(&name.as_str()));
+    figures
+}
