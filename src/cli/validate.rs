@@ -18,6 +18,8 @@ use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
+#[cfg(feature = "s3")]
+use crate::source::s3::Intake;
 use crate::source::{DiscoverError, discover};
 #[cfg(feature = "cloudwatch")]
 use crate::units::Moment;
@@ -210,6 +212,13 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Kinesis(settings) => {
             format!("Kinesis stream {}", settings.stream.stream_name())
         }
+        #[cfg(feature = "s3")]
+        SourceKind::S3(settings) => match &settings.intake {
+            Intake::Queue(queue) => format!("objects of S3 that queue {} tells of", queue.name()),
+            Intake::Listing(listing) => {
+                format!("objects below s3://{}/{}", listing.bucket, listing.prefix)
+            }
+        },
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(settings) => {
             let groups: Vec<&str> = settings.log_groups.iter().map(LogGroup::text).collect();

@@ -3,7 +3,6 @@
 //! The one place where answers of S3, of the store and of the network are told apart. The store keeps S3's
 //! answer as text within its errors, so codes are looked for in that.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use crate::aws::causes;
@@ -200,12 +199,6 @@ impl Backoff {
         let whole = first.saturating_mul(1 << doublings).min(longest);
         (whole / 2).saturating_add((whole / 2).mul_f64(jitter))
     }
-}
-
-/// A number from 0 to 1 that differs from call to call, so that many readers do not ask in step.
-pub(super) fn jitter() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -13,11 +13,12 @@ use aws_config::SdkConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::failure::{Backoff, jitter};
+use super::failure::Backoff;
 use super::readers::{Outcome, Readers, Standing};
 use super::settings::QueueSettings;
 use super::sqs::{BATCH_MAX, Queue, QueueFailure, Received};
 use super::{Desk, Fatal, read_notification};
+use crate::aws::retry::jitter;
 
 /// Messages that are under way at most; SQS allows 120,000 for all readers of a queue.
 const MESSAGES_MAX: usize = 1_000;

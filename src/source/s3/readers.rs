@@ -8,13 +8,13 @@ use tokio::task::JoinSet;
 use super::failure::Failure;
 use super::feed::Feed;
 use super::object::{ReadEnd, S3Object};
-use super::recent::Recent;
 use super::{Desk, Fatal};
+use crate::recent::{RecentHashes, name_hash};
 use crate::source::Receipt;
 
-/// Names of objects that were read and are remembered: an object that is told of again after so many others
-/// would be read again. About 50 bytes each.
-pub(super) const REMEMBERED_MAX: usize = 1_000_000;
+/// Names of objects that were read and are remembered, as many as the engine remembers over runs: an object that is
+/// told of again after so many others would be read again. About 50 bytes each.
+pub(super) const REMEMBERED_MAX: usize = 1 << 20;
 
 /// The readers of a source.
 pub(super) struct Readers {
@@ -22,7 +22,7 @@ pub(super) struct Readers {
     waiting: VecDeque<(Arc<str>, S3Object)>,
     /// Objects that wait, are read, or are not safe yet.
     under_way: HashSet<Arc<str>>,
-    done: Recent,
+    done: RecentHashes,
     reading_count: usize,
     tasks: JoinSet<Step>,
 }
@@ -60,7 +60,7 @@ impl Readers {
             desk,
             waiting: VecDeque::new(),
             under_way: HashSet::new(),
-            done: Recent::new(REMEMBERED_MAX),
+            done: RecentHashes::new(REMEMBERED_MAX),
             reading_count: 0,
             tasks: JoinSet::new(),
         }
@@ -69,7 +69,8 @@ impl Readers {
     /// Takes an object to be read, unless it was.
     pub(super) fn add(&mut self, object: S3Object) -> Standing {
         let name = object.name();
-        if self.desk.positions.is_finished(&name) || self.done.contains(&name) {
+        if self.desk.positions.is_finished(&name) || self.done.contains(name_hash(name.as_bytes()))
+        {
             self.desk.counters.repeated.add(1);
             return Standing::Safe;
         }
@@ -131,9 +132,10 @@ impl Readers {
                         });
                         return Ok(None);
                     }
+                    // Nobody says what is safe, so nothing is: who only takes a look must not delete messages.
                     (ReadEnd::Closed { .. }, None) => {
                         self.desk.counters.objects.add(1);
-                        (name, Outcome::Safe)
+                        return Ok(None);
                     }
                     (ReadEnd::Unavailable(failure), _) => (name, Outcome::Unavailable(failure)),
                     (ReadEnd::Stopped, _) => (name, Outcome::Stopped),
@@ -143,7 +145,7 @@ impl Readers {
         };
         self.under_way.remove(&name);
         if matches!(outcome, Outcome::Safe) {
-            self.done.insert(&name);
+            self.done.insert(name_hash(name.as_bytes()));
         }
         Ok(Some((name, outcome)))
     }

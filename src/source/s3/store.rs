@@ -15,8 +15,9 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
 use super::counters::S3Counters;
-use super::failure::{Asked, Backoff, Failure, FailureKind, jitter};
+use super::failure::{Asked, Backoff, Failure, FailureKind};
 use super::object::S3Object;
+use crate::aws::retry::jitter;
 use crate::aws::s3::{Retries, bucket};
 use crate::clock::Clock;
 use crate::source::StopFlag;
