@@ -16,6 +16,8 @@ use crate::enrich::OperatorContext;
 use crate::finding::FindingKind;
 use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
+#[cfg(feature = "kinesis")]
+use crate::source::kinesis::{ConsumerAddress, ReadMode};
 use crate::source::{DiscoverError, discover};
 use crate::units::{ByteCount, duration_text};
 
@@ -204,7 +206,18 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Demo(_) => "generated records".to_owned(),
         #[cfg(feature = "kinesis")]
         SourceKind::Kinesis(settings) => {
-            format!("Kinesis stream {}", settings.stream.stream_name())
+            let stream = settings.stream.stream_name();
+            match &settings.mode {
+                ReadMode::Polling => format!("Kinesis stream {stream}"),
+                ReadMode::FanOut(fan_out) => match &fan_out.consumer {
+                    ConsumerAddress::Name(name) => {
+                        format!("Kinesis stream {stream} by fan-out to consumer {name}")
+                    }
+                    ConsumerAddress::Arn(arn) => {
+                        format!("Kinesis stream {stream} by fan-out to {arn}")
+                    }
+                },
+            }
         }
     }
 }

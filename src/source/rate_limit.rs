@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Emit, Source, SourceError, StopFlag};
 use crate::clock::Clock;
 use crate::framing::{Chunk, ChunkEvent, Positions};
+use crate::metrics::IntakeMeter;
 
 /// Between two looks at the clock and the stop flag.
 const TICK: Duration = Duration::from_millis(20);
@@ -72,6 +73,10 @@ struct HeldSource {
 impl Source for HeldSource {
     fn resume(&mut self, positions: Arc<Positions>) {
         self.source.resume(positions);
+    }
+
+    fn meter(&self) -> Option<IntakeMeter> {
+        self.source.meter()
     }
 
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {

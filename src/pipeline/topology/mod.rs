@@ -148,6 +148,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     let mut sources = job.sources;
     let positions = Arc::new(sequencer.positions());
     sources.iter_mut().for_each(|source| source.resume(Arc::clone(&positions)));
+    job.live.set_intakes(sources.iter().filter_map(|source| source.meter()).collect());
     let (snapshots, pacing, durable) = match saving {
         Some(Saving { snapshots, pacing, durable }) => {
             let snapshots = SnapshotStage::new(snapshots, header.shard_count, pacing.interval());
