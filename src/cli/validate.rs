@@ -18,6 +18,8 @@ use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
+#[cfg(feature = "kinesis")]
+use crate::source::kinesis::{ConsumerAddress, ReadMode};
 use crate::source::{DiscoverError, discover};
 #[cfg(feature = "cloudwatch")]
 use crate::units::Moment;
@@ -208,7 +210,18 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Demo(_) => "generated records".to_owned(),
         #[cfg(feature = "kinesis")]
         SourceKind::Kinesis(settings) => {
-            format!("Kinesis stream {}", settings.stream.stream_name())
+            let stream = settings.stream.stream_name();
+            match &settings.mode {
+                ReadMode::Polling => format!("Kinesis stream {stream}"),
+                ReadMode::FanOut(fan_out) => match &fan_out.consumer {
+                    ConsumerAddress::Name(name) => {
+                        format!("Kinesis stream {stream} by fan-out to consumer {name}")
+                    }
+                    ConsumerAddress::Arn(arn) => {
+                        format!("Kinesis stream {stream} by fan-out to {arn}")
+                    }
+                },
+            }
         }
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(settings) => {

@@ -191,6 +191,11 @@ const SOURCES: [(&str, Table); 5] = [
                     key("poll_interval", Kind::DurationText),
                     count("records_per_call_max", 1, 10_000),
                     key("read_ahead_max", Kind::SizeText),
+                    key("mode", Kind::Word(|| vec!["auto", "polling", "fan_out"])),
+                    key("consumer", Kind::Text),
+                    key("consumer_arn", Kind::Text),
+                    key("deregister_consumer", Kind::Switch),
+                    key("stalled_after", Kind::DurationText),
                 ],
             )
         },

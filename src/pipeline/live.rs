@@ -1,6 +1,7 @@
 //! How a run stands while it goes on: counters that its threads keep up to date per chunk, and anybody may
 //! read.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,11 +10,12 @@ use std::time::Duration;
 use super::job::Latencies;
 use super::sequence::InputReport;
 use crate::clock::Clock;
-use crate::metrics::{ChannelMeters, LatencyHistogram, QueueFill, StatsSample, resident_bytes};
+use crate::metrics::{
+    ChannelMeters, IntakeMeter, LatencyHistogram, QueueFill, StatsSample, resident_bytes,
+};
 use crate::units::UnixSeconds;
 
 /// The counters of a run. Those of the end are in its report.
-#[derive(Debug)]
 pub struct Live {
     records: AtomicU64,
     bytes: AtomicU64,
@@ -28,7 +30,14 @@ pub struct Live {
     /// About as many bytes as all shards take when they are saved.
     saved_bytes: AtomicU64,
     meters: OnceLock<ChannelMeters>,
+    intakes: OnceLock<Vec<IntakeMeter>>,
     latencies: Mutex<Latencies>,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("records", &self.records).finish_non_exhaustive()
+    }
 }
 
 impl Default for Live {
@@ -44,6 +53,7 @@ impl Default for Live {
             snapshot_at: AtomicU64::new(0),
             saved_bytes: AtomicU64::new(0),
             meters: OnceLock::new(),
+            intakes: OnceLock::new(),
             latencies: Mutex::default(),
         }
     }
@@ -92,6 +102,7 @@ impl Live {
                 ("finding", latencies.finding.quantiles()),
             ],
             snapshot_age,
+            intakes: self.intakes.get().into_iter().flatten().map(|meter| meter()).collect(),
         }
     }
 
@@ -133,6 +144,11 @@ impl Live {
     pub(super) fn set_meters(&self, meters: ChannelMeters) {
         // A run has one set.
         let _is_first = self.meters.set(meters).is_ok();
+    }
+
+    pub(super) fn set_intakes(&self, intakes: Vec<IntakeMeter>) {
+        // A run has one set.
+        let _is_first = self.intakes.set(intakes).is_ok();
     }
 
     pub(super) fn note_lags(&self, slowest: Vec<(Arc<str>, UnixSeconds)>) {

@@ -63,7 +63,8 @@ fn texts(list: &Value) -> Vec<&str> {
     list.iter().map(|item| item.as_str().expect("text")).collect()
 }
 
-const NEEDS_HOME: &str = "replace REGION and ACCOUNT_ID in the policy, or say --region and --account\n";
+const NEEDS_HOME: &str =
+    "replace REGION and ACCOUNT_ID in the policy, or say --region and --account\n";
 
 #[test]
 fn polling_a_stream() {

@@ -2,9 +2,12 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod credentials;
 pub(crate) mod emulator;
+mod fan_out;
 pub(crate) mod reading;
-mod scripted;
+mod retaking;
+pub(crate) mod scripted;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -153,6 +153,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         source.resume(Arc::clone(&positions));
         source.settled_by(Arc::clone(&settled));
     }
+    job.live.set_intakes(sources.iter().filter_map(|source| source.meter()).collect());
     let (snapshots, pacing, durable) = match saving {
         Some(Saving { snapshots, pacing, durable }) => {
             let snapshots = SnapshotStage::new(snapshots, header.shard_count, pacing.interval());
