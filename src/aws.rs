@@ -4,12 +4,16 @@
 //! configuration of the SDK's clients from it. What is missing is found here, before the first call,
 //! so that the message can say what to set instead of what an HTTP client saw.
 
+#[cfg(feature = "s3")]
+pub mod s3;
+
 use std::error::Error;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_kinesis::config::{Credentials, ProvideCredentials};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
 
 /// What the settings say about reaching AWS; everything else comes from the environment, the profile
 /// files and the instance or task role.

@@ -23,7 +23,7 @@ pub mod clock;
 
 pub mod metrics;
 
-#[cfg(feature = "kinesis")]
+#[cfg(feature = "aws")]
 pub mod aws;
 
 #[expect(unsafe_code, reason = "vector loads, stores and instruction sets; the only home of it")]
