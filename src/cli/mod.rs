@@ -14,6 +14,7 @@ mod merge;
 mod output;
 mod progress;
 mod reload;
+mod remote;
 mod replay;
 mod report;
 mod run;

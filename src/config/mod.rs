@@ -13,6 +13,7 @@ mod log;
 mod plan;
 mod reader;
 pub mod reload;
+mod remote;
 mod schema;
 mod suggest;
 
@@ -26,6 +27,7 @@ pub use file::{
 pub use log::{LogFormat, LogLevel, LogPlan};
 pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
+pub use remote::RemotePlan;
 pub use schema::schema;
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and

@@ -42,6 +42,8 @@ pub struct StatsSample {
     pub latencies: Vec<(&'static str, Quantiles)>,
     /// Age of the newest snapshot, if there is one.
     pub snapshot_age: Option<Duration>,
+    /// Since the newest snapshot was copied elsewhere, if one was.
+    pub copy_age: Option<Duration>,
 }
 
 /// How full a channel is.
@@ -97,6 +99,10 @@ pub struct StatsLine {
     #[serde(rename = "snapshot_age_seconds", serialize_with = "optional_seconds")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_age: Option<Duration>,
+    /// Since the newest snapshot was copied elsewhere.
+    #[serde(rename = "copy_age_seconds", serialize_with = "optional_seconds")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_age: Option<Duration>,
 }
 
 impl StatsLine {
@@ -127,6 +133,7 @@ impl StatsLine {
             queues: later.queues.clone(),
             latencies: later.latencies.clone(),
             snapshot_age: later.snapshot_age,
+            copy_age: later.copy_age,
         }
     }
 }
@@ -164,6 +171,9 @@ impl fmt::Display for StatsLine {
         }
         if let Some(age) = self.snapshot_age {
             write!(f, "; snapshot {} old", duration_text(Duration::from_secs(age.as_secs())))?;
+        }
+        if let Some(age) = self.copy_age {
+            write!(f, ", copy {} old", duration_text(Duration::from_secs(age.as_secs())))?;
         }
         Ok(())
     }
@@ -231,6 +241,7 @@ mod tests {
             ],
             latencies: vec![("parse", histogram.quantiles())],
             snapshot_age: Some(Duration::from_secs(4)),
+            copy_age: Some(Duration::from_secs(14)),
         };
         (earlier, later)
     }
@@ -242,7 +253,7 @@ mod tests {
             StatsLine::between(&earlier, &later).to_string(),
             "1,000,000 records/s, 120 MB/s, 7 malformed, 3 late, 1,234 findings, 7 evicted; lag 2s; \
              memory 512 MB of 4.00 GB; queues parse 3/8, judge 0/16; \
-             latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old"
+             latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old, copy 14s old"
         );
         let nothing = StatsLine::between(&StatsSample::default(), &StatsSample::default());
         assert_eq!(nothing.to_string(), "0 records/s, 0 B/s, 0 malformed, 0 late, 0 findings");
@@ -251,7 +262,7 @@ mod tests {
     #[test]
     fn machines_read_fields_with_units() {
         let (earlier, mut later) = samples();
-        later.snapshot_age = None;
+        (later.snapshot_age, later.copy_age) = (None, None);
         let line = serde_json::to_value(StatsLine::between(&earlier, &later)).unwrap();
         let latency = &line["latencies"]["parse"];
         assert_eq!((&latency["count"], &latency["p50_seconds"].is_f64()), (&json!(100), &true));

@@ -304,6 +304,9 @@ impl Delivery {
             mark.save(&mut saved);
             self.marks.push_back((epoch, mark));
         }
-        Ok(SavedPart { epoch, name: PartName::Delivery, segments: saved.into_segments() })
+        // A sink that has failed has not got all that is before the barrier.
+        let needs_journal = self.failure.is_some();
+        let segments = saved.into_segments();
+        Ok(SavedPart { epoch, name: PartName::Delivery, segments, needs_journal })
     }
 }

@@ -116,4 +116,13 @@ pub(super) struct SavedPart {
     pub(super) name: PartName,
     /// As [`Encoder::into_segments`](crate::codec::Encoder::into_segments) gives them.
     pub(super) segments: Vec<Vec<u8>>,
+    /// Findings before the barrier are with no sink but in the journal of this machine: another one could not go on.
+    pub(super) needs_journal: bool,
+}
+
+impl SavedPart {
+    /// The part of a stage that knows nothing of the journal.
+    pub(super) const fn new(epoch: Epoch, name: PartName, segments: Vec<Vec<u8>>) -> Self {
+        Self { epoch, name, segments, needs_journal: false }
+    }
 }

@@ -127,6 +127,6 @@ impl StateShard {
         self.tops.save(&mut saved);
         saved.option(self.contacts.as_ref(), |saved, contacts| contacts.save(saved));
         let name = PartName::Shard(self.shard_index);
-        SavedPart { epoch, name, segments: saved.into_segments() }
+        SavedPart::new(epoch, name, saved.into_segments())
     }
 }

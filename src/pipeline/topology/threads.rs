@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use rayon::ThreadPool;
 
 use super::channel::{Way, Ways};
+use super::copies::{self, CopiesOut, CopyWays, copy_snapshots};
 use super::{Stages, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
@@ -105,7 +106,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let Stages { clock, parse, new_parser, sequence, shards, tops, queue_depth, .. } = stages;
     let (judge, delivery, stop, thread_count) =
         (stages.judge, stages.delivery, &stages.stop, stages.thread_count);
-    let (snapshots, used_out) = (stages.snapshots, stages.used_out);
+    let (snapshots, copies, used_out) = (stages.snapshots, stages.copies, stages.used_out);
     let has_state = snapshots.is_some();
     thread::scope(|scope| {
         let mut ways = Ways::new(Arc::clone(&clock));
@@ -123,15 +124,24 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (saved_out, saved_in) = ways.one::<SavedPart>("checkpoint", SAVED_PARTS_MAX);
         let (settled_out, settled_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
         let (durable_out, durable_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
+        let (copied_out, _copied_in) = bounded::<(Epoch, bool)>(SAVED_PARTS_MAX);
         let (spares_out, spares_in) = bounded::<Vec<u8>>(SPARE_SEGMENTS_MAX);
         let watch = || Stopwatch::start(Arc::clone(&clock));
         let live = &*stages.live;
         live.set_meters(ways.meters().clone());
 
+        let mut copies_out = None;
+        let copier = copies.map(|copies| {
+            let (out, snapshots) = copies::channel();
+            copies_out = Some(out);
+            let (ways, clock) = (CopyWays { snapshots, copied: copied_out }, Arc::clone(&clock));
+            spawn(scope, "copy", stop, move || copy_snapshots(copies, &ways, stop, live, &*clock))
+        });
         let snapshot_clock = Arc::clone(&clock);
         let snapshot_writer = spawn(scope, "checkpoint", stop, move || {
             snapshots.map_or_else(SnapshotReport::default, |snapshots| {
-                let ways = SnapshotWays { saved_in, settled_out, durable_out, spares_out };
+                let ways =
+                    SnapshotWays { saved_in, settled_out, durable_out, spares_out, copies_out };
                 write_snapshots(snapshots, &ways, live, &*snapshot_clock)
             })
         });
@@ -255,8 +265,10 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         }
         let (delivered, busy) = join(deliverer);
         profile.merge(&busy);
-        let snapshots = join(snapshot_writer);
+        let mut snapshots = join(snapshot_writer);
+        let copied = copier.map(join).transpose();
         source_result?;
+        snapshots.copies = copied?;
         let latencies = live.latencies();
         export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
         let mut watch = watch();
@@ -513,6 +525,8 @@ struct SnapshotWays {
     settled_out: Sender<Epoch>,
     durable_out: Sender<Epoch>,
     spares_out: Sender<Vec<u8>>,
+    /// Where snapshots go that are copied.
+    copies_out: Option<CopiesOut>,
 }
 
 fn write_snapshots(
@@ -549,6 +563,12 @@ fn write_snapshots(
         if settled.is_durable {
             live.note_snapshot(clock.monotonic());
             let _told_deliverer = ways.durable_out.try_send(settled.epoch);
+            if let Some(copies) = ways.copies_out.as_ref().filter(|_| !settled.needs_journal)
+                && let Some(file) = stage.file(settled.epoch)
+                && copies.replace(file).is_some()
+            {
+                live.note_copy_skipped();
+            }
         }
     }
     stage.finish()
