@@ -15,6 +15,7 @@ mod chunk;
 mod deframe;
 mod fault;
 mod file_range;
+mod finished;
 mod framed;
 mod gzip;
 mod inflate;
@@ -38,6 +39,7 @@ pub use chunk::{
 pub use deframe::{Deframer, EmitFramed, deframe};
 pub use fault::InputFault;
 pub use file_range::FileRange;
+pub use finished::{FinishedInputs, InputKind};
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
 pub use packed::PackedFile;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::file_range::read_up_to;
+use super::finished::FinishedInputs;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::record::Layout;
 
@@ -287,19 +288,24 @@ pub enum ReadUntil {
 
 /// How far inputs were read before, by their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Positions(BTreeMap<Arc<str>, ReadUntil>);
+pub struct Positions {
+    named: BTreeMap<Arc<str>, ReadUntil>,
+    /// Others, which ended.
+    finished: Option<FinishedInputs>,
+}
 
 impl Positions {
     /// How far an input was read, `None` if it was not.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ReadUntil> {
-        self.0.get(name)
+        let is_finished = || self.finished.as_ref().is_some_and(|names| names.contains(name));
+        self.named.get(name).or_else(|| is_finished().then_some(&ReadUntil::End))
     }
 
     /// Where an input goes on, `None` if it was not read before or not to be read again.
     #[must_use]
     pub fn point(&self, name: &str) -> Option<&ResumePoint> {
-        match self.0.get(name) {
+        match self.named.get(name) {
             Some(ReadUntil::Point(point)) => Some(point),
             Some(ReadUntil::End) | None => None,
         }
@@ -308,21 +314,27 @@ impl Positions {
     /// Whether an input was read to its end.
     #[must_use]
     pub fn is_finished(&self, name: &str) -> bool {
-        self.0.get(name) == Some(&ReadUntil::End)
+        self.get(name) == Some(&ReadUntil::End)
     }
 
-    /// All inputs whose names begin like this, in order.
+    /// All inputs whose names begin like this, in order, without those that ended.
     pub fn beginning_with<'a>(
         &'a self,
         start: &'a str,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a ReadUntil)> {
-        self.0.iter().filter(move |(name, _)| name.starts_with(start))
+        self.named.iter().filter(move |(name, _)| name.starts_with(start))
+    }
+
+    /// These, and those that ended.
+    #[must_use]
+    pub fn with_finished(self, finished: FinishedInputs) -> Self {
+        Self { finished: Some(finished), ..self }
     }
 }
 
 impl FromIterator<(Arc<str>, ReadUntil)> for Positions {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, ReadUntil)>>(inputs: I) -> Self {
-        Self(inputs.into_iter().collect())
+        Self { named: inputs.into_iter().collect(), finished: None }
     }
 }
 

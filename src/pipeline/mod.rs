@@ -12,6 +12,7 @@ mod memory;
 mod message;
 mod parse_stage;
 mod partial;
+mod receipts;
 mod sequence;
 mod sequence_stage;
 mod snapshot;

@@ -35,6 +35,7 @@ use super::live::Live;
 use super::message::Epoch;
 use super::parse_stage::{ParseSettings, UsedBatch};
 use super::partial::{PartialExport, PartialJob};
+use super::receipts::Receipts;
 use super::sequence::InputReport;
 use super::sequence_stage::{Pacing, SequenceStage};
 use super::snapshot::{SnapshotReport, SnapshotStage};
@@ -44,7 +45,7 @@ use crate::checkpoint::{CheckpointError, Cursors, Journal, Remote, Snapshots};
 use crate::clock::Clock;
 use crate::metrics::Profile;
 use crate::record::Parser;
-use crate::source::{Source, StopFlag};
+use crate::source::{Settled, Source, StopFlag};
 
 /// Batches on their way back to parse workers, per worker.
 const USED_BATCHES_PER_WORKER: usize = 64;
@@ -150,7 +151,11 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     });
     let mut sources = job.sources;
     let positions = Arc::new(sequencer.positions());
-    sources.iter_mut().for_each(|source| source.resume(Arc::clone(&positions)));
+    let settled = Arc::new(Settled::default());
+    for source in &mut sources {
+        source.resume(Arc::clone(&positions));
+        source.settled_by(Arc::clone(&settled));
+    }
     let (snapshots, copies, pacing, durable) = match saving {
         Some(Saving { snapshots, copies, pacing, durable }) => {
             let snapshots = SnapshotStage::new(snapshots, header.shard_count, pacing.interval());
@@ -165,7 +170,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         queue_depth: job.queue_depth,
         stop: job.stop,
         clock: job.clock,
-        sequence: SequenceStage::new(sequencer, need_rows, pacing),
+        sequence: SequenceStage::new(sequencer, need_rows, pacing, Receipts::new(settled)),
         shards,
         judge,
         delivery: Delivery::new(job.sinks, durable, letters, counts)?,

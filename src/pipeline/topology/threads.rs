@@ -77,7 +77,8 @@ struct SequenceWays {
     deliver: Way<ToDeliver>,
     saved: Way<SavedPart>,
     used: Sender<UsedBatch>,
-    settled: Receiver<Epoch>,
+    /// Barriers whose snapshot is written, or not: then it is given up.
+    settled: Receiver<(Epoch, bool)>,
     control: Receiver<Control>,
     /// One for each chunk that is not under way any more.
     permits: Sender<()>,
@@ -122,7 +123,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (judge_out, judge_in) = ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
         let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
         let (saved_out, saved_in) = ways.one::<SavedPart>("checkpoint", SAVED_PARTS_MAX);
-        let (settled_out, settled_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
+        let (settled_out, settled_in) = bounded::<(Epoch, bool)>(SAVED_PARTS_MAX);
         let (durable_out, durable_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
         let (copied_out, _copied_in) = bounded::<(Epoch, bool)>(SAVED_PARTS_MAX);
         let (spares_out, spares_in) = bounded::<Vec<u8>>(SPARE_SEGMENTS_MAX);
@@ -364,7 +365,9 @@ fn keep_order(
             Some(tick) => ways.parsed.recv_timeout(tick),
             None => ways.parsed.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        ways.settled.try_iter().for_each(|epoch| stage.settled(epoch));
+        for (epoch, is_durable) in ways.settled.try_iter() {
+            stage.settled(epoch, is_durable);
+        }
         ways.control.try_iter().for_each(|control| stage.control(control, &mut forward));
         watch.skip();
         let now = watch.last();
@@ -522,7 +525,7 @@ fn deliver(
 /// What the snapshot writer takes and gives.
 struct SnapshotWays {
     saved_in: Receiver<SavedPart>,
-    settled_out: Sender<Epoch>,
+    settled_out: Sender<(Epoch, bool)>,
     durable_out: Sender<Epoch>,
     spares_out: Sender<Vec<u8>>,
     /// Where snapshots go that are copied.
@@ -559,7 +562,7 @@ fn write_snapshots(
             }
         }
         // Both may be gone when the run ends.
-        let _told_sequencer = ways.settled_out.try_send(settled.epoch);
+        let _told_sequencer = ways.settled_out.try_send((settled.epoch, settled.is_durable));
         if settled.is_durable {
             live.note_snapshot(clock.monotonic());
             let _told_deliverer = ways.durable_out.try_send(settled.epoch);
