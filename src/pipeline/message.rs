@@ -24,6 +24,17 @@ use super::parse_stage::ParsedChunk;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Epoch(pub(super) u64);
 
+/// What became of the snapshot of a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SnapshotFate {
+    /// It is written, and what it holds is safe.
+    Safe,
+    /// It is written and being copied: this machine alone has it, and another fate follows.
+    OnThisMachine,
+    /// It could not be written, or is on this machine alone for good where there should be copies.
+    Unsafe,
+}
+
 /// Parts of a chunk, and when the chunk came in.
 pub(super) struct Parsed {
     /// By the monotonic clock, when the source handed the chunk over.
