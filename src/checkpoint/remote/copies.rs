@@ -115,7 +115,11 @@ impl Copies {
         manifest.begun.push(begun.clone());
         let excess = manifest.begun.len().saturating_sub(BEGUN_MAX);
         manifest.begun.drain(..excess);
-        self.fence.write(manifest).await?;
+        if let Err(error) = self.fence.write(manifest).await {
+            // Nobody knows of it; what is not removed now, a rule of the bucket removes.
+            let _aborted = self.fence.bucket.abort(object, &id).await.is_ok();
+            return Err(error);
+        }
         let parts = upload_parts(&mut self.fence, upload, (file, length_bytes), part_bytes).await;
         let done = match parts {
             Ok(parts) => self.fence.bucket.complete(upload, parts).await,

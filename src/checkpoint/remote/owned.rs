@@ -17,7 +17,7 @@ use super::error::RemoteError;
 use super::fence::{self, Fence};
 use super::manifest::{Manifest, Owner, Token};
 use super::transfer::{Interrupted, download};
-use super::{RemoteIdentity, SnapshotFile};
+use super::{DiskFile, RemoteIdentity, SnapshotFile};
 use crate::clock::Clock;
 
 /// Where copies lie, and how they are reached.
@@ -119,7 +119,9 @@ impl Remote {
         &mut self,
         epoch: u64,
     ) -> Result<Result<(), RefusalReason>, CheckpointError> {
-        let Some(copied) = self.copies.copied(epoch) else { return Ok(Err(RefusalReason::Gone)) };
+        let Some(copied) = self.copies.copied(epoch).cloned() else {
+            return Ok(Err(RefusalReason::Gone));
+        };
         let bucket = self.copies.bucket();
         match self.runtime.block_on(bucket.length(&copied.object))? {
             None => return Ok(Err(RefusalReason::Gone)),
@@ -128,15 +130,14 @@ impl Remote {
             }
             Some(_) => {}
         }
-        tracing::info!(
-            object = bucket.url_of(&copied.object),
-            bytes = copied.bytes,
-            "fetches a snapshot"
-        );
+        let object = bucket.url_of(&copied.object);
+        tracing::info!(object, bytes = copied.bytes, "fetches a snapshot");
+        let piece_bytes = self.copies.part_bytes_min();
+        let (runtime, fence) = (&self.runtime, self.copies.fence_mut());
         let mut failure = None;
-        let fill = &mut |file: &mut dyn super::DiskFile| {
-            let downloaded = download(bucket, copied, self.copies.part_bytes_min(), file);
-            self.runtime.block_on(downloaded).map_err(|interrupted| match interrupted {
+        let fill = &mut |file: &mut dyn DiskFile| {
+            let downloaded = download(fence, &copied, piece_bytes, file);
+            runtime.block_on(downloaded).map_err(|interrupted| match interrupted {
                 Interrupted::Disk(error) => error,
                 Interrupted::Store(error) => {
                     let text = error.to_string();

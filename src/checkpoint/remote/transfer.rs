@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::disk::{DiskFile, read_full};
-use super::bucket::Bucket;
 use super::error::RemoteError;
 use super::fence::Fence;
 use super::manifest::Copied;
@@ -102,9 +101,10 @@ pub(super) enum Interrupted {
     Disk(io::Error),
 }
 
-/// Downloads a copy to the end of a file, in order, a few pieces ahead.
+/// Downloads a copy to the end of a file, in order, a few pieces ahead; between them the owner shows that it is
+/// alive.
 pub(super) async fn download(
-    bucket: &Bucket,
+    fence: &mut Fence,
     copied: &Copied,
     piece_bytes: u64,
     file: &mut dyn DiskFile,
@@ -115,12 +115,15 @@ pub(super) async fn download(
         while asked_bytes < copied.bytes && ahead.len() < PARTS_AT_ONCE {
             let range = asked_bytes..copied.bytes.min(asked_bytes + piece_bytes);
             asked_bytes = range.end;
-            let (bucket, name) = (bucket.clone(), copied.object.clone());
+            let (bucket, name) = (fence.bucket.clone(), copied.object.clone());
             ahead.push_back(tokio::spawn(async move { bucket.range(&name, range).await }));
         }
         let Some(piece) = ahead.pop_front() else { return Ok(()) };
         let bytes = piece.await.expect("a task neither panics nor is aborted");
         file.write(&bytes.map_err(Interrupted::Store)?).map_err(Interrupted::Disk)?;
+        if fence.renew_in().is_zero() {
+            renew(fence).await.map_err(Interrupted::Store)?;
+        }
     }
 }
 
