@@ -16,6 +16,7 @@ mod merge;
 mod output;
 mod progress;
 mod reload;
+mod remote;
 mod replay;
 mod report;
 mod run;

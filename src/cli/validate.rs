@@ -179,7 +179,11 @@ fn state_text(engine: &EnginePlan) -> String {
     let Some(directory) = &engine.state_dir else { return "not saved".to_owned() };
     let interval = duration_text(engine.checkpoint.interval);
     let presence = if directory.is_dir() { "" } else { ", which will be created" };
-    format!("saved every {interval} in {}{presence}", directory.display())
+    let copies = match &engine.checkpoint.remote {
+        None => String::new(),
+        Some(remote) => format!(", copied to {remote}"),
+    };
+    format!("saved every {interval} in {}{presence}{copies}", directory.display())
 }
 
 fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {

@@ -43,6 +43,8 @@ pub struct StatsSample {
     pub latencies: Vec<(&'static str, Quantiles)>,
     /// Age of the newest snapshot, if there is one.
     pub snapshot_age: Option<Duration>,
+    /// Since the newest snapshot was copied elsewhere, if one was.
+    pub copy_age: Option<Duration>,
     /// How sources that read from a service stand.
     pub intakes: Vec<Intake>,
 }
@@ -100,6 +102,10 @@ pub struct StatsLine {
     #[serde(rename = "snapshot_age_seconds", serialize_with = "optional_seconds")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_age: Option<Duration>,
+    /// Since the newest snapshot was copied elsewhere.
+    #[serde(rename = "copy_age_seconds", serialize_with = "optional_seconds")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_age: Option<Duration>,
     /// How sources that read from a service stand; counters since the start of the run.
     #[serde(
         rename = "sources",
@@ -137,6 +143,7 @@ impl StatsLine {
             queues: later.queues.clone(),
             latencies: later.latencies.clone(),
             snapshot_age: later.snapshot_age,
+            copy_age: later.copy_age,
             intakes: later.intakes.clone(),
         }
     }
@@ -175,6 +182,9 @@ impl fmt::Display for StatsLine {
         }
         if let Some(age) = self.snapshot_age {
             write!(f, "; snapshot {} old", duration_text(Duration::from_secs(age.as_secs())))?;
+        }
+        if let Some(age) = self.copy_age {
+            write!(f, ", copy {} old", duration_text(Duration::from_secs(age.as_secs())))?;
         }
         for intake in &self.intakes {
             write!(f, "; {intake}")?;
@@ -249,6 +259,7 @@ mod tests {
             ],
             latencies: vec![("parse", histogram.quantiles())],
             snapshot_age: Some(Duration::from_secs(4)),
+            copy_age: Some(Duration::from_secs(14)),
             intakes: vec![Intake {
                 source: "prod".into(),
                 inputs: 4,
@@ -267,7 +278,7 @@ mod tests {
             StatsLine::between(&earlier, &later).to_string(),
             "1,000,000 records/s, 120 MB/s, 7 malformed, 3 late, 1,234 findings, 7 evicted; lag 2s; \
              memory 512 MB of 4.00 GB; queues parse 3/8, judge 0/16; \
-             latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old; \
+             latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old, copy 14s old; \
              prod 4 inputs, 3s behind, 2 throttled"
         );
         let nothing = StatsLine::between(&StatsSample::default(), &StatsSample::default());
@@ -277,7 +288,7 @@ mod tests {
     #[test]
     fn machines_read_fields_with_units() {
         let (earlier, mut later) = samples();
-        later.snapshot_age = None;
+        (later.snapshot_age, later.copy_age) = (None, None);
         let line = serde_json::to_value(StatsLine::between(&earlier, &later)).unwrap();
         let latency = &line["latencies"]["parse"];
         assert_eq!((&latency["count"], &latency["p50_seconds"].is_f64()), (&json!(100), &true));

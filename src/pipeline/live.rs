@@ -27,6 +27,9 @@ pub struct Live {
     slowest: Mutex<Vec<(Arc<str>, UnixSeconds)>>,
     /// When the newest snapshot was durable, by the monotonic clock, in ms and 1; 0 if there is none.
     snapshot_at: AtomicU64,
+    /// The same of the newest one that was copied.
+    copy_at: AtomicU64,
+    copies_skipped: AtomicU64,
     /// About as many bytes as all shards take when they are saved.
     saved_bytes: AtomicU64,
     meters: OnceLock<ChannelMeters>,
@@ -51,6 +54,8 @@ impl Default for Live {
             evicted: AtomicU64::new(0),
             slowest: Mutex::default(),
             snapshot_at: AtomicU64::new(0),
+            copy_at: AtomicU64::new(0),
+            copies_skipped: AtomicU64::new(0),
             saved_bytes: AtomicU64::new(0),
             meters: OnceLock::new(),
             intakes: OnceLock::new(),
@@ -73,9 +78,10 @@ impl Live {
         let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         let lags: Vec<_> = slowest.iter().map(lag).collect();
         drop(slowest);
-        let snapshot_age = read(&self.snapshot_at)
-            .checked_sub(1)
-            .map(|ms| at.saturating_sub(Duration::from_millis(ms)));
+        let age = |since: &AtomicU64| {
+            let ms = read(since).checked_sub(1);
+            ms.map(|ms| at.saturating_sub(Duration::from_millis(ms)))
+        };
         let queue = |(stage, pressure): (&&'static str, &crate::metrics::BackPressure)| QueueFill {
             stage,
             waiting: usize::try_from(pressure.queued).unwrap_or(usize::MAX),
@@ -101,7 +107,8 @@ impl Live {
                 ("save", latencies.save.quantiles()),
                 ("finding", latencies.finding.quantiles()),
             ],
-            snapshot_age,
+            snapshot_age: age(&self.snapshot_at),
+            copy_age: age(&self.copy_at),
             intakes: self.intakes.get().into_iter().flatten().map(|meter| meter()).collect(),
         }
     }
@@ -168,7 +175,24 @@ impl Live {
     }
 
     pub(super) fn note_snapshot(&self, now: Duration) {
-        let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1);
-        self.snapshot_at.store(ms + 1, Ordering::Relaxed);
+        self.snapshot_at.store(since(now), Ordering::Relaxed);
     }
+
+    pub(super) fn note_copy(&self, now: Duration) {
+        self.copy_at.store(since(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_copy_skipped(&self) {
+        self.copies_skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Snapshots that were passed over, because an upload was still under way.
+    pub(super) fn copies_skipped(&self) -> u64 {
+        self.copies_skipped.load(Ordering::Relaxed)
+    }
+}
+
+/// A moment that is never 0.
+fn since(now: Duration) -> u64 {
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
