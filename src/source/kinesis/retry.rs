@@ -62,7 +62,8 @@ where
     }
 }
 
-fn kind_of_code(code: &str) -> FailureKind {
+/// What an error of the service means, by its name.
+pub(super) fn kind_of_code(code: &str) -> FailureKind {
     match code {
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
