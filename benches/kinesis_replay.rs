@@ -1,8 +1,8 @@
-//! How fast a Kinesis stream is polled: a server of our own repeats answers that were encoded once, a
-//! source in this process reads them.
+//! How fast a Kinesis stream is read, and what idle shards cost: a server of our own repeats answers that
+//! were encoded once, a source in this process reads them.
 //!
-//! `cargo bench --bench kinesis_replay [-- SHARDS RECORD_BYTES SECONDS]`. The server is a process of its own
-//! on the same cores, and does no more than to write the next sequence numbers into an answer and the
+//! `cargo bench --bench kinesis_replay [-- SHARDS RECORD_BYTES SECONDS [fan-out]]`, with records of 0 bytes for
+//! shards that are idle. The server is a process of its own on the same cores, and does no more than to write the next sequence numbers into an answer and the
 //! answer into a socket. Each shard keeps to the service's limits, 2 MB and five calls a second. What
 //! comes is checked: payloads, and that sequence numbers have no gap.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on fails")]
@@ -22,7 +22,9 @@ use flowgauge::clock::{Clock, SystemClock};
 use flowgauge::framing::{ChunkEvent, InputId, Payload};
 use flowgauge::metrics::resident_bytes;
 use flowgauge::record::FormatChoice;
-use flowgauge::source::kinesis::{KinesisSettings, KinesisSource, StreamAddress};
+use flowgauge::source::kinesis::{
+    ConsumerAddress, FanOut, KinesisSettings, KinesisSource, ReadMode, StreamAddress,
+};
 use flowgauge::source::{InputIds, Source, StopFlag};
 
 /// Payload of an answer: what a shard gives in a quarter of a second.
@@ -30,6 +32,13 @@ const ANSWER_BYTES: usize = 500_000;
 /// Digits of a sequence number.
 const DIGITS: usize = 20;
 const SERVE: &str = "serve";
+const CONSUMER_ARN: &str =
+    "arn:aws:kinesis:us-east-1:123456789012:stream/flow/consumer/gauge:1767225600";
+/// Between two events of a shard: a quarter of a second's records, or nothing.
+const EVENT_INTERVAL: Duration = Duration::from_millis(250);
+const EMPTY_EVENT_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of the stack of a connection's thread, of which there are thousands.
+const STACK_BYTES: usize = 256 << 10;
 
 fn main() {
     let mut arguments: Vec<String> =
@@ -42,9 +51,11 @@ fn main() {
     let shards = number(&arguments, 0, 400);
     let seconds = number(&arguments, 2, 10);
     let sizes = arguments.get(1).map_or(vec![25_000, 1_000], |size| vec![size.parse().unwrap()]);
-    println!("record bytes   MB/s   records/s   reader CPU   server CPU   peak memory read");
+    let is_fan_out = arguments.get(3).is_some_and(|way| way == "fan-out");
+    println!("record bytes   MB/s   records/s   reader CPU   server CPU   peak memory over start");
     for record_bytes in sizes {
-        measure(shards, record_bytes, Duration::from_secs(seconds as u64));
+        let time = Duration::from_secs(seconds as u64);
+        measure(shards, record_bytes, time, is_fan_out);
     }
 }
 
@@ -57,7 +68,7 @@ fn payload(record_bytes: usize) -> Vec<u8> {
     line.iter().copied().cycle().take(record_bytes).collect()
 }
 
-fn measure(shards: usize, record_bytes: usize, time: Duration) {
+fn measure(shards: usize, record_bytes: usize, time: Duration, is_fan_out: bool) {
     let mut server = Server::start(shards, record_bytes);
     let mut settings = KinesisSettings::of(StreamAddress::Name("flow".into()));
     settings.access = AwsAccess {
@@ -66,6 +77,9 @@ fn measure(shards: usize, record_bytes: usize, time: Duration) {
         profile: None,
         credentials: Some(Credentials::new("test", "test", None, None, "test")),
     };
+    if is_fan_out {
+        settings.mode = ReadMode::FanOut(FanOut::of(ConsumerAddress::Arn(CONSUMER_ARN.into())));
+    }
     let clock = Arc::new(SystemClock::new());
     let source = Box::new(KinesisSource::new(
         "replay".into(),
@@ -77,7 +91,10 @@ fn measure(shards: usize, record_bytes: usize, time: Duration) {
     let expected = payload(record_bytes);
     let stop = StopFlag::default();
     let mut next: HashMap<InputId, usize> = HashMap::new();
-    let (mut bytes, mut records, mut memory) = (0_u64, 0_u64, 0);
+    let memory_now = || resident_bytes(std::path::Path::new("/")).unwrap_or(0);
+    let (mut bytes, mut records, memory_before) = (0_u64, 0_u64, memory_now());
+    let mut memory = memory_before;
+    let (mut chunks, mut inputs) = (0_u64, 0_u64);
     let cpu_of = |pid: &str| cpu_seconds(pid);
     let (reader_before, server_before) = (cpu_of("self"), cpu_of(&server.pid()));
     let began = clock.monotonic();
@@ -86,6 +103,11 @@ fn measure(shards: usize, record_bytes: usize, time: Duration) {
             if clock.monotonic() - began >= time {
                 stop.request();
             }
+            chunks += 1;
+            if chunks.is_multiple_of(64) {
+                memory = memory.max(memory_now());
+            }
+            inputs += u64::from(matches!(chunk.event, ChunkEvent::Open(_)));
             let ChunkEvent::Data(data) = chunk.event else { return ControlFlow::Continue(()) };
             let Payload::Records(pieces) = data.payload else { panic!("not records") };
             for record in pieces {
@@ -99,7 +121,6 @@ fn measure(shards: usize, record_bytes: usize, time: Duration) {
                 records += 1;
                 bytes += record.data.len() as u64;
             }
-            memory = memory.max(resident_bytes(std::path::Path::new("/")).unwrap_or(0));
             ControlFlow::Continue(())
         })
         .unwrap();
@@ -110,8 +131,9 @@ fn measure(shards: usize, record_bytes: usize, time: Duration) {
         records as f64 / took,
         (cpu_of("self") - reader_before) / took,
         (cpu_of(&server.pid()) - server_before) / took,
-        memory >> 20,
+        (memory - memory_before) >> 20,
     );
+    assert_eq!(inputs, shards as u64);
     server.end();
 }
 
@@ -161,6 +183,7 @@ fn serve(shards: usize, record_bytes: usize) {
         let answer = Arc::clone(&answer);
         let connection = connection.unwrap();
         std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
             .spawn(move || {
                 // The other side may be gone at any time.
                 let _gone = connected(&connection, shards, &answer).is_err();
@@ -188,11 +211,45 @@ fn connected(mut connection: &TcpStream, shards: usize, answer: &Answer) -> std:
                 connection.write_all(&own)?;
                 continue;
             }
+            "DescribeStreamConsumer" => format!(
+                "{{\"ConsumerDescription\":{{\"ConsumerName\":\"gauge\",\"ConsumerARN\":\"{CONSUMER_ARN}\",\"ConsumerStatus\":\"ACTIVE\",\"ConsumerCreationTimestamp\":1767225600.0,\"StreamARN\":\"s\"}}}}"
+            ),
+            "SubscribeToShard" => return push(connection, answer, &mut own),
             other => panic!("unexpected call of {other}"),
         };
         connection.write_all((head(small.len()) + &small).as_bytes())?;
     }
     Ok(())
+}
+
+/// Events until the other side goes away.
+fn push(mut connection: &TcpStream, answer: &Answer, text: &mut [u8]) -> std::io::Result<()> {
+    connection.write_all(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.amazon.eventstream\r\n\r\n",
+    )?;
+    let is_empty = answer.numbers_at.is_empty();
+    let mut next = 1;
+    loop {
+        answer.fill(text, "0", next);
+        next += answer.numbers_at.len();
+        connection.write_all(&event_frame(text))?;
+        std::thread::sleep(if is_empty { EMPTY_EVENT_INTERVAL } else { EVENT_INTERVAL });
+    }
+}
+
+/// Length, length of headers, checksum of both; headers, payload, checksum of all.
+fn event_frame(payload: &[u8]) -> Vec<u8> {
+    let headers =
+        b"\x0d:message-type\x07\x00\x05event\x0b:event-type\x07\x00\x15SubscribeToShardEvent";
+    let length = |bytes: usize| u32::try_from(bytes).unwrap().to_be_bytes();
+    let mut frame = Vec::with_capacity(16 + headers.len() + payload.len());
+    frame.extend(length(16 + headers.len() + payload.len()));
+    frame.extend(length(headers.len()));
+    frame.extend(crc32fast::hash(&frame).to_be_bytes());
+    frame.extend(headers);
+    frame.extend(payload);
+    frame.extend(crc32fast::hash(&frame).to_be_bytes());
+    frame
 }
 
 fn head(length: usize) -> String {
@@ -219,7 +276,13 @@ fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, String)
             value.clone_into(&mut operation);
         }
     }
-    let known = ["ListShards", "GetShardIterator", "GetRecords"];
+    let known = [
+        "ListShards",
+        "GetShardIterator",
+        "GetRecords",
+        "DescribeStreamConsumer",
+        "SubscribeToShard",
+    ];
     let operation = known.into_iter().find(|known| known.eq_ignore_ascii_case(&operation));
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
@@ -254,10 +317,15 @@ impl Answer {
     fn new(record_bytes: usize) -> Self {
         let data = STANDARD.encode_to_string(payload(record_bytes));
         let zeros = "0".repeat(DIGITS);
-        let start = "{\"MillisBehindLatest\":60000,\"NextShardIterator\":\"";
+        let is_idle = record_bytes == 0;
+        let behind_ms = if is_idle { 0 } else { 60_000 };
+        let start = format!(
+            "{{\"MillisBehindLatest\":{behind_ms},\"ContinuationSequenceNumber\":\"0\",\"NextShardIterator\":\""
+        );
         let mut text = format!("{start}{zeros}:{zeros}\",\"Records\":[");
         let mut numbers_at = Vec::new();
-        for index in 0..ANSWER_BYTES.div_ceil(record_bytes) {
+        let records = if is_idle { 0 } else { ANSWER_BYTES.div_ceil(record_bytes) };
+        for index in 0..records {
             if index > 0 {
                 text.push(',');
             }

@@ -1,4 +1,4 @@
-//! An answer to GetRecords: its body taken from the SDK unread, and read here.
+//! An answer to GetRecords, and the payload of an event: the body taken from the SDK unread, and read here.
 //!
 //! The SDK signs, sends, and reads what went wrong. Its reader of JSON takes 2.4 times the memory of the
 //! payload and most of a core for 100 MB a second; here strings are found by vector search and base64 is
@@ -54,21 +54,26 @@ pub(super) async fn get_records(
     range: Option<(u128, u128)>,
 ) -> Result<Answer, Failure> {
     let taken = Taken::default();
-    let interceptor = TakeBody(taken.clone());
-    let answer = request.customize().interceptor(interceptor).send().await?;
-    let body = taken.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(body) = body else { return Ok(Answer::of(answer, range)) };
+    let interceptor = taken.interceptor(r#"{"Records":[]}"#);
+    request.customize().interceptor(interceptor).send().await?;
+    let body = taken.take().ok_or_else(|| passing("an answer without a body".to_owned()))?;
     let read = tokio::time::timeout(CALL_TIME_MAX, read_whole(body)).await;
     let body = read.map_err(|_| passing("an answer took longer than 30 seconds".to_owned()))??;
-    parse(&body, range).map_err(|fault| {
-        passing(format!(
-            "an answer to GetRecords that cannot be read: {} at byte {}",
-            fault.what, fault.at
-        ))
-    })
+    let (answer, _) = parse(&body, range).map_err(|fault| fault.of("an answer to GetRecords"))?;
+    Ok(answer)
 }
 
-fn passing(message: String) -> Failure {
+/// The payload of an event of a subscription: what an answer has, and after what to go on, `None` at the
+/// end of the shard.
+pub(super) fn parse_event(
+    payload: &[u8],
+    range: Option<(u128, u128)>,
+) -> Result<(Answer, Option<String>), Failure> {
+    parse(payload, range).map_err(|fault| fault.of("an event of a subscription"))
+}
+
+/// A failure that makes sense to try again.
+pub(super) fn passing(message: String) -> Failure {
     Failure { kind: FailureKind::Transient, message }
 }
 
@@ -88,11 +93,25 @@ async fn read_whole(body: SdkBody) -> Result<Vec<u8>, Failure> {
 
 /// The body of a good answer, on its way past the SDK.
 #[derive(Clone, Debug, Default)]
-struct Taken(Arc<Mutex<Option<SdkBody>>>);
+pub(super) struct Taken(Arc<Mutex<Option<SdkBody>>>);
 
-/// Takes the body of a good answer, and leaves one without records.
+impl Taken {
+    /// What takes the body of a good answer, and leaves `instead`.
+    pub(super) fn interceptor(&self, instead: &'static str) -> impl Intercept + 'static {
+        TakeBody { taken: self.clone(), instead }
+    }
+
+    /// The body, if there was a good answer.
+    pub(super) fn take(&self) -> Option<SdkBody> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 #[derive(Debug)]
-struct TakeBody(Taken);
+struct TakeBody {
+    taken: Taken,
+    instead: &'static str,
+}
 
 impl Intercept for TakeBody {
     fn name(&self) -> &'static str {
@@ -107,9 +126,8 @@ impl Intercept for TakeBody {
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
         if response.status().is_success() {
-            let nothing = SdkBody::from(r#"{"Records":[]}"#);
-            let body = std::mem::replace(response.body_mut(), nothing);
-            *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            let body = std::mem::replace(response.body_mut(), SdkBody::from(self.instead));
+            *self.taken.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
         Ok(())
     }
@@ -122,6 +140,12 @@ struct Fault {
     at: usize,
 }
 
+impl Fault {
+    fn of(self, document: &str) -> Failure {
+        passing(format!("{document} that cannot be read: {} at byte {}", self.what, self.at))
+    }
+}
+
 /// A record before its payload is decoded.
 struct Encoded<'a> {
     data: Cow<'a, [u8]>,
@@ -129,10 +153,12 @@ struct Encoded<'a> {
     arrival_ms: i64,
 }
 
-fn parse(body: &[u8], range: Option<(u128, u128)>) -> Result<Answer, Fault> {
+/// An answer or an event, and the continuation number of the latter.
+fn parse(body: &[u8], range: Option<(u128, u128)>) -> Result<(Answer, Option<String>), Fault> {
     let mut json = Json { bytes: body, at: 0 };
     let mut answer = Answer::default();
     let mut encoded = Vec::new();
+    let mut continuation = None;
     json.object(|json, key| {
         match key {
             b"Records" => json.array(|json| {
@@ -142,9 +168,15 @@ fn parse(body: &[u8], range: Option<(u128, u128)>) -> Result<Answer, Fault> {
             b"NextShardIterator" => {
                 answer.next_shard_iterator = json.optional_text()?.map(str_of).transpose()?;
             }
+            b"ContinuationSequenceNumber" => {
+                continuation = json.optional_text()?.map(str_of).transpose()?;
+            }
             b"MillisBehindLatest" => {
-                answer.behind_ms =
-                    json.optional_number()?.map_or(0, |number| number.max(0.0) as u64);
+                let behind_ms = json.optional_number()?.unwrap_or_default();
+                // Held at the limits of the type.
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let behind_ms = behind_ms as u64;
+                answer.behind_ms = behind_ms;
             }
             b"ChildShards" => {
                 let at = json.at;
@@ -163,7 +195,7 @@ fn parse(body: &[u8], range: Option<(u128, u128)>) -> Result<Answer, Fault> {
         return Err(json.fault("more than one document"));
     }
     (answer.records, answer.bytes) = decode(encoded, range)?;
-    Ok(answer)
+    Ok((answer, continuation))
 }
 
 fn record<'a>(json: &mut Json<'a>) -> Result<Encoded<'a>, Fault> {
@@ -419,8 +451,9 @@ mod tests {
     use super::*;
 
     fn check(body: &str, expected: Result<Answer, &str>) {
-        let parsed = parse(body.as_bytes(), None);
-        assert_eq!(parsed.map_err(|fault| fault.what), expected, "{body}");
+        let parsed = parse(body.as_bytes(), None).map(|(answer, _)| answer);
+        let parsed = parsed.map_err(|fault| fault.what.to_owned());
+        assert_eq!(parsed, expected.map_err(str::to_owned), "{body}");
     }
 
     fn answer(payloads: &[&[u8]]) -> Answer {
@@ -510,7 +543,8 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let whole = document(&[&payload, b"next"]).to_string();
-            prop_assert_eq!(parse(whole.as_bytes(), None), Ok(answer(&[&payload, b"next"])));
+            let (parsed, _) = parse(whole.as_bytes(), None).unwrap();
+            prop_assert_eq!(parsed, answer(&[&payload, b"next"]));
             let mut changed = whole.clone().into_bytes();
             let at = at % changed.len();
             changed[at] = byte;

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn every_hash_key_has_an_open_shard() {
         let low = shard("a", (0, HALF - 1), false);
-        check(&[low.clone()], &["a"], &[Misfit::Uncovered(HALF, u128::MAX)]);
+        check(std::slice::from_ref(&low), &["a"], &[Misfit::Uncovered(HALF, u128::MAX)]);
         check(
             &[low.clone(), shard("c", (HALF + 9, u128::MAX), false)],
             &["a", "c"],

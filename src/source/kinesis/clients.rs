@@ -100,7 +100,7 @@ mod tests {
             .build();
         let clients = Clients::new(&access);
         let mut slots: Vec<StreamSlot> =
-            (0..STREAMS_PER_CONNECTION + 1).map(|_| clients.stream()).collect();
+            (0..=STREAMS_PER_CONNECTION).map(|_| clients.stream()).collect();
         assert_eq!(
             (slots[STREAMS_PER_CONNECTION - 1].index, slots[STREAMS_PER_CONNECTION].index),
             (0, 1)

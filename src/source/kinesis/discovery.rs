@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{ChildShard, HashKeyRange, Shard as ListedShard};
+use aws_sdk_kinesis::types::{HashKeyRange, Shard as ListedShard};
 
 use tokio::time::sleep;
 
@@ -128,16 +128,6 @@ fn listed(shard: ListedShard) -> Shard {
         closed: shard
             .sequence_number_range
             .is_some_and(|range| range.ending_sequence_number.is_some()),
-    }
-}
-
-/// A child as the last answer of a parent names it.
-pub(super) fn child(child: ChildShard) -> Shard {
-    Shard {
-        id: child.shard_id.into(),
-        parents: child.parent_shards.into_iter().map(Arc::from).collect(),
-        hash_key_range: child.hash_key_range.as_ref().and_then(hash_keys),
-        closed: false,
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::framing::{
@@ -123,26 +122,9 @@ pub(super) fn pieces(records: Vec<SourceRecord>) -> Vec<Vec<SourceRecord>> {
     pieces
 }
 
-/// A record as the pipeline takes it.
-pub(super) fn source_record(
-    record: aws_sdk_kinesis::types::Record,
-    hash_key_range: Option<(u128, u128)>,
-) -> SourceRecord {
-    // A moment outside of what milliseconds can say does not come from a clock: it is left at 0.
-    let arrival_ms = record
-        .approximate_arrival_timestamp
-        .and_then(|moment| moment.to_millis().ok())
-        .unwrap_or_default();
-    SourceRecord {
-        data: Bytes::from(record.data.into_inner()),
-        sequence_number: Arc::from(record.sequence_number),
-        arrival_ms,
-        hash_key_range,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;

@@ -25,6 +25,7 @@ mod clients;
 mod consumer;
 mod counters;
 mod discovery;
+mod events;
 mod feed;
 mod lineage;
 mod pacing;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::answer::{self, Answer};
-use super::discovery;
 use super::feed::weight;
 use super::lineage::Shard;
 use super::pacing::{self, Pace};
@@ -167,29 +166,3 @@ impl PollingReader {
 
 /// How long a call may take from its start to the end of its answer.
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(30);
-
-impl Answer {
-    /// The answer as the SDK has read it.
-    pub(super) fn of(
-        answer: aws_sdk_kinesis::operation::get_records::GetRecordsOutput,
-        range: Option<(u128, u128)>,
-    ) -> Self {
-        let records: Vec<_> = answer
-            .records
-            .into_iter()
-            .map(|record| super::feed::source_record(record, range))
-            .collect();
-        Self {
-            bytes: records.iter().map(|record| record.data.len() as u64).sum(),
-            records,
-            behind_ms: u64::try_from(answer.millis_behind_latest.unwrap_or(0)).unwrap_or(0),
-            next_shard_iterator: answer.next_shard_iterator,
-            child_shards: answer
-                .child_shards
-                .unwrap_or_default()
-                .into_iter()
-                .map(discovery::child)
-                .collect(),
-        }
-    }
-}

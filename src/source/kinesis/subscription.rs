@@ -7,18 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::primitives::event_stream::EventReceiver;
-use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
-use aws_sdk_kinesis::types::{
-    StartingPosition, SubscribeToShardEvent, SubscribeToShardEventStream,
-};
+use aws_sdk_kinesis::types::StartingPosition;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::framing::SourceRecord;
-
 use super::clients::StreamSlot;
-use super::discovery;
-use super::feed::{source_record, weight};
+use super::events::{self, Event, Events};
+use super::feed::weight;
 use super::lineage::Shard;
 use super::reader::{Arrived, Break, Position, Reader};
 use super::retry::{Failure, FailureKind};
@@ -30,8 +24,6 @@ const ACTIONS: &str = "`kinesis:SubscribeToShard` on the consumer's ARN (`…/co
 const CALL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Least time from one subscription to the next: the service refuses a younger one.
 const SUBSCRIPTION_INTERVAL_MIN: Duration = Duration::from_millis(5_100);
-
-type Events = EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>;
 
 /// A reader by SubscribeToShard.
 pub(super) struct SubscribedReader {
@@ -106,19 +98,10 @@ impl SubscribedReader {
             .consumer_arn(&*self.consumer_arn)
             .shard_id(&**self.reader.id())
             .starting_position(position);
-        let silent_after = self.silent_after;
         let call = async {
             let _slot = shared.calls.acquire().await.expect("the semaphore is never closed");
             let started = Instant::now();
-            // The SDK waits for the first frame too, beyond its own time-out.
-            let answer = match timeout(silent_after, request.send()).await {
-                Ok(answer) => answer.map(|answer| answer.event_stream).map_err(Failure::from),
-                Err(_) => Err(Failure {
-                    kind: FailureKind::Transient,
-                    message: "a subscription was not answered".to_owned(),
-                }),
-            };
-            (started, answer)
+            (started, events::subscribe(request).await)
         };
         let (started, answer) = self.reader.unless_stopped(call).await?;
         let interval = if answer.is_ok() { SUBSCRIPTION_INTERVAL_MIN } else { CALL_INTERVAL_MIN };
@@ -142,48 +125,35 @@ impl SubscribedReader {
                     return Ok(end);
                 }
             };
-            let children = event.child_shards.unwrap_or_default();
-            let continuation = event.continuation_sequence_number;
-            let range = self.reader.hash_key_range();
-            let records: Vec<SourceRecord> =
-                event.records.into_iter().map(|record| source_record(record, range)).collect();
-            let reservation = self.reader.shared.budget.charge(records.iter().map(weight).sum());
-            let behind_ms = u64::try_from(event.millis_behind_latest).unwrap_or(0);
-            self.reader.hand_on(Arrived { records, behind_ms }, reservation).await?;
-            if continuation.is_empty() {
-                return Ok(End::Shard(children.into_iter().map(discovery::child).collect()));
-            }
+            let Event { answer, continuation } = event;
+            let weight = answer.records.iter().map(weight).sum();
+            let reservation = self.reader.shared.budget.charge(weight);
+            let arrived = Arrived { records: answer.records, behind_ms: answer.behind_ms };
+            self.reader.hand_on(arrived, reservation).await?;
+            let Some(continuation) = continuation else {
+                return Ok(End::Shard(answer.child_shards));
+            };
             self.reader.position = Position::After(SequenceNumber(continuation.into()));
         }
     }
 
     /// The next event, as soon as the budget lets it in.
-    async fn next_event(
-        &mut self,
-        events: &mut Events,
-    ) -> Result<Result<SubscribeToShardEvent, End>, Break> {
+    async fn next_event(&mut self, events: &mut Events) -> Result<Result<Event, End>, Break> {
         let budget = Arc::clone(&self.reader.shared.budget);
         let pulse = Arc::clone(&self.reader.pulse);
+        let mut next = std::pin::pin!(events.next(self.reader.hash_key_range()));
         loop {
-            let mut receive = std::pin::pin!(events.recv());
-            let received = loop {
-                if !budget.is_open() {
-                    let _held_back = pulse.hold_back();
-                    self.reader.unless_stopped(budget.opened()).await?;
-                }
-                let looked = timeout(self.silent_after, budget.while_open(receive.as_mut()));
-                match self.reader.unless_stopped(looked).await? {
-                    Ok(Some(received)) => break received,
-                    Ok(None) => {}
-                    Err(_) => return Ok(Err(End::Silent)),
-                }
-            };
-            return Ok(match received {
-                Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event))) => Ok(event),
-                // A kind of event that this version does not know.
-                Ok(Some(_)) => continue,
-                Ok(None) => Err(End::Expired),
-                Err(error) => Err(End::Failed(error.into())),
+            if !budget.is_open() {
+                let _held_back = pulse.hold_back();
+                self.reader.unless_stopped(budget.opened()).await?;
+            }
+            let looked = timeout(self.silent_after, budget.while_open(next.as_mut()));
+            return Ok(match self.reader.unless_stopped(looked).await? {
+                Ok(None) => continue,
+                Ok(Some(Ok(Some(event)))) => Ok(event),
+                Ok(Some(Ok(None))) => Err(End::Expired),
+                Ok(Some(Err(failure))) => Err(End::Failed(failure)),
+                Err(_) => Err(End::Silent),
             });
         }
     }

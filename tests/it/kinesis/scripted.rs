@@ -241,7 +241,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         }
         let Some((name, value)) = line.split_once(": ") else { continue };
         match name.to_ascii_lowercase().as_str() {
-            "x-amz-target" => operation = value.rsplit('.').next().unwrap().to_owned(),
+            "x-amz-target" => value.rsplit('.').next().unwrap().clone_into(&mut operation),
             "content-length" => length = value.parse().unwrap(),
             "x-amz-date" => value.clone_into(&mut signature.date),
             "authorization" => {
