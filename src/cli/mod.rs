@@ -14,6 +14,7 @@ mod job;
 mod logs;
 mod merge;
 mod output;
+mod paths;
 mod progress;
 mod reload;
 mod remote;

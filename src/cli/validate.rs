@@ -20,6 +20,8 @@ use crate::record::FormatChoice;
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::{ConsumerAddress, ReadMode};
+#[cfg(feature = "s3")]
+use crate::source::s3::Intake;
 use crate::source::{DiscoverError, discover};
 #[cfg(feature = "cloudwatch")]
 use crate::units::Moment;
@@ -227,6 +229,13 @@ fn source_text(kind: &SourceKind) -> String {
                 },
             }
         }
+        #[cfg(feature = "s3")]
+        SourceKind::S3(settings) => match &settings.intake {
+            Intake::Queue(queue) => format!("objects of S3 that queue {} tells of", queue.name()),
+            Intake::Listing(listing) => {
+                format!("objects below s3://{}/{}", listing.bucket, listing.prefix)
+            }
+        },
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(settings) => {
             let groups: Vec<&str> = settings.log_groups.iter().map(LogGroup::text).collect();

@@ -24,6 +24,7 @@ mod kpl;
 mod limits;
 mod lines;
 mod members;
+mod object;
 mod packed;
 #[cfg(feature = "parquet")]
 pub mod parquet;
@@ -43,6 +44,7 @@ pub use file_range::FileRange;
 pub use finished::{FinishedInputs, InputKind};
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
+pub use object::{ObjectForm, packed_object};
 pub use packed::PackedFile;
 pub use position::{
     FileStart, LogGroupPlace, Position, Positions, ReadUntil, ResumePoint, ShardPlace, TakenEvent,

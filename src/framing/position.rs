@@ -27,6 +27,8 @@ enum Place {
     RowGroup(u64),
     Generated(u64),
     Shard(ShardPlace),
+    /// Before a day of a listing.
+    Day(i64),
     LogGroup(LogGroupPlace),
 }
 
@@ -118,6 +120,21 @@ impl Position {
         }
     }
 
+    /// Before all keys of a day, which is numbered from 1970-01-01.
+    #[must_use]
+    pub const fn before_day(day: i64) -> Self {
+        Self(Place::Day(day))
+    }
+
+    /// The day before which everything was listed and read, if the input is a listing.
+    #[must_use]
+    pub const fn as_day(&self) -> Option<i64> {
+        match self.0 {
+            Place::Day(day) => Some(day),
+            _ => None,
+        }
+    }
+
     /// A place in a log group.
     #[must_use]
     pub const fn in_log_group(place: LogGroupPlace) -> Self {
@@ -142,6 +159,16 @@ impl Position {
         match self.0 {
             Place::Bytes(offset) => Some(offset),
             _ => None,
+        }
+    }
+
+    /// How many bytes of an input that is not compressed are before it, so that reading may begin there; 0 if
+    /// reading has to begin at the start.
+    #[must_use]
+    pub const fn byte_offset(&self) -> u64 {
+        match self.0 {
+            Place::Bytes(offset) => offset,
+            _ => 0,
         }
     }
 
@@ -202,6 +229,10 @@ impl Position {
                 out.u8(6);
                 out.text(sequence_number);
             }
+            Place::Day(day) => {
+                out.u8(20);
+                out.i64(*day);
+            }
             Place::LogGroup(place) => {
                 out.u8(LOG_GROUP_TAG);
                 out.i64(place.floor_ms);
@@ -229,6 +260,7 @@ impl Position {
             4 => Place::Shard(ShardPlace::Oldest),
             5 => Place::Shard(ShardPlace::Moment(from.i64()?)),
             6 => Place::Shard(ShardPlace::After(from.text()?.into())),
+            20 => Place::Day(from.i64()?),
             LOG_GROUP_TAG => {
                 let floor_ms = from.i64()?;
                 let taken: Vec<TakenEvent> = from.plain()?;
@@ -262,6 +294,7 @@ impl fmt::Display for Position {
             Place::Shard(ShardPlace::After(sequence_number)) => {
                 write!(f, "the record after {sequence_number}")
             }
+            Place::Day(day) => write!(f, "day {day} since 1970-01-01"),
             Place::LogGroup(place) => {
                 let taken_count = place.taken.iter().count();
                 write!(
@@ -441,6 +474,7 @@ mod tests {
         let place = DecodedPlace { decoded_bytes: 9, bytes_read: 5 };
         check(Position::decoded(place), "decoded byte 9");
         check(Position(Place::RowGroup(3)), "row group 3");
+        check(Position::before_day(20_454), "day 20454 since 1970-01-01");
         check(Position::generated(11), "generated record 11");
         check(Position::in_shard(ShardPlace::Oldest), "the oldest record");
         check(

@@ -12,6 +12,8 @@ mod file;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 mod rate_limit;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod settled;
 
 use std::ops::ControlFlow;
