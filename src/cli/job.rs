@@ -11,10 +11,12 @@ use anyhow::Context as _;
 use crossbeam_channel::Receiver;
 
 use super::failure::Failure;
+use super::remote;
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::checkpoint::disk::SystemDisk;
 use crate::checkpoint::{
-    DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, StateDirectory,
+    CheckpointError, DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, RemoteError,
+    StateDirectory,
 };
 use crate::clock::Clock;
 use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
@@ -167,7 +169,10 @@ fn partials(keeping: &Keeping) -> Result<Option<PartialWriter>, Failure> {
 }
 
 /// Opens the state directory of a plan, if it has one.
-pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
+pub(crate) fn state(
+    engine: &EnginePlan,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<JobState>, Failure> {
     let Some(path) = &engine.state_dir else { return Ok(None) };
     let directory = StateDirectory::open(Arc::new(SystemDisk), path).map_err(Failure::usage)?;
     let journal = JournalSettings {
@@ -176,7 +181,11 @@ pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
         ..JournalSettings::default()
     };
     let (encode, interval) = (encode::ndjson::encode, engine.checkpoint.interval);
-    Ok(Some(JobState { directory, journal, encode, interval }))
+    let remote = match &engine.checkpoint.remote {
+        None => None,
+        Some(plan) => Some(remote::settings(plan, clock)?),
+    };
+    Ok(Some(JobState { directory, journal, encode, interval, remote }))
 }
 
 /// Opens the dead letters of a plan: in its file, else in the state directory, if there is one.
@@ -410,6 +419,12 @@ pub(crate) fn detectors(
 pub(crate) fn run_failure(error: RunError) -> Failure {
     match error {
         RunError::Sink(SinkError::Closed { .. }) => Failure::OutputClosed,
+        // Nothing was started.
+        RunError::State(CheckpointError::Remote(
+            owned @ (RemoteError::Owned { .. }
+            | RemoteError::OtherJob { .. }
+            | RemoteError::TwoRuns { .. }),
+        )) => Failure::usage(owned),
         other => Failure::running(other),
     }
 }

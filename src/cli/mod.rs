@@ -17,6 +17,7 @@ mod output;
 mod paths;
 mod progress;
 mod reload;
+mod remote;
 mod replay;
 mod report;
 mod run;

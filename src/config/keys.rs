@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::engine::{CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Limits};
 use super::log::{LogFormat, LogLevel, LogPlan};
+use super::remote::RemotePlan;
 
 /// A table of keys.
 pub(super) struct Table {
@@ -125,8 +126,17 @@ const ENGINE: Table = table(
     ],
 );
 
-const CHECKPOINT: Table =
-    table("engine.checkpoint", &[key("interval", Kind::Duration(CheckpointPlan::INTERVAL))]);
+const CHECKPOINT: Table = table(
+    "engine.checkpoint",
+    &[
+        key("interval", Kind::Duration(CheckpointPlan::INTERVAL)),
+        key("remote", Kind::Text),
+        key("region", Kind::Text),
+        key("endpoint", Kind::Text),
+        key("profile", Kind::Text),
+        key("takeover_after", Kind::Duration(RemotePlan::TAKEOVER_AFTER)),
+    ],
+);
 
 const JOURNAL: Table = table(
     "engine.journal",
@@ -191,6 +201,11 @@ const SOURCES: [(&str, Table); 6] = [
                     key("poll_interval", Kind::DurationText),
                     count("records_per_call_max", 1, 10_000),
                     key("read_ahead_max", Kind::SizeText),
+                    key("mode", Kind::Word(|| vec!["auto", "polling", "fan_out"])),
+                    key("consumer", Kind::Text),
+                    key("consumer_arn", Kind::Text),
+                    key("deregister_consumer", Kind::Switch),
+                    key("stalled_after", Kind::DurationText),
                 ],
             )
         },

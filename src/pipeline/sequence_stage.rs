@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::assembly::RunHeader;
 use super::dead_letters::Letter;
 use super::job::Control;
-use super::message::{Ending, Epoch, Parsed, PartName, SavedPart, ToShard};
+use super::message::{Ending, Epoch, Parsed, PartName, SavedPart, SnapshotFate, ToShard};
 use super::receipts::Receipts;
 use super::sequence::{InputReport, Sequencer};
 use crate::aggregate::RoutedBatch;
@@ -130,14 +130,14 @@ impl SequenceStage {
         }
     }
 
-    /// The snapshot of this barrier is written, or has failed.
-    pub(super) fn settled(&mut self, epoch: Epoch, is_durable: bool) {
+    /// The snapshot of this barrier is written, or has failed; if it is copied, that is told later.
+    pub(super) fn settled(&mut self, epoch: Epoch, fate: SnapshotFate) {
         if let Some((_, pacing)) = &mut self.pacing
             && pacing.in_flight == Some(epoch)
         {
             pacing.in_flight = None;
-            self.receipts.snapshot_settled(is_durable);
         }
+        self.receipts.snapshot_settled(epoch, fate);
     }
 
     /// Ends the stream, after a last barrier if there are any. Inputs that ended by themselves and can be read again
@@ -177,7 +177,7 @@ impl SequenceStage {
     fn barrier(&mut self, now: Duration, out: &mut dyn FnMut(Sequenced)) {
         let Some((header, pacing)) = &mut self.pacing else { return };
         let epoch = pacing.begin(now);
-        self.receipts.cut(self.sequencer.event_counts());
+        self.receipts.cut(epoch, self.sequencer.event_counts());
         let mut saved = Encoder::default();
         header.save(&mut saved);
         self.sequencer.save(&mut saved);

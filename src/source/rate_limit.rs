@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Emit, Settled, Source, SourceError, StopFlag};
 use crate::clock::Clock;
 use crate::framing::{Chunk, ChunkEvent, Positions};
+use crate::metrics::IntakeMeter;
 
 /// Between two looks at the clock and the stop flag.
 const TICK: Duration = Duration::from_millis(20);
@@ -76,6 +77,10 @@ impl Source for HeldSource {
 
     fn settled_by(&mut self, settled: Arc<Settled>) {
         self.source.settled_by(settled);
+    }
+
+    fn meter(&self) -> Option<IntakeMeter> {
+        self.source.meter()
     }
 
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {

@@ -41,7 +41,8 @@ fn check_grammar(policy: &Value) {
         assert_eq!(statement["Effect"], "Allow");
         for action in texts(&statement["Action"]) {
             let (service, name) = action.split_once(':').expect("`service:Action`");
-            assert!(service.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
+            let is_service = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert!(service.bytes().all(is_service), "{action}");
             assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "no wildcard: {action}");
         }
         for resource in texts(&statement["Resource"]) {

@@ -2,9 +2,12 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod credentials;
 pub(crate) mod emulator;
+mod fan_out;
 pub(crate) mod reading;
-mod scripted;
+mod retaking;
+pub(crate) mod scripted;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -200,9 +203,8 @@ fn parents_are_drained_before_their_children() {
 fn check_lineage(inputs: &BTreeMap<InputId, Input>) {
     let by_name: BTreeMap<&str, &Input> =
         inputs.values().map(|input| (input.name.as_str(), input)).collect();
-    let names: Vec<String> = (0..4).map(|shard| shard_name("lineage", shard)).collect();
-    let shards: Vec<&Input> = names.iter().map(|name| by_name[name.as_str()]).collect();
-    assert_eq!(inputs.len(), 4);
+    let shards: Vec<&Input> = by_name.into_values().collect();
+    assert_eq!(shards.len(), 4);
     for (parent, child) in [(0, 1), (0, 2), (1, 3), (2, 3)] {
         assert!(shards[parent].closed_at < shards[child].first_data_at, "{parent} {child}");
     }
@@ -215,8 +217,8 @@ fn check_lineage(inputs: &BTreeMap<InputId, Input>) {
     };
     let expected = [numbers(0, 1, 20), numbers(20, 2, 10), numbers(21, 2, 10), numbers(40, 1, 20)];
     let read = payloads(inputs);
-    for (name, expected) in names.iter().zip(expected) {
-        assert!(read[name] == expected, "{name}");
+    for ((name, read), expected) in read.iter().zip(expected) {
+        assert!(*read == expected, "{name}");
     }
 }
 
@@ -241,6 +243,7 @@ fn faults_of_calls_neither_lose_nor_double() {
             faults: faults.iter().enumerate().map(|(call, fault)| (call + 1, *fault)).collect(),
             iterator_faults: BTreeMap::from([(0, INTERNAL), (1, THROTTLE)]),
             closed: shard == 3,
+            ..Script::default()
         })
         .collect();
     let expected: BTreeMap<String, Vec<Vec<u8>>> = scripts
@@ -272,7 +275,7 @@ fn a_position_that_the_stream_no_longer_holds_is_a_loss_and_nothing_comes_twice(
         answer_records: 4,
         faults: BTreeMap::from([(1, Fault::Error(400, "ExpiredIteratorException"))]),
         iterator_faults: BTreeMap::from([(1, Fault::Error(400, "InvalidArgumentException"))]),
-        closed: false,
+        ..Script::default()
     };
     let expected = script.records.clone();
     let server = ScriptedKinesis::start(vec![script], 10);

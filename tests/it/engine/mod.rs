@@ -3,11 +3,12 @@
 mod dead_letters;
 mod flood;
 mod kill;
+mod lost;
 mod panic;
 mod partials;
 mod replay;
 mod soak;
-mod stream;
+pub(crate) mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

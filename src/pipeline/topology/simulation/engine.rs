@@ -19,7 +19,9 @@ use crate::pipeline::deliver::Delivery;
 use crate::pipeline::job::{Job, RunError};
 use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
-use crate::pipeline::message::{Ending, Epoch, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
+use crate::pipeline::message::{
+    Ending, Epoch, Parsed, SavedPart, SnapshotFate, ToDeliver, ToJudge, ToShard,
+};
 use crate::pipeline::parse_stage::ParseStage;
 use crate::pipeline::sequence::InputReport;
 use crate::pipeline::sequence_stage::{SequenceStage, Sequenced};
@@ -309,7 +311,8 @@ impl Engine {
             Actor::Messenger => {
                 let Some((epoch, is_durable)) = self.settled.pop_front() else { return };
                 if let Some(sequence) = &mut self.sequence {
-                    sequence.settled(epoch, is_durable);
+                    let fate = if is_durable { SnapshotFate::Safe } else { SnapshotFate::Unsafe };
+                    sequence.settled(epoch, fate);
                 }
                 if is_durable {
                     self.delivery.durable(epoch);

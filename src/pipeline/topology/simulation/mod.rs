@@ -189,6 +189,7 @@ fn disturbed(
         let directory = StateDirectory::open(Arc::new(disk.clone()), Path::new(STATE)).unwrap();
         let letters = DeadLetters::open(Arc::clone(&directory), DeadLetterSettings::default());
         let state = JobState {
+            remote: None,
             directory,
             journal: JournalSettings::default(),
             encode: encode::ndjson::encode,
