@@ -120,6 +120,7 @@ impl Paths {
     }
 
     #[cfg(not(feature = "s3"))]
+    #[expect(clippy::unused_self, reason = "without S3 there are no objects to add")]
     fn add_objects(
         self,
         _sources: &mut Vec<Box<dyn crate::source::Source>>,
