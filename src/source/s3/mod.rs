@@ -49,7 +49,7 @@ use feed::CHUNKS_WAITING_MAX;
 use listing::Listing;
 use object::Library;
 use queue::Keeper;
-use store::{Patience, Store, unless_requested};
+use store::{Patience, Store};
 
 pub use counters::{Count, S3Counters};
 pub use list::{ObjectsSource, S3ListError, discover_objects};
@@ -200,7 +200,7 @@ fn connect(
     runtime: &Runtime,
     stop: &StopFlag,
 ) -> Result<Option<SdkConfig>, SourceError> {
-    let loading = unless_requested(stop, access.load());
+    let loading = stop.unless_requested(access.load());
     let loaded = runtime.block_on(loading).transpose();
     loaded.map_err(|error| refused(name, error.to_string()))
 }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
@@ -21,9 +20,6 @@ use crate::aws::retry::jitter;
 use crate::aws::s3::{Retries, bucket};
 use crate::clock::Clock;
 use crate::source::StopFlag;
-
-/// How soon a request to stop is seen.
-const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a reader goes on asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +181,7 @@ impl Store {
     {
         let mut backoff = Backoff::default();
         loop {
-            let asked = unless_requested(&self.stop, ask()).await.ok_or(NoAnswer::Stopped)?;
+            let asked = self.stop.unless_requested(ask()).await.ok_or(NoAnswer::Stopped)?;
             let failure = match asked {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
@@ -212,7 +208,7 @@ impl Store {
                     "S3 does not answer; it is asked again"
                 );
             }
-            let slept = unless_requested(&self.stop, tokio::time::sleep(delay)).await;
+            let slept = self.stop.unless_requested(tokio::time::sleep(delay)).await;
             slept.ok_or(NoAnswer::Stopped)?;
         }
     }
@@ -224,22 +220,6 @@ impl Store {
             FailureKind::Transient => counters.retried.add(1),
             FailureKind::Denied | FailureKind::Refused => counters.denied.add(1),
             FailureKind::Gone => counters.gone.add(1),
-        }
-    }
-}
-
-/// What a future gives, unless a stop is requested before.
-pub(super) async fn unless_requested<T>(
-    stop: &StopFlag,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    let mut look = tokio::time::interval(STOP_CHECK_INTERVAL);
-    loop {
-        tokio::select! {
-            biased;
-            output = &mut future => return Some(output),
-            _ = look.tick() => if stop.is_requested() { return None; }
         }
     }
 }
