@@ -89,6 +89,15 @@ impl Statement {
             ..Self::new("Decrypt", &["kms:Decrypt"], keys)
         }
     }
+
+    /// Use of encryption keys through some services: writing what they encrypt.
+    #[must_use]
+    pub fn encrypt(keys: Vec<String>, service_hosts: Vec<String>) -> Self {
+        Self {
+            conditions: vec![("StringEquals", "kms:ViaService", service_hosts)],
+            ..Self::new("Encrypt", &["kms:GenerateDataKey"], keys)
+        }
+    }
 }
 
 /// Statements in order, those for the same purpose put together.

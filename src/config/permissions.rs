@@ -19,10 +19,16 @@ impl Plan {
     pub fn policy(&self, home: &Home, extras: &Extras) -> Policy {
         let sources = self.sources.iter().flat_map(|source| source_statements(&source.kind, home));
         let sinks = self.sinks.iter().flat_map(|sink| sink_statements(&sink.kind));
-        let mut statements: Vec<Statement> = sources.chain(sinks).collect();
+        let remote = self.engine.checkpoint.remote.as_ref();
+        let copies = remote.into_iter().flat_map(|remote| remote.statements(home));
+        let mut statements: Vec<Statement> = sources.chain(sinks).chain(copies).collect();
         let hosts = self.decrypting_services(home);
         if !extras.kms_keys.is_empty() && !hosts.is_empty() {
             statements.push(Statement::decrypt(extras.kms_keys.clone(), hosts));
+        }
+        if let Some(remote) = remote.filter(|_| !extras.kms_keys.is_empty()) {
+            let host = home.service_host("s3", remote.region.as_deref());
+            statements.push(Statement::encrypt(extras.kms_keys.clone(), vec![host]));
         }
         if extras.doctor {
             // EC2 knows no resources for this action.
@@ -38,7 +44,11 @@ impl Plan {
 
     /// The services whose encrypted data the caller's own permission decrypts.
     fn decrypting_services(&self, home: &Home) -> Vec<String> {
-        self.sources.iter().filter_map(|source| decrypting_service(&source.kind, home)).collect()
+        let sources = self.sources.iter();
+        let of_sources = sources.filter_map(|source| decrypting_service(&source.kind, home));
+        let remote = self.engine.checkpoint.remote.as_ref();
+        let of_copies = remote.map(|remote| home.service_host("s3", remote.region.as_deref()));
+        of_sources.chain(of_copies).collect()
     }
 }
 

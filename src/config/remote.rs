@@ -3,11 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::iam::{Home, Statement};
+
 use super::engine::Limits;
 use super::reader::{TableReader, Text};
 
 /// What the bucket's URL looks like.
 const URL_FORM: &str = "`s3://BUCKET/PREFIX`";
+
+/// The calls that keep snapshots; without `s3:ListBucket`, an object that is absent looks like one that is denied.
+const KEEPING: &[&str] =
+    &["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"];
 
 /// Longest prefix, in bytes; S3 takes keys of 1,024.
 const PREFIX_BYTES_MAX: usize = 900;
@@ -36,6 +42,20 @@ impl RemotePlan {
         min: Duration::from_secs(1),
         max: Duration::from_mins(10),
     };
+
+    /// What copying needs from IAM: objects below the prefix, and to see which there are.
+    pub(super) fn statements(&self, home: &Home) -> Vec<Statement> {
+        let region = self.region.as_deref();
+        let objects = format!("{}/{}/*", self.bucket, self.prefix);
+        vec![
+            Statement::new(
+                "ListBuckets",
+                &["s3:ListBucket"],
+                vec![home.bucket_arn(region, &self.bucket)],
+            ),
+            Statement::new("KeepSnapshots", KEEPING, vec![home.bucket_arn(region, &objects)]),
+        ]
+    }
 
     /// Takes every key; `None` if nothing is to be copied.
     pub(super) fn read(table: &mut TableReader<'_>, has_state_dir: bool) -> Option<Self> {

@@ -79,6 +79,26 @@ fn polling_a_stream() {
 }
 
 #[test]
+fn being_pushed_to() {
+    let config = "[sources.prod]\ntype = 'kinesis'\nstream = 'vpc-flow-logs'\nconsumer = 'flowgauge'\n\
+                  deregister_consumer = true\n";
+    let home = ["--region", "eu-west-1", "--account", "123456789012"];
+    check("kinesis-fan-out", config, &home, "");
+}
+
+#[test]
+#[cfg(feature = "s3")]
+fn objects_and_copies_of_snapshots() {
+    let config = "[engine]\nstate_dir = '/var/lib/flowgauge'\n\
+                  [engine.checkpoint]\nremote = 's3://my-bucket/flowgauge/prod'\n\
+                  [sources.queue]\ntype = 's3'\n\
+                  queue_url = 'https://sqs.eu-west-1.amazonaws.com/123456789012/flow-logs'\n\
+                  [sources.bucket]\ntype = 's3'\nbucket = 'flow-logs'\nprefix = 'AWSLogs/'\n";
+    let key = "arn:aws:kms:eu-west-1:123456789012:key/0a1b";
+    check("s3", config, &["--region", "eu-west-1", "--kms-key", key], "");
+}
+
+#[test]
 fn log_groups() {
     let config = "[sources.groups]\ntype = 'cloudwatch_logs'\nregion = 'eu-west-1'\n\
                   log_groups = ['/vpc/b', 'arn:aws:logs:eu-west-1:210987654321:log-group:/vpc/a:*']\n";
