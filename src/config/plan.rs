@@ -92,7 +92,7 @@ pub enum SourceKind {
     Demo(DemoSettings),
     /// A Kinesis data stream.
     #[cfg(feature = "kinesis")]
-    Kinesis(KinesisSettings),
+    Kinesis(Box<KinesisSettings>),
 }
 
 /// One sink.
