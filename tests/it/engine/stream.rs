@@ -93,6 +93,11 @@ impl Reader {
             let event: Value = serde_json::from_str(&line).expect("JSON");
             assert_ne!(event["level"], "ERROR", "{event}");
             if let Some(records) = event["stats"]["records"].as_u64() {
+                let source = &event["stats"]["sources"]["prod"];
+                assert!(
+                    source["inputs"].is_u64() && source["totals"]["records"].is_u64(),
+                    "{event}"
+                );
                 self.records += records;
                 return records;
             }
@@ -183,7 +188,8 @@ fn check(settings: &str) {
     reader.read_until(RECORDS + RECORDS / 3);
     let drained = reader.drain();
     let read = drained["records"]["total"].as_u64().expect("a count");
-    assert!(read < 2 * RECORDS, "{read}: in the middle");
+    // What was pushed before a drain is let through.
+    assert!(settings.contains("consumer") || read < 2 * RECORDS, "{read}: in the middle");
 
     // Two neighbours are merged, and a process is killed at once.
     stream.merge(&shard(3), &shard(1));
