@@ -265,12 +265,13 @@ fn an_owner_that_is_alive_is_not_replaced() {
     };
     let mut owner = claim(settings_of(1, 60_000), &first).unwrap();
     let (over_out, over) = crossbeam_channel::bounded::<()>(1);
-    let alive = std::thread::spawn(move || {
+    let alive = std::thread::Builder::new().spawn(move || {
         while over.try_recv().is_err() {
             owner.renew().unwrap();
         }
         owner
     });
+    let alive = alive.unwrap();
     let error = claim(settings_of(2, 0), &second).err().unwrap();
     over_out.send(()).unwrap();
     assert!(matches!(error, CheckpointError::Remote(RemoteError::Owned { .. })), "{error}");
