@@ -144,8 +144,9 @@ impl Policy {
                     0 => statement.sid.to_owned(),
                     others => format!("{}{}", statement.sid, others + 1),
                 };
-                sids.push(sid.clone());
-                statement_json(sid, statement)
+                let json = statement_json(&sid, statement);
+                sids.push(sid);
+                json
             })
             .collect();
         json!({ "Version": LANGUAGE_VERSION, "Statement": statements })
@@ -162,7 +163,7 @@ impl Policy {
     }
 }
 
-fn statement_json(sid: String, statement: &Statement) -> Value {
+fn statement_json(sid: &str, statement: &Statement) -> Value {
     let mut json = Map::new();
     json.insert("Sid".to_owned(), json!(sid));
     json.insert("Effect".to_owned(), json!("Allow"));

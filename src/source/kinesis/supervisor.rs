@@ -474,11 +474,11 @@ async fn close(end: ReaderEnd) -> Result<(), Hangup> {
 }
 
 /// Does the work, or gives it up when a stop is requested.
-pub(super) async fn unless_requested<T>(
+pub(super) fn unless_requested<T>(
     stop: &StopFlag,
     work: impl Future<Output = T>,
-) -> Option<T> {
-    stop.unless_requested(work).await
+) -> impl Future<Output = Option<T>> {
+    stop.unless_requested(work)
 }
 
 /// Turns counts of failures that pass into a log line now and then.
