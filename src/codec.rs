@@ -173,11 +173,17 @@ impl Encoder {
 
     /// What was written, in segments.
     #[must_use]
-    pub fn into_segments(mut self) -> Vec<Vec<u8>> {
+    pub fn into_segments(self) -> Vec<Vec<u8>> {
+        self.into_segments_and_spares().0
+    }
+
+    /// What was written, in segments, and those that were not needed for it.
+    #[must_use]
+    pub fn into_segments_and_spares(mut self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         if !self.open.is_empty() {
             self.full.push(self.open);
         }
-        self.full
+        (self.full, self.spares)
     }
 
     /// What was written, in one piece.
@@ -313,6 +319,25 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// How many items follow, in groups of `group` each of which takes at least `group_bytes_min` bytes.
+    ///
+    /// # Errors
+    /// If they don't fill groups, or there is no room for them in the bytes that are left.
+    pub fn count_of_groups(
+        &mut self,
+        group: usize,
+        group_bytes_min: usize,
+    ) -> Result<usize, DecodeError> {
+        let count = usize::try_from(self.u64()?).map_err(|_| DecodeError::Truncated)?;
+        if count % group != 0 {
+            return Err(DecodeError::Invalid("count"));
+        }
+        match (count / group).checked_mul(group_bytes_min) {
+            Some(bytes) if bytes <= self.rest.len() => Ok(count),
+            _ => Err(DecodeError::Truncated),
+        }
+    }
+
     /// Bytes with their length.
     ///
     /// # Errors
@@ -420,7 +445,8 @@ mod tests {
         let mut out = Encoder::with_spares(segments);
         out.raw(&[2; 10]);
         assert_eq!(out.len(), 10);
-        assert_eq!(out.into_bytes(), [2; 10]);
+        let (segments, spares) = out.into_segments_and_spares();
+        assert_eq!((segments.concat(), spares.len()), (vec![2; 10], 4));
     }
 
     #[test]

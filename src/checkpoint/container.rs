@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::UnixSeconds;
 
-use super::disk::{Disk, DiskFile, read_full};
+use super::disk::{Disk, DiskFile, DiskWriter, read_full};
 use super::error::RefusalReason;
 
 /// Like PNG's: damaged by any transfer that takes the file for text.
@@ -87,7 +87,7 @@ struct PartEntry {
 
 /// Writes a snapshot into an empty file; how many bytes it has.
 pub(super) fn write(
-    file: &mut dyn DiskFile,
+    file: &mut dyn DiskWriter,
     head: &SnapshotHead,
     parts: &[Part],
 ) -> io::Result<u64> {

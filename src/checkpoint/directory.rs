@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile, DiskLock};
+use super::disk::{Disk, DiskLock, DiskWriter};
 use super::error::CheckpointError;
 
 /// The file whose lock says that the directory is in use.
@@ -104,11 +104,11 @@ impl StateDirectory {
     pub(super) fn replace(
         &self,
         name: &str,
-        write: &mut dyn FnMut(&mut dyn DiskFile) -> std::io::Result<()>,
+        write: &mut dyn FnMut(&mut dyn DiskWriter) -> std::io::Result<()>,
     ) -> Result<(), CheckpointError> {
         let temporary_name = format!("{name}{TEMPORARY_SUFFIX}");
         let (path, temporary) = (self.file(name), self.file(&temporary_name));
-        let filled = self.disk.create(&temporary).and_then(|mut file| {
+        let filled = self.disk.create_whole(&temporary).and_then(|mut file| {
             write(file.as_mut())?;
             file.sync()
         });

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::directory::{StateDirectory, number_in};
-use super::disk::{DiskFile, read_full};
+use super::disk::{DiskFile, DiskWriter, read_full};
 use super::error::CheckpointError;
 
 const SUFFIX: &str = ".ndjson";
@@ -129,7 +129,7 @@ impl LineLog {
         let name = self.names.of(number);
         let path = self.directory.file(&name);
         let from = self.directory.disk().open(&path).map_err(CheckpointError::io("open", &path))?;
-        let copy = &mut |out: &mut dyn DiskFile| copy(from.as_ref(), good_bytes, out);
+        let copy = &mut |out: &mut dyn DiskWriter| copy(from.as_ref(), good_bytes, out);
         self.directory.replace(&name, copy)?;
         if number == self.number {
             let file = self.directory.disk().append(&path);
@@ -251,7 +251,7 @@ impl LineLog {
     }
 }
 
-fn copy(from: &dyn DiskFile, length_bytes: u64, out: &mut dyn DiskFile) -> io::Result<()> {
+fn copy(from: &dyn DiskFile, length_bytes: u64, out: &mut dyn DiskWriter) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
     let mut copied_bytes = 0;
     while copied_bytes < length_bytes {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::container::{self, Part, Snapshot, SnapshotHead};
 use super::directory::StateDirectory;
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskWriter};
 use super::error::{CheckpointError, Refusal, RefusalReason};
 use crate::units::{PaneIndex, UnixSeconds};
 
@@ -66,7 +66,7 @@ impl PartialWriter {
             written_at: now,
             program: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        self.directory.replace(name, &mut |file: &mut dyn DiskFile| {
+        self.directory.replace(name, &mut |file: &mut dyn DiskWriter| {
             container::write(file, &head, parts).map(|_| ())
         })
     }

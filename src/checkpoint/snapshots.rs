@@ -11,7 +11,7 @@ use crate::units::UnixSeconds;
 
 use super::container::{self, Part, Snapshot, SnapshotHead};
 use super::directory::{StateDirectory, number_in};
-use super::disk::DiskFile;
+use super::disk::DiskWriter;
 use super::error::{CheckpointError, Refusal, RefusalReason};
 
 /// How many snapshots are kept.
@@ -169,7 +169,7 @@ impl Snapshots {
             program: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let mut bytes = 0;
-        let fill = &mut |file: &mut dyn DiskFile| {
+        let fill = &mut |file: &mut dyn DiskWriter| {
             bytes = container::write(file, &head, parts)?;
             Ok(())
         };

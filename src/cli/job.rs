@@ -390,12 +390,12 @@ pub(crate) fn finding_sinks(path: Option<&Path>) -> Result<Vec<Box<dyn Sink>>, F
 
 /// Findings to standard output.
 pub(crate) fn stdout_sink(name: &str) -> Box<dyn Sink> {
-    Box::new(StdoutSink::new(name.to_owned(), encode::ndjson::encode))
+    Box::new(StdoutSink::new(name.to_owned()))
 }
 
 /// Findings to the end of a file.
 pub(crate) fn file_sink(name: &str, path: &Path) -> Result<Box<dyn Sink>, Failure> {
-    let sink = FileSink::open(name.to_owned(), path, encode::ndjson::encode);
+    let sink = FileSink::open(name.to_owned(), path);
     Ok(Box::new(sink.map_err(Failure::usage)?))
 }
 

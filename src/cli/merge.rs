@@ -16,6 +16,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::EnginePlan;
 use crate::detect::DetectSettings;
 use crate::pipeline::{self, RunReport, Summary};
+use crate::sink::encode;
 
 /// Put together what several `analyze --partials` have seen, as if one had seen it all
 #[derive(Debug, Args)]
@@ -60,8 +61,10 @@ pub(crate) fn run(args: &MergeArgs) -> Result<(), Failure> {
     let memory = job::memory(&EnginePlan::default(), false);
     let (report, findings) =
         pipeline::merge(&partials, &detectors, memory).map_err(Failure::running)?;
+    let mut lines = Vec::new();
+    findings.iter().for_each(|finding| encode::ndjson::encode(finding, &mut lines));
     for sink in &mut sinks {
-        let written = sink.write(&findings).and_then(|()| sink.flush());
+        let written = sink.write(&findings, &lines).and_then(|()| sink.flush());
         written.map_err(|error| job::run_failure(error.into()))?;
     }
     let report = RunReport { elapsed: clock.monotonic(), ..report };

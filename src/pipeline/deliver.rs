@@ -17,7 +17,7 @@ use crate::checkpoint::{
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Finding, FindingKind};
 use crate::metrics::LatencyHistogram;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Sink, SinkError, encode};
 
 /// Messages that may wait for the journal before no more are taken.
 const WAITING_MAX: usize = 64;
@@ -30,9 +30,17 @@ const RESENT_AT_ONCE: usize = 1024;
 pub(super) struct FindingCounts(BTreeMap<FindingKind, u64>);
 
 impl FindingCounts {
-    fn add(&mut self, findings: &[Finding]) {
+    fn of(findings: &[Finding]) -> Self {
+        let mut counts = BTreeMap::new();
         for finding in findings.iter().filter(|finding| finding.revision == 0) {
-            *self.0.entry(finding.kind).or_default() += 1;
+            *counts.entry(finding.kind).or_default() += 1;
+        }
+        Self(counts)
+    }
+
+    fn add(&mut self, other: Self) {
+        for (kind, count) in other.0 {
+            *self.0.entry(kind).or_default() += count;
         }
     }
 
@@ -75,6 +83,8 @@ pub(super) struct Delivery {
     waiting: VecDeque<ToDeliver>,
     /// Findings that are in the journal and may not be durable: no sink has them.
     unsent: Vec<Finding>,
+    /// The same as lines of the native form.
+    unsent_lines: Vec<u8>,
     /// Where the journal was at barriers whose snapshots are not durable yet.
     marks: VecDeque<(Epoch, JournalMark)>,
     /// That of the newest snapshot; the older one is kept too, and a restart may begin with it.
@@ -129,6 +139,7 @@ impl Delivery {
             failure: None,
             waiting: VecDeque::new(),
             unsent: Vec::new(),
+            unsent_lines: Vec::new(),
             marks: VecDeque::new(),
             durable_mark: None,
             latency: LatencyHistogram::new(),
@@ -151,8 +162,8 @@ impl Delivery {
 
     /// Does what waits, as far as the journal lets it.
     pub(super) fn work(&mut self, now: Duration, saved: &mut dyn FnMut(SavedPart)) {
-        while let Some(message) = self.waiting.pop_front() {
-            let done = match &message {
+        while let Some(mut message) = self.waiting.pop_front() {
+            let done = match &mut message {
                 ToDeliver::Findings { findings, arrived } => {
                     let delivered = self.deliver(findings);
                     if let (Ok(()), Some(arrived)) = (&delivered, arrived) {
@@ -230,27 +241,34 @@ impl Delivery {
         }
     }
 
-    /// Hands findings to the journal, and those that it did not know to every sink.
+    /// Hands findings to the journal, and those that it did not know to every sink; takes them out of the
+    /// list once they are counted.
     ///
     /// # Errors
-    /// If the journal could not take them or make them durable: they are to be given again.
-    fn deliver(&mut self, findings: &[Finding]) -> Result<(), CheckpointError> {
-        let new = match &mut self.durable {
-            None => findings,
-            Some(DurableFindings { journal, .. }) => {
-                let mut new = findings.to_vec();
-                journal.append(&mut new)?;
-                // Should they not become durable now, the journal knows them at the next try.
-                self.unsent.append(&mut new);
-                journal.sync()?;
-                &*self.unsent
+    /// If the journal could not take them or make them durable: what is left in the list is to be given again.
+    fn deliver(&mut self, findings: &mut Vec<Finding>) -> Result<(), CheckpointError> {
+        let counts = FindingCounts::of(findings);
+        match &mut self.durable {
+            None => {
+                let lines = &mut self.unsent_lines;
+                findings.iter().for_each(|finding| encode::ndjson::encode(finding, lines));
             }
-        };
-        self.counts.add(findings);
-        if !new.is_empty() && self.failure.is_none() {
-            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(new).err());
+            Some(DurableFindings { journal, .. }) => {
+                journal.append(findings)?;
+                self.unsent_lines.extend_from_slice(journal.appended());
+            }
+        }
+        self.counts.add(counts);
+        self.unsent.append(findings);
+        if let Some(DurableFindings { journal, .. }) = &mut self.durable {
+            journal.sync()?;
+        }
+        if !self.unsent.is_empty() && self.failure.is_none() {
+            let (findings, lines) = (&self.unsent, &self.unsent_lines);
+            self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(findings, lines).err());
         }
         self.unsent.clear();
+        self.unsent_lines.clear();
         Ok(())
     }
 
@@ -304,6 +322,6 @@ impl Delivery {
             mark.save(&mut saved);
             self.marks.push_back((epoch, mark));
         }
-        Ok(SavedPart { epoch, name: PartName::Delivery, segments: saved.into_segments() })
+        Ok(SavedPart::new(epoch, PartName::Delivery, saved))
     }
 }

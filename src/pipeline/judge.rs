@@ -211,7 +211,7 @@ impl Judge {
         saved.plain(&watermarks);
         saved.count(self.waiting.values().map(Vec::len).sum());
         self.waiting.values().flatten().for_each(|contacts| contacts.save(&mut saved));
-        SavedPart { epoch, name: PartName::Judge, segments: saved.into_segments() }
+        SavedPart::new(epoch, PartName::Judge, saved)
     }
 
     /// Goes on with other settings; what is remembered stays.

@@ -25,8 +25,8 @@ pub struct Live {
     slowest: Mutex<Vec<(Arc<str>, UnixSeconds)>>,
     /// When the newest snapshot was durable, by the monotonic clock, in ms and 1; 0 if there is none.
     snapshot_at: AtomicU64,
-    /// Memory of the tables of all shards.
-    state_bytes: AtomicU64,
+    /// About as many bytes as all shards take when they are saved.
+    saved_bytes: AtomicU64,
     meters: OnceLock<ChannelMeters>,
     latencies: Mutex<Latencies>,
 }
@@ -42,7 +42,7 @@ impl Default for Live {
             evicted: AtomicU64::new(0),
             slowest: Mutex::default(),
             snapshot_at: AtomicU64::new(0),
-            state_bytes: AtomicU64::new(0),
+            saved_bytes: AtomicU64::new(0),
             meters: OnceLock::new(),
             latencies: Mutex::default(),
         }
@@ -119,15 +119,15 @@ impl Live {
         of(&mut latencies).clone_from(histogram);
     }
 
-    /// A shard's tables take `now` bytes, and took `before` when it last said so.
-    pub(super) fn note_state_bytes(&self, before: usize, now: usize) {
-        self.state_bytes.fetch_add(now as u64, Ordering::Relaxed);
-        self.state_bytes.fetch_sub(before as u64, Ordering::Relaxed);
+    /// A shard takes `now` bytes when it is saved, and took `before` when it last said so.
+    pub(super) fn note_saved_bytes(&self, before: usize, now: usize) {
+        self.saved_bytes.fetch_add(now as u64, Ordering::Relaxed);
+        self.saved_bytes.fetch_sub(before as u64, Ordering::Relaxed);
     }
 
-    /// Memory of the tables of all shards, in bytes.
-    pub(super) fn state_bytes(&self) -> u64 {
-        self.state_bytes.load(Ordering::Relaxed)
+    /// About as many bytes as all shards take when they are saved.
+    pub(super) fn saved_bytes(&self) -> u64 {
+        self.saved_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_meters(&self, meters: ChannelMeters) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aggregate::{PaneContacts, RoutedBatch};
+use crate::codec::Encoder;
 use crate::finding::Finding;
 use crate::units::UnixSeconds;
 
@@ -116,4 +117,13 @@ pub(super) struct SavedPart {
     pub(super) name: PartName,
     /// As [`Encoder::into_segments`](crate::codec::Encoder::into_segments) gives them.
     pub(super) segments: Vec<Vec<u8>>,
+    /// Segments that were taken for it and not needed.
+    pub(super) spares: Vec<Vec<u8>>,
+}
+
+impl SavedPart {
+    pub(super) fn new(epoch: Epoch, name: PartName, saved: Encoder) -> Self {
+        let (segments, spares) = saved.into_segments_and_spares();
+        Self { epoch, name, segments, spares }
+    }
 }

@@ -170,7 +170,7 @@ impl SequenceStage {
         let mut saved = Encoder::default();
         header.save(&mut saved);
         self.sequencer.save(&mut saved);
-        let part = SavedPart { epoch, name: PartName::Inputs, segments: saved.into_segments() };
+        let part = SavedPart::new(epoch, PartName::Inputs, saved);
         out(Sequenced::Saved(part));
         out(Sequenced::ToShards(ToShard::Barrier(epoch)));
     }

@@ -31,6 +31,8 @@ pub(super) struct SnapshotStage {
     /// How long after a snapshot memory is made ready for the next.
     prepare_after: Duration,
     collected: BTreeMap<Epoch, BTreeMap<PartName, Vec<Vec<u8>>>>,
+    /// Memory that parts were not written into.
+    spares: Vec<Vec<u8>>,
     report: SnapshotReport,
 }
 
@@ -45,12 +47,14 @@ pub(super) struct Settled {
 impl SnapshotStage {
     pub(super) fn new(snapshots: Snapshots, shard_count: usize, interval: Duration) -> Self {
         let (collected, report) = (BTreeMap::new(), SnapshotReport::default());
-        Self { snapshots, shard_count, prepare_after: interval / 2, collected, report }
+        let (prepare_after, spares) = (interval / 2, Vec::new());
+        Self { snapshots, shard_count, prepare_after, collected, spares, report }
     }
 
     /// Takes a part; writes the snapshot if it was the last one. `now` is wall time.
     pub(super) fn take(&mut self, part: SavedPart, now: UnixSeconds) -> Option<Settled> {
-        let SavedPart { epoch, name, segments } = part;
+        let SavedPart { epoch, name, segments, spares } = part;
+        self.spares.extend(spares);
         let parts = self.collected.entry(epoch).or_default();
         let is_new = parts.insert(name, segments).is_none();
         assert!(is_new, "a stage saves its state once for a barrier");
@@ -64,7 +68,8 @@ impl SnapshotStage {
             .map(|(name, segments)| Part { name: name.text(), segments })
             .collect();
         let written = self.snapshots.write(epoch.0, now, &parts);
-        let segments = parts.into_iter().flat_map(|part| part.segments).collect();
+        let mut segments: Vec<_> = parts.into_iter().flat_map(|part| part.segments).collect();
+        segments.append(&mut self.spares);
         match &written {
             Ok(written) => {
                 self.report.written += 1;

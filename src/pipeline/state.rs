@@ -69,7 +69,7 @@ impl StateShard {
                 out(FromShard::ToJudge(ToJudge::Panes(panes)));
             }
             ToShard::Barrier(epoch) => {
-                let segments = spares(self.bytes() / SEGMENT_BYTES + 1);
+                let segments = spares(self.saved_bytes() / SEGMENT_BYTES + 1);
                 let part = self.save(epoch, segments);
                 out(FromShard::Saved { part, took: watch.lap(Stage::Save, 0) });
                 out(FromShard::ToJudge(ToJudge::Barrier { shard_index, epoch }));
@@ -117,16 +117,15 @@ impl StateShard {
         self.tops
     }
 
-    /// Memory of the tables.
-    pub(super) fn bytes(&self) -> usize {
-        self.tops.bytes() + self.contacts.as_ref().map_or(0, ContactTable::bytes)
+    /// About as many bytes as the shard takes when it is saved.
+    pub(super) fn saved_bytes(&self) -> usize {
+        self.tops.saved_bytes() + self.contacts.as_ref().map_or(0, ContactTable::saved_bytes)
     }
 
     fn save(&self, epoch: Epoch, spares: Vec<Vec<u8>>) -> SavedPart {
         let mut saved = Encoder::with_spares(spares);
         self.tops.save(&mut saved);
         saved.option(self.contacts.as_ref(), |saved, contacts| contacts.save(saved));
-        let name = PartName::Shard(self.shard_index);
-        SavedPart { epoch, name, segments: saved.into_segments() }
+        SavedPart::new(epoch, PartName::Shard(self.shard_index), saved)
     }
 }

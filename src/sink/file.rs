@@ -9,18 +9,16 @@ use std::path::{Path, PathBuf};
 
 use crate::finding::Finding;
 
-use super::{Encode, Sink, SinkError};
+use super::{Sink, SinkError};
 
 /// Appends to a file.
 #[derive(Debug)]
 pub struct FileSink {
     name: String,
     path: PathBuf,
-    encode: Encode,
     file: File,
     /// Pipes and devices can be written, but neither sought nor synced.
     is_regular: bool,
-    buffer: Vec<u8>,
 }
 
 impl FileSink {
@@ -29,12 +27,9 @@ impl FileSink {
     ///
     /// # Errors
     /// [`SinkError::Open`].
-    pub fn open(name: String, path: &Path, encode: Encode) -> Result<Self, SinkError> {
+    pub fn open(name: String, path: &Path) -> Result<Self, SinkError> {
         match open_at_line_start(path) {
-            Ok((file, is_regular)) => {
-                let (path, buffer) = (path.to_owned(), Vec::new());
-                Ok(Self { name, path, encode, file, is_regular, buffer })
-            }
+            Ok((file, is_regular)) => Ok(Self { name, path: path.to_owned(), file, is_regular }),
             Err(source) => Err(SinkError::Open { name, path: path.to_owned(), source }),
         }
     }
@@ -65,12 +60,8 @@ impl Sink for FileSink {
         &self.name
     }
 
-    fn write(&mut self, findings: &[Finding]) -> Result<(), SinkError> {
-        self.buffer.clear();
-        for finding in findings {
-            (self.encode)(finding, &mut self.buffer);
-        }
-        self.file.write_all(&self.buffer).map_err(|error| self.error(error))
+    fn write(&mut self, _: &[Finding], lines: &[u8]) -> Result<(), SinkError> {
+        self.file.write_all(lines).map_err(|error| self.error(error))
     }
 
     fn write_again(&mut self, lines: &[Vec<u8>]) -> Result<(), SinkError> {
@@ -87,7 +78,6 @@ impl Sink for FileSink {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{encode_revision, finding};
     use super::*;
 
     fn check(before: Option<&str>, expected: &str) {
@@ -96,9 +86,9 @@ mod tests {
         if let Some(text) = before {
             std::fs::write(&path, text).unwrap();
         }
-        let mut sink = FileSink::open("journal".to_owned(), &path, encode_revision).unwrap();
-        sink.write(&[finding(1), finding(2)]).unwrap();
-        sink.write(&[]).unwrap();
+        let mut sink = FileSink::open("journal".to_owned(), &path).unwrap();
+        sink.write(&[], b"{\"revision\":1}\n{\"revision\":2}\n").unwrap();
+        sink.write(&[], b"").unwrap();
         sink.flush().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
     }
@@ -114,8 +104,8 @@ mod tests {
     #[test]
     fn devices_can_be_written() {
         let path = Path::new("/dev/null");
-        let mut sink = FileSink::open("null".to_owned(), path, encode_revision).unwrap();
-        sink.write(&[finding(1)]).unwrap();
+        let mut sink = FileSink::open("null".to_owned(), path).unwrap();
+        sink.write(&[], b"{}\n").unwrap();
         sink.flush().unwrap();
     }
 
@@ -123,7 +113,7 @@ mod tests {
     fn a_missing_directory_is_an_error_that_says_so() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("absent/findings.ndjson");
-        let error = FileSink::open("journal".to_owned(), &path, encode_revision).unwrap_err();
+        let error = FileSink::open("journal".to_owned(), &path).unwrap_err();
         let expected = format!(
             "sink `journal` cannot open `{}`; its directory must exist and be writable: create it, or change `path`",
             path.display()

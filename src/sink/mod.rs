@@ -13,19 +13,17 @@ use crate::finding::Finding;
 pub use file::FileSink;
 pub use stdout::StdoutSink;
 
-/// Appends one finding as one line, with its line end, to a buffer.
-pub type Encode = fn(&Finding, &mut Vec<u8>);
-
 /// Something that takes findings away.
 pub trait Sink: Send {
     /// The name in the configuration.
     fn name(&self) -> &str;
 
-    /// Hands over findings in order; returning means that they were accepted.
+    /// Hands over findings in order, also as lines of the native form ([`encode::ndjson`]), because most sinks
+    /// want that; returning means that they were accepted.
     ///
     /// # Errors
     /// If they could not be accepted and a repeat would not help.
-    fn write(&mut self, findings: &[Finding]) -> Result<(), SinkError>;
+    fn write(&mut self, findings: &[Finding], lines: &[u8]) -> Result<(), SinkError>;
 
     /// Hands over findings of an earlier process that may not have got here, each as a line of the native form.
     ///
@@ -74,41 +72,4 @@ pub enum SinkError {
         /// The name in the configuration.
         name: String,
     },
-}
-
-#[cfg(test)]
-mod testing {
-    //! Findings that differ in their revision, and an encoder that writes only that.
-
-    use std::collections::BTreeMap;
-
-    use crate::finding::{Context, Finding, FindingId, FindingKind, Party, Severity, Status};
-    use crate::net::Addr;
-    use crate::units::UnixSeconds;
-
-    pub(super) fn finding(revision: u32) -> Finding {
-        let (kind, moment, addr) = (FindingKind::PortScan, UnixSeconds(0), Addr::v4(1));
-        Finding {
-            id: FindingId::new(kind, &[addr], &[addr], &[], moment),
-            revision,
-            status: Status::Open,
-            kind,
-            severity: Severity::Low,
-            confidence: 1.0,
-            title: String::new(),
-            actor: Party::of(addr),
-            target: Party::of(addr),
-            first_seen: moment,
-            last_seen: moment,
-            detected_at: moment,
-            window_seconds: 300,
-            evidence: BTreeMap::new(),
-            context: Context::default(),
-            exact: true,
-        }
-    }
-
-    pub(super) fn encode_revision(finding: &Finding, line: &mut Vec<u8>) {
-        line.extend(format!("{{\"revision\":{}}}\n", finding.revision).bytes());
-    }
 }

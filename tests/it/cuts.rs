@@ -91,7 +91,7 @@ impl Sink for Kept {
         "kept"
     }
 
-    fn write(&mut self, findings: &[Finding]) -> Result<(), SinkError> {
+    fn write(&mut self, findings: &[Finding], _: &[u8]) -> Result<(), SinkError> {
         let mut lines = self.0.lock().expect("nobody panics with it");
         findings.iter().for_each(|finding| encode::ndjson::encode(finding, &mut lines));
         Ok(())

@@ -60,6 +60,14 @@ impl ContactTable {
         open + places + importance + spare
     }
 
+    /// About as many bytes as it takes when it is saved.
+    #[must_use]
+    pub fn saved_bytes(&self) -> usize {
+        let open: usize = self.open.iter().map(|open| open.contacts.contacts.saved_bytes()).sum();
+        let places: usize = self.place_lists.iter().map(Places::bytes).sum();
+        open + places + self.importance.as_ref().map_or(0, Importance::bytes)
+    }
+
     /// Memory of panes that were handed over and are still alive, in bytes, as it was then.
     #[must_use]
     pub fn bytes_handed_over(&self) -> usize {

@@ -214,6 +214,11 @@ impl<K: Key> SumTable<K> {
         self.slots.replace_all(&self.mixer, |slot| change(slot.key_mut()));
     }
 
+    /// Bytes that [`Self::save`] writes.
+    pub(super) const fn saved_bytes(&self) -> usize {
+        self.slots.saved_bytes(self.len)
+    }
+
     /// Writes the table, but for its hash.
     pub(super) fn save(&self, out: &mut Encoder) {
         self.slots.save(out);

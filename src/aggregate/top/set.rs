@@ -64,6 +64,12 @@ impl TopSet {
         self.tables.iter().map(TopTable::bytes).sum()
     }
 
+    /// About as many bytes as they take when they are saved.
+    #[must_use]
+    pub fn saved_bytes(&self) -> usize {
+        self.tables.iter().map(TopTable::saved_bytes).sum()
+    }
+
     /// Adds the rows that are this shard's.
     pub fn add(&mut self, routed: &RoutedBatch, shard: usize) {
         if self.tables.is_empty() {

@@ -62,6 +62,13 @@ impl Narrow {
         }
     }
 
+    const fn saved_bytes(&self) -> usize {
+        match self {
+            Self::Hashed(table) => table.saved_bytes(),
+            Self::Dense(table) => table.bytes(),
+        }
+    }
+
     const fn bytes_with(&self, more: usize) -> usize {
         match self {
             Self::Hashed(table) => table.bytes_with(more),
@@ -217,6 +224,12 @@ impl TopTable {
         let distinct = self.distinct.as_ref().map_or(0, DistinctValues::bytes);
         let tables = self.narrow.bytes() + self.wide.bytes() + self.long_keys.bytes();
         tables + self.carries.bytes() + self.loss.bytes() + distinct
+    }
+
+    /// About as many bytes as it takes when it is saved.
+    pub(super) fn saved_bytes(&self) -> usize {
+        let keys = self.narrow.saved_bytes() + self.wide.saved_bytes();
+        keys + (self.bytes() - self.key_bytes())
     }
 
     /// Bytes of the tables of keys.

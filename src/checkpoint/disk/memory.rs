@@ -6,7 +6,7 @@
 //!
 //! * Names (made, changed, removed) that no [`Disk::sync_directory`] followed are undone at a power loss
 //!   from some point on.
-//! * Bytes that no [`DiskFile::sync`] followed are kept, cut, garbled at the end, or full of holes.
+//! * Bytes that no [`DiskWriter::sync`] followed are kept, cut, garbled at the end, or full of holes.
 //! * Bytes that a failed sync should have kept are lost even if a later one succeeds, unless they were
 //!   written again: so does Linux.
 //!
@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, DiskWriter};
 
 /// What a torn write leaves whole or loses whole.
 const SECTOR_BYTES: usize = 512;
@@ -481,7 +481,7 @@ impl Disk for MemoryDisk {
     }
 }
 
-impl DiskFile for MemoryFile {
+impl DiskWriter for MemoryFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
         let was_gone = state.has_crashed;
@@ -513,7 +513,9 @@ impl DiskFile for MemoryFile {
         }
         Ok(())
     }
+}
 
+impl DiskFile for MemoryFile {
     fn truncate(&mut self, length_bytes: u64) -> io::Result<()> {
         let mut state = self.state()?;
         state.whole(Doing::Changing)?;

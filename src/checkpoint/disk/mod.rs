@@ -3,11 +3,12 @@
 //! Whatever must survive a crash is written through [`Disk`], so that [`MemoryDisk`] can take the
 //! operating system's place and lose, in a test, everything that was not asked to be kept.
 //!
-//! The rules that both hold: what a file holds is durable after [`DiskFile::sync`]; that it exists under
+//! The rules that both hold: what a file holds is durable after [`DiskWriter::sync`]; that it exists under
 //! its name, or no longer does, after [`Disk::sync_directory`]. Until then a crash may lose any of it.
 
 pub mod memory;
 mod system;
+mod whole;
 
 use std::fmt::Debug;
 use std::io;
@@ -35,6 +36,14 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// If the system refuses.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// As [`Self::create`], for a large file that is written once and not read by this process.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    fn create_whole(&self, path: &Path) -> io::Result<Box<dyn DiskWriter>> {
+        Ok(self.create(path)?)
+    }
 
     /// The file under this name, made if it is absent; what is written goes to its end.
     ///
@@ -74,8 +83,8 @@ pub trait Disk: Debug + Send + Sync {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>>;
 }
 
-/// An open file.
-pub trait DiskFile: Debug + Send {
+/// A file that is being written.
+pub trait DiskWriter: Debug + Send {
     /// Writes all bytes at the end. After an error any part of them may be there.
     ///
     /// # Errors
@@ -88,7 +97,10 @@ pub trait DiskFile: Debug + Send {
     /// # Errors
     /// If the system refuses.
     fn sync(&mut self) -> io::Result<()>;
+}
 
+/// An open file.
+pub trait DiskFile: DiskWriter {
     /// Cuts the file to a length.
     ///
     /// # Errors

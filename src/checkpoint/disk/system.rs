@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::{Disk, DiskFile, DiskLock};
+use super::whole::WholeFile;
+use super::{Disk, DiskFile, DiskLock, DiskWriter};
 
 /// Files of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +53,10 @@ impl Disk for SystemDisk {
         Ok(file)
     }
 
+    fn create_whole(&self, path: &Path) -> io::Result<Box<dyn DiskWriter>> {
+        Ok(Box::new(WholeFile::create(path)?))
+    }
+
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         Ok(Box::new(SystemFile(file)))
@@ -84,7 +89,7 @@ impl Disk for SystemDisk {
     }
 }
 
-impl DiskFile for SystemFile {
+impl DiskWriter for SystemFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
@@ -92,7 +97,9 @@ impl DiskFile for SystemFile {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_all()
     }
+}
 
+impl DiskFile for SystemFile {
     fn truncate(&mut self, length_bytes: u64) -> io::Result<()> {
         self.0.set_len(length_bytes)
     }

@@ -86,6 +86,8 @@ pub struct Journal {
     findings: u64,
     counters: JournalCounters,
     lines: Vec<u8>,
+    /// The findings of the last batch as they were encoded.
+    appended: Vec<u8>,
     /// Findings of the batch that is being written.
     batch: HashSet<Key>,
 }
@@ -111,6 +113,7 @@ impl Journal {
             findings: 0,
             counters: JournalCounters::default(),
             lines: Vec::new(),
+            appended: Vec::new(),
             batch: HashSet::new(),
         };
         for (seq, key) in after.iter().flat_map(|mark| &mark.pending) {
@@ -129,6 +132,7 @@ impl Journal {
     /// If they cannot be written.
     pub fn append(&mut self, findings: &mut Vec<Finding>) -> Result<(), CheckpointError> {
         self.lines.clear();
+        self.appended.clear();
         self.batch.clear();
         let mut written = 0;
         for finding in findings.iter() {
@@ -136,8 +140,9 @@ impl Journal {
             if self.known.contains(&key) || !self.batch.insert(key) {
                 continue;
             }
-            let start = self.lines.len();
-            (self.encode)(finding, &mut self.lines);
+            let (start, encoded_at) = (self.lines.len(), self.appended.len());
+            (self.encode)(finding, &mut self.appended);
+            self.lines.extend_from_slice(&self.appended[encoded_at..]);
             line::close(&mut self.lines, start, self.findings + written);
             written += 1;
         }
@@ -156,6 +161,12 @@ impl Journal {
         self.forget_beyond_limit();
         self.remove_old();
         Ok(())
+    }
+
+    /// The findings that the last [`Self::append`] left in the list, as they were encoded: a line each.
+    #[must_use]
+    pub fn appended(&self) -> &[u8] {
+        &self.appended
     }
 
     /// Makes all findings durable; the position behind them, for a sink that has settled them.
@@ -217,7 +228,8 @@ impl Journal {
     /// Memory held by what is known, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.known.bytes() + self.batch.capacity() * (size_of::<Key>() + 1) + self.lines.capacity()
+        let batch = self.batch.capacity() * (size_of::<Key>() + 1);
+        self.known.bytes() + batch + self.lines.capacity() + self.appended.capacity()
     }
 
     /// Reads the lines behind a position, and cuts off what a crash left unfinished.

@@ -1,8 +1,10 @@
-//! A bounded channel whose back-pressure is measured: how often its senders wait, and how long.
+//! Bounded channels and permits whose back-pressure is measured: how often somebody waits for them, and how long.
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, SendError, Sender, TrySendError, bounded};
+use crossbeam_channel::{
+    Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError, bounded,
+};
 
 use crate::clock::Clock;
 use crate::metrics::{ChannelMeter, ChannelMeters};
@@ -47,6 +49,34 @@ impl<T> Way<T> {
     }
 }
 
+/// Permits for what may be under way at a time.
+#[derive(Clone)]
+pub(super) struct Permits {
+    free: Receiver<()>,
+    count: usize,
+    meter: Arc<ChannelMeter>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Permits {
+    /// Takes a permit, and waits while there is none.
+    ///
+    /// # Errors
+    /// If nobody gives any back any more.
+    pub(super) fn take(&self) -> Result<(), RecvError> {
+        let (taken, waited) = match self.free.try_recv() {
+            Ok(()) => (Ok(()), None),
+            Err(TryRecvError::Disconnected) => return Err(RecvError),
+            Err(TryRecvError::Empty) => {
+                let began = self.clock.monotonic();
+                (self.free.recv(), Some(self.clock.monotonic().saturating_sub(began)))
+            }
+        };
+        self.meter.count(self.count.saturating_sub(self.free.len()), waited);
+        taken
+    }
+}
+
 /// Makes channels of one run, and their meters.
 pub(super) struct Ways {
     clock: Arc<dyn Clock>,
@@ -77,6 +107,16 @@ impl Ways {
     /// A channel of `capacity` messages.
     pub(super) fn one<T>(&mut self, name: &'static str, capacity: usize) -> (Way<T>, Receiver<T>) {
         self.several(name, capacity, 1).pop().expect("one was asked for")
+    }
+
+    /// `count` permits, all of them free, and where they are given back.
+    pub(super) fn permits(&mut self, name: &'static str, count: usize) -> (Sender<()>, Permits) {
+        let (given_back, free) = bounded(count);
+        for _ in 0..count {
+            given_back.try_send(()).expect("there is room for all");
+        }
+        let (meter, clock) = (self.meters.add(name, count), Arc::clone(&self.clock));
+        (given_back, Permits { free, count, meter, clock })
     }
 
     pub(super) const fn meters(&self) -> &ChannelMeters {

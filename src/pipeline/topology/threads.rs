@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rayon::ThreadPool;
 
-use super::channel::{Way, Ways};
+use super::channel::{Permits, Way, Ways};
 use super::{Stages, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
@@ -113,10 +113,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (parsed_out, parsed_in) =
             ways.one::<Parsed>("parse→sequence", queue_depth * thread_count);
         let chunks_max = CHUNKS_PER_PLACE * queue_depth * (thread_count + 1);
-        let (permits_out, permits_in) = bounded::<()>(chunks_max);
-        for _ in 0..chunks_max {
-            permits_out.try_send(()).expect("there is room for all");
-        }
+        let (permits_out, permits_in) = ways.permits("chunks under way", chunks_max);
         let shard_ways = ways.several::<ToShard>("sequence→shard", queue_depth, shards.len());
         let (judge_out, judge_in) = ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
         let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
@@ -302,14 +299,14 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 
 fn read(
     source: Box<dyn Source>,
-    permits: &Receiver<()>,
+    permits: &Permits,
     work_out: &Way<Work>,
     stop: &StopFlag,
     clock: &dyn Clock,
 ) -> Result<(), SourceError> {
     let mut guess = LayoutGuess::default();
     source.run(stop, &mut |chunk| {
-        if permits.recv().is_err() {
+        if permits.take().is_err() {
             return ControlFlow::Break(());
         }
         let layout = guess.layout_for(&chunk);
@@ -391,12 +388,12 @@ fn keep_state(
     mut watch: Stopwatch,
 ) -> (TopSet, Profile) {
     let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
-    let (mut is_cut_off, mut state_bytes) = (false, 0);
+    let (mut is_cut_off, mut saved_bytes) = (false, 0);
     for message in &ways.rows {
         watch.skip();
         if matches!(message, ToShard::Watermark { .. }) {
-            let now = shard.bytes();
-            live.note_state_bytes(std::mem::replace(&mut state_bytes, now), now);
+            let now = shard.saved_bytes();
+            live.note_saved_bytes(std::mem::replace(&mut saved_bytes, now), now);
         }
         shard.take(message, &mut watch, &mut spares, &mut |given| match given {
             FromShard::ToJudge(message) => is_cut_off |= ways.judge.send(message).is_err(),
@@ -527,7 +524,7 @@ fn write_snapshots(
             Ok(part) => part,
             Err(RecvTimeoutError::Timeout) => {
                 if clock.monotonic().saturating_sub(last_at) >= stage.prepare_after() {
-                    prepare(&ways.spares_out, live.state_bytes());
+                    prepare(&ways.spares_out, live.saved_bytes());
                 }
                 continue;
             }
@@ -556,8 +553,8 @@ fn write_snapshots(
 
 /// Keeps as much memory ready as the tables are going to be copied into, so that shards stand still for copying
 /// alone.
-fn prepare(spares_out: &Sender<Vec<u8>>, state_bytes: u64) {
-    let wanted = usize::try_from(state_bytes).unwrap_or(usize::MAX) / SEGMENT_BYTES;
+fn prepare(spares_out: &Sender<Vec<u8>>, saved_bytes: u64) {
+    let wanted = usize::try_from(saved_bytes).unwrap_or(usize::MAX) / SEGMENT_BYTES;
     let missing = wanted.saturating_sub(spares_out.len()).min(PREPARED_AT_ONCE);
     for _ in 0..missing {
         if spares_out.try_send(touched_segment()).is_err() {

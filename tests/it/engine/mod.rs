@@ -7,7 +7,7 @@ mod panic;
 mod partials;
 mod replay;
 mod soak;
-mod stream;
+pub(crate) mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

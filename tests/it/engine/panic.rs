@@ -65,7 +65,7 @@ impl Sink for Fragile {
         "fragile"
     }
 
-    fn write(&mut self, _: &[Finding]) -> Result<(), SinkError> {
+    fn write(&mut self, _: &[Finding], _: &[u8]) -> Result<(), SinkError> {
         self.0 += 1;
         assert!(self.0 < 3, "a fault of the program");
         Ok(())

@@ -12,10 +12,10 @@ use crate::servers::{CREDENTIALS, Emulator};
 const STREAM: &str = "kills-and-reshards";
 
 /// Records of one stretch of the stream.
-const RECORDS: u64 = 4_000;
+pub(crate) const RECORDS: u64 = 2_400;
 
-/// A stretch of records, put into the stream and into a file.
-fn produce(emulator: &Emulator, directory: &Path, number: u64) -> PathBuf {
+/// A stretch of records, put into a stream and into a file.
+pub(crate) fn produce(emulator: &Emulator, stream: &str, directory: &Path, number: u64) -> PathBuf {
     let records = RECORDS.to_string();
     let (seed, start) = ((number + 1).to_string(), (1_767_225_600 + number * 500).to_string());
     let same = ["--records", &records, "--attacks", "all=1", "--rate", "10", "--seed", &seed];
@@ -31,7 +31,7 @@ fn produce(emulator: &Emulator, directory: &Path, number: u64) -> PathBuf {
         "--form",
         "mixed",
         "--stream",
-        STREAM,
+        stream,
         "--region",
         "us-east-1",
         "--endpoint",
@@ -63,7 +63,7 @@ fn each_record_counts_once_over_kills_drains_and_reshards() {
     std::fs::write(&config, text).expect("a file");
 
     // Killed in the middle of two shards.
-    let mut files = vec![produce(emulator, directory.path(), 0)];
+    let mut files = vec![produce(emulator, STREAM, directory.path(), 0)];
     let mut job = Job::start(&config);
     job.read_until(RECORDS / 3);
     assert!(job.records < RECORDS, "in the middle");
@@ -71,7 +71,7 @@ fn each_record_counts_once_over_kills_drains_and_reshards() {
 
     // The first shard is split while nobody reads; drained among its children.
     stream.split(&shard(0), 1 << 126);
-    files.push(produce(emulator, directory.path(), 1));
+    files.push(produce(emulator, STREAM, directory.path(), 1));
     let mut job = Job::start(&config);
     job.read_until(RECORDS + RECORDS / 3);
     let drained = job.drain();
@@ -80,7 +80,7 @@ fn each_record_counts_once_over_kills_drains_and_reshards() {
 
     // Two neighbours are merged, and a process is killed at once.
     stream.merge(&shard(3), &shard(1));
-    files.push(produce(emulator, directory.path(), 2));
+    files.push(produce(emulator, STREAM, directory.path(), 2));
     let mut job = Job::start(&config);
     job.next_stats();
     job.kill();

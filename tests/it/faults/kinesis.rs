@@ -15,6 +15,9 @@ use crate::servers::Emulator;
 /// Payloads of each input, in order.
 type Records = BTreeMap<String, Vec<Vec<u8>>>;
 
+/// Runs at one time. They wait most of the time: for pauses between calls and after failures.
+const AT_A_TIME: usize = 16;
+
 /// How long a half-open connection stays so for every twentieth seed: longer than a call may take.
 const HALF_OPEN: Duration = Duration::from_secs(40);
 
@@ -175,11 +178,11 @@ const KINDS: &[FaultKind] = &[
 #[test]
 fn polling_neither_loses_nor_doubles() {
     let history = wide();
-    over_seeds("polling", seeds(4), KINDS, |seed| check(seed, &history));
+    over_seeds("polling", seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history));
 }
 
 #[test]
 fn polling_neither_loses_nor_doubles_over_splits_and_merges() {
     let history = deep();
-    over_seeds("polling, resharded", seeds(4), KINDS, |seed| check(seed, &history));
+    over_seeds("polling, resharded", seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history));
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a failure names its seed")]
 
 mod kinesis;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,8 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::proxy::FaultKind;
 
-/// Runs at one time. They wait most of the time: for pauses between calls and after failures.
-const RUNS_AT_A_TIME: usize = 16;
 /// From how many seeds on every kind of fault has to show.
 const SEEDS_FOR_EVERY_KIND: u64 = 20;
 
@@ -27,10 +26,11 @@ fn seeds(few: u64) -> Range<u64> {
     range.expect("FLOWGAUGE_FAULT_SEEDS is a range like 0..200")
 }
 
-/// Runs `check` for every seed, several at a time. It returns which faults there were.
+/// Runs `check` for every seed, some at a time; it returns which faults there were.
 fn over_seeds(
     name: &str,
     seeds: Range<u64>,
+    at_a_time: usize,
     kinds: &[FaultKind],
     check: impl Fn(u64) -> BTreeMap<FaultKind, u64> + Sync,
 ) {
@@ -53,7 +53,7 @@ fn over_seeds(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..RUNS_AT_A_TIME {
+        for _ in 0..at_a_time {
             std::thread::Builder::new().spawn_scoped(scope, work).expect("a thread");
         }
     });

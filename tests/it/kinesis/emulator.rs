@@ -5,7 +5,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, StreamStatus};
 use flowgauge::source::kinesis::{KinesisSettings, StreamAddress};
 
-pub(crate) use crate::servers::{DEADLINE, Emulator, access, wait_for};
+pub(crate) use crate::servers::{Emulator, access, wait_for};
 
 /// Default settings for a stream on such a server, at the highest rate.
 pub(crate) fn settings(endpoint: &str, stream: &str) -> KinesisSettings {

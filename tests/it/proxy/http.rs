@@ -1,6 +1,6 @@
 //! As much of HTTP/1.1 as the proxy has to understand: heads, and how long bodies are.
 
-use std::io::{BufRead, ErrorKind, Read, Write};
+use std::io::{BufRead, ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 

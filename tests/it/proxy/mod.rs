@@ -16,7 +16,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-pub(crate) use plan::{Dice, FaultKind, FaultPlan, Rate};
+pub(crate) use plan::{Dice, FaultKind, FaultPlan};
 
 /// The proxy; ends when dropped.
 pub(crate) struct FaultProxy {

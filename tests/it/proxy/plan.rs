@@ -71,11 +71,6 @@ pub(super) struct Drawn {
 }
 
 impl FaultPlan {
-    /// Nothing goes wrong.
-    pub(crate) fn none() -> Self {
-        Self::new(0, Vec::new())
-    }
-
     /// Faults at these rates.
     pub(crate) fn new(seed: u64, rates: Vec<Rate>) -> Self {
         Self {

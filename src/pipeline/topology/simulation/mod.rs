@@ -52,13 +52,15 @@ impl Sink for Receiver {
         "receiver"
     }
 
-    fn write(&mut self, findings: &[Finding]) -> Result<(), SinkError> {
-        let mut lines = self.0.lock().unwrap();
-        for finding in findings {
+    fn write(&mut self, findings: &[Finding], lines: &[u8]) -> Result<(), SinkError> {
+        let encoded = findings.iter().map(|finding| {
             let mut line = Vec::new();
             encode::ndjson::encode(finding, &mut line);
-            lines.push(line);
-        }
+            line
+        });
+        let encoded: Vec<Vec<u8>> = encoded.collect();
+        assert_eq!(encoded.concat(), lines, "lines are those of the findings");
+        self.0.lock().unwrap().extend(encoded);
         Ok(())
     }
 
