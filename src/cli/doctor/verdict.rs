@@ -223,6 +223,8 @@ fn kind_name(kind: &SourceKind) -> &'static str {
         SourceKind::Demo(_) => "demo",
         #[cfg(feature = "kinesis")]
         SourceKind::Kinesis(_) => "kinesis",
+        #[cfg(feature = "s3")]
+        SourceKind::S3(_) => "s3",
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(_) => "cloudwatch_logs",
     }

@@ -280,7 +280,7 @@ impl GroupReader {
                     "there is no log group `{group}` ({message}); check `log_groups`, `region` and the account"
                 )));
             }
-            FailureKind::Denied if !self.is_known => {
+            FailureKind::Denied | FailureKind::Signature if !self.is_known => {
                 return Err(Break::Refused(format!(
                     "{message}; allow `logs:FilterLogEvents` on log group `{group}`"
                 )));
