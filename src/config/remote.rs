@@ -11,7 +11,7 @@ use super::reader::{TableReader, Text};
 /// What the bucket's URL looks like.
 const URL_FORM: &str = "`s3://BUCKET/PREFIX`";
 
-/// The calls that keep snapshots; without `s3:ListBucket`, an object that is absent looks like one that is denied.
+/// The calls of `checkpoint::remote` on objects.
 const KEEPING: &[&str] =
     &["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"];
 
@@ -42,20 +42,6 @@ impl RemotePlan {
         min: Duration::from_secs(1),
         max: Duration::from_mins(10),
     };
-
-    /// What copying needs from IAM: objects below the prefix, and to see which there are.
-    pub(super) fn statements(&self, home: &Home) -> Vec<Statement> {
-        let region = self.region.as_deref();
-        let objects = format!("{}/{}/*", self.bucket, self.prefix);
-        vec![
-            Statement::new(
-                "ListBuckets",
-                &["s3:ListBucket"],
-                vec![home.bucket_arn(region, &self.bucket)],
-            ),
-            Statement::new("KeepSnapshots", KEEPING, vec![home.bucket_arn(region, &objects)]),
-        ]
-    }
 
     /// Takes every key; `None` if nothing is to be copied.
     pub(super) fn read(table: &mut TableReader<'_>, has_state_dir: bool) -> Option<Self> {
@@ -91,6 +77,28 @@ impl RemotePlan {
         let content = |text: Option<Text>| text.map(|text| text.content);
         let (region, profile) = (content(region), content(profile));
         Some(Self { bucket, prefix, region, endpoint, profile, takeover_after })
+    }
+}
+
+impl RemotePlan {
+    /// What copying and restoring snapshots need from IAM, on the prefix alone.
+    #[must_use]
+    pub fn statements(&self, home: &Home) -> Vec<Statement> {
+        let region = self.region.as_deref();
+        let objects = home.bucket_arn(region, &format!("{}/{}/*", self.bucket, self.prefix));
+        let bucket = home.bucket_arn(region, &self.bucket);
+        let within = vec![format!("{}/*", self.prefix)];
+        let listing = Statement {
+            conditions: vec![("StringLike", "s3:prefix", within)],
+            ..Statement::new("ListSnapshots", &["s3:ListBucket"], vec![bucket])
+        };
+        vec![Statement::new("KeepSnapshots", KEEPING, vec![objects]), listing]
+    }
+
+    /// S3, as conditions name it.
+    #[must_use]
+    pub fn service_host(&self, home: &Home) -> String {
+        home.service_host("s3", self.region.as_deref())
     }
 }
 
