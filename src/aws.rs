@@ -10,13 +10,16 @@ mod flow_logs;
 mod query;
 pub(crate) mod retry;
 
+#[cfg(feature = "s3")]
+pub mod s3;
+
 use std::error::Error;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials as _;
+use aws_credential_types::provider::ProvideCredentials;
 
 pub use flow_logs::{FlowLog, FlowLogQuery, describe_flow_logs};
 pub use query::{QueryClient, QueryError};

@@ -15,6 +15,8 @@ pub mod units;
 
 pub mod secret;
 
+pub mod recent;
+
 pub mod codec;
 
 pub mod net;

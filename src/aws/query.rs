@@ -163,7 +163,7 @@ impl QueryClient {
             if !passes || backoff.failures_in_a_row() >= TRIES_MAX {
                 let (action, message) = (action.to_owned(), failure.message);
                 return Err(match failure.kind {
-                    FailureKind::Denied => {
+                    FailureKind::Denied | FailureKind::Signature => {
                         QueryError::Denied { service: self.service, action, message }
                     }
                     _ => QueryError::Failed { action, message },

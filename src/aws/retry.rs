@@ -25,6 +25,11 @@ pub(crate) enum FailureKind {
     NotFound,
     /// Credentials or permissions.
     Denied,
+    /// The signature, which is refused as well when the clock of this machine is wrong: the SDK has then
+    /// learned by how much, and signs the next call with the service's time.
+    Signature,
+    /// The consumer has another subscription to the shard, or made one less than five seconds ago.
+    InUse,
     /// The stream's encryption key can't be used.
     Key,
     /// Anything that may pass: time-outs, resets, answers of the 500s.
@@ -72,13 +77,15 @@ pub(crate) fn kind_of_code(code: &str) -> FailureKind {
             FailureKind::Argument
         }
         "ResourceNotFoundException" => FailureKind::NotFound,
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
+            FailureKind::Signature
+        }
+        "ResourceInUseException" => FailureKind::InUse,
         "AccessDeniedException"
         | "AccessDenied"
         | "AuthFailure"
         | "UnauthorizedOperation"
         | "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
         | "IncompleteSignature"
         | "IncompleteSignatureException"
         | "MissingAuthenticationToken"
@@ -123,6 +130,8 @@ impl Backoff {
 fn limits(kind: FailureKind) -> (Duration, Duration) {
     match kind {
         FailureKind::Throttled => (Duration::from_secs(1), Duration::from_secs(10)),
+        // Between half of it and all: five seconds at least.
+        FailureKind::InUse => (Duration::from_secs(10), Duration::from_secs(20)),
         // People have to act; asking often does not help them.
         FailureKind::Denied | FailureKind::Key => (Duration::from_secs(5), Duration::from_mins(1)),
         _ => (Duration::from_millis(100), Duration::from_secs(10)),
@@ -154,13 +163,14 @@ mod tests {
         check("ResourceNotFoundException", FailureKind::NotFound);
         check("AccessDeniedException", FailureKind::Denied);
         check("InternalFailure", FailureKind::Transient);
-        check("ResourceInUseException", FailureKind::Transient);
+        check("ResourceInUseException", FailureKind::InUse);
+        check("InvalidSignatureException", FailureKind::Signature);
     }
 
     proptest! {
         #[test]
         fn waits_grow_and_stay_within_their_limits(jitter in 0.0..=1.0_f64, failures in 1_u32..40) {
-            for kind in [FailureKind::Throttled, FailureKind::Key, FailureKind::Transient] {
+            for kind in [FailureKind::Throttled, FailureKind::Key, FailureKind::InUse, FailureKind::Transient] {
                 let (first, longest) = limits(kind);
                 let mut backoff = Backoff::default();
                 let mut previous_floor = Duration::ZERO;

@@ -99,6 +99,19 @@ impl StateDirectory {
         self.disk.sync_directory(&self.path).map_err(CheckpointError::io("sync", &self.path))
     }
 
+    /// Moves files into a directory within this one, in place of those of the same names there.
+    pub(super) fn set_aside(&self, names: &[&String], into: &str) -> Result<(), CheckpointError> {
+        let target = self.path.join(into);
+        self.disk.create_directory(&target).map_err(CheckpointError::io("make", &target))?;
+        for name in names {
+            let path = self.file(name);
+            let moved = self.disk.rename(&path, &target.join(name));
+            moved.map_err(CheckpointError::io("move", &path))?;
+        }
+        self.disk.sync_directory(&target).map_err(CheckpointError::io("sync", &target))?;
+        self.sync()
+    }
+
     /// Puts a whole file in place of the one that may have the name: after a crash there is one or the
     /// other, never a part. `write` fills it.
     pub(super) fn replace(

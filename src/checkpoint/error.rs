@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::remote::RemoteError;
 use crate::codec::DecodeError;
 
 /// Why durable state could not be read or written.
@@ -47,6 +48,9 @@ pub enum CheckpointError {
         /// The directory.
         path: PathBuf,
     },
+    /// The copies of snapshots elsewhere cannot be used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// There are snapshots, and none can be used. To begin afresh over them would lose what they hold.
     #[error(
         "none of the snapshots in `{}` can be used: {}; to begin without them, move them to another directory",
@@ -160,6 +164,9 @@ pub enum RefusalReason {
         /// What is wrong with it.
         error: DecodeError,
     },
+    /// It is listed, and not there.
+    #[error("it is listed, and somebody has removed it")]
+    Gone,
     /// The system refused to read it.
     #[error("it cannot be read: {0}")]
     Io(io::Error),
@@ -168,6 +175,6 @@ pub enum RefusalReason {
 impl RefusalReason {
     /// Whether the file is of no use to anybody, and may be removed once there are better ones.
     pub(super) const fn is_worthless(&self) -> bool {
-        matches!(self, Self::CutShort { .. } | Self::Damaged { .. })
+        matches!(self, Self::CutShort { .. } | Self::Damaged { .. } | Self::Gone)
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! One state directory per job, locked by the process that runs it ([`StateDirectory`]). All of it goes
 //! through [`disk::Disk`], which has a twin in memory that fails as tests want it to. What state means is
-//! the caller's business: a snapshot holds named parts of bytes, written with [`crate::codec`].
+//! the caller's business: a snapshot holds named parts of bytes, written with [`crate::codec`]. Snapshots may be
+//! copied to a bucket ([`Remote`]), from which another machine goes on.
 //!
 //! ```text
 //!  state/lock                      held while a process runs
@@ -11,6 +12,7 @@
 //!  state/journal-00000003.ndjson   findings, rotated
 //!  state/cursors.json              how far each sink got in the journal
 //!  state/dead-letter-00000001.ndjson
+//!  state/remote.json               which copies in a bucket are this directory's
 //! ```
 
 mod container;
@@ -22,6 +24,7 @@ mod error;
 mod journal;
 mod line_log;
 mod partials;
+mod remote;
 mod snapshots;
 
 pub use container::{Part, Snapshot, SnapshotHead};
@@ -34,4 +37,7 @@ pub use journal::{
     JournalReader, JournalSettings,
 };
 pub use partials::{PartialReader, PartialWriter};
+#[cfg(feature = "s3")]
+pub use remote::RemoteStore;
+pub use remote::{Remote, RemoteError, RemoteIdentity, RemoteSettings, SnapshotFile};
 pub use snapshots::{Restored, Snapshots, Written};

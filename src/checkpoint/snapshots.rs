@@ -4,7 +4,8 @@
 //! the name is durable too do older ones go, so that at every moment there is one to start from. A file
 //! of another job or of a newer program is never removed nor written over.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::units::UnixSeconds;
@@ -13,6 +14,7 @@ use super::container::{self, Part, Snapshot, SnapshotHead};
 use super::directory::{StateDirectory, number_in};
 use super::disk::DiskWriter;
 use super::error::{CheckpointError, Refusal, RefusalReason};
+use super::remote::{Remote, SnapshotFile};
 
 /// How many snapshots are kept.
 const KEPT: usize = 2;
@@ -68,6 +70,12 @@ impl Snapshots {
         Ok(Self { directory, fingerprint, found, good, worthless, next_epoch })
     }
 
+    /// Goes on after the copies as well, which may be of a run that came further.
+    pub fn continue_after(&mut self, copies: &Remote) {
+        let newest = copies.epochs().last().map_or(0, |newest| newest + 1);
+        self.next_epoch = self.next_epoch.max(newest);
+    }
+
     /// The least epoch that the next snapshot may have: greater than that of every file there is.
     #[must_use]
     pub const fn next_epoch(&self) -> u64 {
@@ -81,26 +89,63 @@ impl Snapshots {
     /// must have been asked.
     pub fn restore<T>(
         &mut self,
+        build: impl FnMut(&Snapshot) -> Result<T, RefusalReason>,
+    ) -> Result<Restored<T>, CheckpointError> {
+        self.restore_with(None, build)
+    }
+
+    /// As [`Self::restore`]; what is not in the directory, or is damaged there, is taken from the copies, if there
+    /// are any.
+    ///
+    /// # Errors
+    /// As [`Self::restore`]; also if the copies cannot be read at this time.
+    pub fn restore_with<T>(
+        &mut self,
+        mut copies: Option<&mut Remote>,
         mut build: impl FnMut(&Snapshot) -> Result<T, RefusalReason>,
     ) -> Result<Restored<T>, CheckpointError> {
         self.good.clear();
         self.worthless.clear();
         let mut refused = Vec::new();
         let mut state = None;
-        for epoch in self.found.clone().into_iter().rev() {
+        let copied = copies.as_ref().map(|copies| copies.epochs()).unwrap_or_default();
+        let epochs: BTreeSet<u64> = self.found.iter().chain(&copied).copied().collect();
+        for epoch in epochs.into_iter().rev() {
+            let is_here = self.found.binary_search(&epoch).is_ok();
             if state.is_some() {
-                self.sort_in(epoch);
+                if is_here {
+                    self.sort_in(epoch);
+                }
                 continue;
             }
-            match self.read(epoch, &mut build) {
+            let mut outcome = if is_here {
+                let path = container::path_in(self.directory.path(), epoch);
+                self.read(epoch, &mut build).map_err(|reason| Refusal { path, reason })
+            } else {
+                let path = container::path_in(self.directory.path(), epoch);
+                Err(Refusal { path, reason: RefusalReason::Gone })
+            };
+            if let Err(Refusal { reason, .. }) = &outcome
+                && reason.is_worthless()
+                && let Some(copies) = copies.as_deref_mut()
+                && copied.contains(&epoch)
+            {
+                let url = PathBuf::from(copies.url_of(epoch));
+                outcome = self.read_copy(epoch, copies, &mut build)?.map_err(|reason| {
+                    copies.refuse(epoch, reason.is_worthless());
+                    Refusal { path: url, reason }
+                });
+            }
+            match outcome {
                 Ok(restored) => {
                     self.good.push(epoch);
                     state = Some(restored);
                 }
-                Err(reason) => {
-                    self.note(epoch, &reason);
-                    let path = container::path_in(self.directory.path(), epoch);
-                    refused.push(Refusal { path, reason });
+                Err(refusal) => {
+                    if is_here {
+                        self.note(epoch, &refusal.reason);
+                    }
+                    refused.push(refusal);
                 }
             }
         }
@@ -110,6 +155,23 @@ impl Snapshots {
             return Err(CheckpointError::NoneUsable { directory, refused });
         }
         Ok(Restored { state, refused })
+    }
+
+    /// Takes a copy into the directory and makes state of it; one that is of no use does not stay.
+    fn read_copy<T>(
+        &mut self,
+        epoch: u64,
+        copies: &mut Remote,
+        build: &mut impl FnMut(&Snapshot) -> Result<T, RefusalReason>,
+    ) -> Result<Result<(SnapshotHead, T), RefusalReason>, CheckpointError> {
+        if let Err(reason) = copies.fetch(epoch)? {
+            return Ok(Err(reason));
+        }
+        let read = self.read(epoch, build);
+        if read.is_err() {
+            self.directory.remove(&container::file_name(epoch))?;
+        }
+        Ok(read)
     }
 
     fn read<T>(
@@ -182,6 +244,17 @@ impl Snapshots {
         Ok(Written { bytes, left_behind: self.remove_old() })
     }
 
+    /// The file of a snapshot that was written, to be copied.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn file(&self, epoch: u64) -> Result<SnapshotFile, CheckpointError> {
+        let path = container::path_in(self.directory.path(), epoch);
+        let file = self.directory.disk().open(&path).map_err(CheckpointError::io("open", &path))?;
+        let bytes = file.length().map_err(CheckpointError::io("look at", &path))?;
+        Ok(SnapshotFile { epoch, bytes, file })
+    }
+
     /// Removes what is no longer needed; how many files could not be.
     fn remove_old(&mut self) -> usize {
         let old = self.good.len().saturating_sub(KEPT);
@@ -200,8 +273,6 @@ fn head_at(directory: &StateDirectory, path: &Path) -> Result<SnapshotHead, Refu
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::checkpoint::disk::memory::{Fault, Loss};
     use crate::checkpoint::disk::{Disk, MemoryDisk, SystemDisk};

@@ -8,6 +8,7 @@ use clap::Args;
 use super::failure::Failure;
 use super::job::{self, Keeping, Request};
 use super::output::{self, OutputFormat};
+use super::paths::Paths;
 use super::signals::Signals;
 use super::{progress, report};
 use crate::aggregate::{Metric, TopSpec};
@@ -26,9 +27,10 @@ Examples:
   flowgauge analyze logs/
   flowgauge analyze --by srcaddr,dstaddr --metric distinct:dstport --min 100 flow.log.gz
   flowgauge analyze --where 'action = REJECT and dstport in (22, 3389)' --findings alerts.ndjson 'logs/**/*.gz'
+  flowgauge analyze --since 2026-01-31 s3://flow-logs/AWSLogs/123456789012/vpcflowlogs/eu-central-1/
   zcat flow.log.gz | flowgauge analyze --output json -")]
 pub(crate) struct AnalyzeArgs {
-    /// Files, directories, globs, or `-` for standard input
+    /// Files, directories, globs, `s3://BUCKET/PREFIX/`, or `-` for standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     /// Form of the report on standard output
@@ -123,8 +125,9 @@ fn window_seconds(text: &str) -> Result<i64, String> {
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let engine = EnginePlan { threads: args.threads, ..EnginePlan::default() };
     let thread_count = engine.thread_count().get();
-    let files = job::files(&args.paths)?;
-    let total_bytes = job::total_bytes(&files);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let paths = Paths::find(&args.paths, (args.since, args.until), &clock)?;
+    let total_bytes = paths.total_bytes();
     let detectors = if args.no_detect {
         None
     } else {
@@ -132,8 +135,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     };
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let inputs = job::file_inputs(&files, &args.format, &engine);
+    let inputs = paths.inputs(&args.format, &engine, &clock);
     let inputs = match args.rate_limit {
         Some(limit) => inputs.held(limit, &clock),
         None => inputs,

@@ -41,6 +41,9 @@ const FILE_START_BYTES: u64 = 64 << 10;
 /// nothing can be said of its lag, and after the newest nothing may come.
 #[cfg(feature = "kinesis")]
 const STREAM_LOOK_BACK_MS: i64 = 15 * 60 * 1_000;
+/// How far back days are listed for a sample: today and yesterday.
+#[cfg(feature = "s3")]
+const LISTED_BACK_SECONDS: i64 = 24 * 60 * 60;
 
 /// Look at a source: what it holds, what to put into the configuration, what is wrong
 #[derive(Debug, Args)]
@@ -321,6 +324,15 @@ impl Look<'_> {
                 if !matches!(settings.start, StartPosition::AtTimestamp(_)) {
                     let unix_ms = self.clock.now_ms().saturating_sub(STREAM_LOOK_BACK_MS);
                     settings.start = StartPosition::AtTimestamp(Moment { unix_ms });
+                }
+            }
+            // Nobody tells the source what is safe, so it gives all messages back.
+            #[cfg(feature = "s3")]
+            SourceKind::S3(settings) => {
+                if let crate::source::s3::Intake::Listing(listing) = &mut settings.intake {
+                    let today = self.clock.now();
+                    listing.since =
+                        listing.since.max(Some(today.saturating_add(-LISTED_BACK_SECONDS)));
                 }
             }
             #[cfg(feature = "cloudwatch")]

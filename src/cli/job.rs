@@ -11,10 +11,12 @@ use anyhow::Context as _;
 use crossbeam_channel::Receiver;
 
 use super::failure::Failure;
+use super::remote;
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::checkpoint::disk::SystemDisk;
 use crate::checkpoint::{
-    DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, StateDirectory,
+    CheckpointError, DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, RemoteError,
+    StateDirectory,
 };
 use crate::clock::Clock;
 use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
@@ -31,6 +33,8 @@ use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 use crate::source::cloudwatch::CloudWatchSource;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
+#[cfg(feature = "s3")]
+use crate::source::s3::S3Source;
 use crate::source::{
     DemoSource, FileSource, InputIds, RateLimit, STDIN, Source, StopFlag, discover,
 };
@@ -165,7 +169,10 @@ fn partials(keeping: &Keeping) -> Result<Option<PartialWriter>, Failure> {
 }
 
 /// Opens the state directory of a plan, if it has one.
-pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
+pub(crate) fn state(
+    engine: &EnginePlan,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<JobState>, Failure> {
     let Some(path) = &engine.state_dir else { return Ok(None) };
     let directory = StateDirectory::open(Arc::new(SystemDisk), path).map_err(Failure::usage)?;
     let journal = JournalSettings {
@@ -174,7 +181,11 @@ pub(crate) fn state(engine: &EnginePlan) -> Result<Option<JobState>, Failure> {
         ..JournalSettings::default()
     };
     let (encode, interval) = (encode::ndjson::encode, engine.checkpoint.interval);
-    Ok(Some(JobState { directory, journal, encode, interval }))
+    let remote = match &engine.checkpoint.remote {
+        None => None,
+        Some(plan) => Some(remote::settings(plan, clock)?),
+    };
+    Ok(Some(JobState { directory, journal, encode, interval, remote }))
 }
 
 /// Opens the dead letters of a plan: in its file, else in the state directory, if there is one.
@@ -227,25 +238,6 @@ fn isa() -> Result<Isa, Failure> {
     })
 }
 
-/// The files that arguments mean; standard input comes after them.
-pub(crate) fn files(paths: &[String]) -> Result<Vec<PathBuf>, Failure> {
-    if let Some(url) = paths.iter().find(|path| path.starts_with("s3://")) {
-        return Err(Failure::usage(anyhow::anyhow!(
-            "`{url}`: reading from S3 is not built in; copy the objects with `aws s3 cp`, or pipe one into `-`"
-        )));
-    }
-    let (stdin, named): (Vec<PathBuf>, Vec<PathBuf>) =
-        paths.iter().map(PathBuf::from).partition(|path| path.as_os_str() == STDIN);
-    let mut files = discover(&named).map_err(Failure::usage)?;
-    files.extend(stdin.into_iter().next());
-    Ok(files)
-}
-
-/// How long files are together, for progress.
-pub(crate) fn total_bytes(files: &[PathBuf]) -> u64 {
-    files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
-}
-
 /// The range of `--since` and `--until`.
 pub(crate) fn event_time(
     since: Option<UnixSeconds>,
@@ -255,18 +247,6 @@ pub(crate) fn event_time(
         since.map_or(Bound::Unbounded, |since| Bound::Included(since.0)),
         until.map_or(Bound::Unbounded, |until| Bound::Excluded(until.0)),
     )
-}
-
-/// Sources over files, bounded.
-pub(crate) fn file_inputs(
-    files: &[PathBuf],
-    format: &crate::record::FormatChoice,
-    engine: &EnginePlan,
-) -> Inputs {
-    let ids = InputIds::default();
-    let thread_count = engine.thread_count().get();
-    let sources = FileSource::split(files, format, &limits(engine), thread_count, &ids);
-    Inputs { sources, expected_count: files.len(), is_bounded: true }
 }
 
 /// The sources of a plan.
@@ -312,6 +292,14 @@ pub(crate) fn plan_inputs(
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }
+            #[cfg(feature = "s3")]
+            SourceKind::S3(settings) => {
+                let read_as = (plan.format.clone(), limits(engine));
+                let (ids, clock) = (Arc::clone(&ids), Arc::clone(clock));
+                let source = S3Source::new(name, settings.clone(), read_as, ids, clock);
+                inputs.sources.push(Box::new(source));
+                inputs.is_bounded = false;
+            }
             #[cfg(feature = "cloudwatch")]
             SourceKind::CloudWatch(settings) => {
                 let format = plan.format.clone();
@@ -342,6 +330,11 @@ fn hold(
 }
 
 impl Inputs {
+    /// Sources that end by themselves, of so many inputs.
+    pub(crate) fn bounded(sources: Vec<Box<dyn Source>>, count: usize) -> Self {
+        Self { sources, expected_count: count, is_bounded: true }
+    }
+
     /// The sources alone, for who reads a little of them.
     pub(crate) fn into_sources(self) -> Vec<Box<dyn Source>> {
         self.sources
@@ -426,6 +419,12 @@ pub(crate) fn detectors(
 pub(crate) fn run_failure(error: RunError) -> Failure {
     match error {
         RunError::Sink(SinkError::Closed { .. }) => Failure::OutputClosed,
+        // Nothing was started.
+        RunError::State(CheckpointError::Remote(
+            owned @ (RemoteError::Owned { .. }
+            | RemoteError::OtherJob { .. }
+            | RemoteError::TwoRuns { .. }),
+        )) => Failure::usage(owned),
         other => Failure::running(other),
     }
 }

@@ -11,9 +11,10 @@ use clap::Args;
 use super::failure::Failure;
 use super::job::{self, Keeping, Request};
 use super::output;
+use super::paths::Paths;
 use super::signals::Signals;
 use super::{progress, report};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{self, EnginePlan, Plan};
 use crate::detect::DetectSettings;
 use crate::pipeline;
@@ -29,9 +30,9 @@ pace of event time are those of a configuration; its sources, sinks, state and d
 
 Examples:
   flowgauge replay -c flowgauge.toml 'archive/2026/01/**/*.gz' > findings.ndjson
-  flowgauge replay --context network.json --since 2026-01-05 --until 2026-01-06 archive/")]
+  flowgauge replay --context network.json --since 2026-01-05 --until 2026-01-06 s3://flow-logs/AWSLogs/")]
 pub(crate) struct ReplayArgs {
-    /// Files, directories, globs, or `-` for standard input
+    /// Files, directories, globs, `s3://BUCKET/PREFIX/`, or `-` for standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     /// Take detectors, context and engine settings from this configuration
@@ -71,19 +72,20 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let engine = EnginePlan { threads: args.threads.unwrap_or(engine.threads), ..engine };
     let thread_count = engine.thread_count().get();
     context.extend(args.context.iter().cloned());
-    let files = job::files(&args.paths)?;
-    let total_bytes = job::total_bytes(&files);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let paths = Paths::find(&args.paths, (args.since, args.until), &clock)?;
+    let total_bytes = paths.total_bytes();
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;
     let job = job::build(Request {
-        inputs: job::file_inputs(&files, &args.format, &engine),
+        inputs: paths.inputs(&args.format, &engine, &clock),
         engine,
         filter: Filter::within(None, job::event_time(args.since, args.until)),
         tops: Vec::new(),
         detectors: Some(job::detectors(&detectors, &context)?),
         sinks: job::finding_sinks(Some(&args.findings))?,
         keeping: Keeping::default(),
-        clock: Arc::new(SystemClock::new()),
+        clock,
         stop,
         progress: progress::bytes_bar(total_bytes),
     })?;

@@ -79,6 +79,9 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
     for input in &inputs.failed {
         writeln!(out, "\nIncomplete: {}: {}", input.name, input.message)?;
     }
+    if inputs.failed_unnamed > 0 {
+        writeln!(out, "\nIncomplete: {} more inputs", Grouped(inputs.failed_unnamed.into()))?;
+    }
     Ok(())
 }
 

@@ -127,7 +127,7 @@ fn run_plan(
         metric_min: 0,
         window_seconds: None,
     };
-    let state = job::state(&engine)?;
+    let state = job::state(&engine, &clock)?;
     let inputs = job::plan_inputs(&plan.sources, &engine, &clock)?;
     let inputs = match args.rate_limit {
         Some(limit) => inputs.held(limit, &clock),

@@ -18,6 +18,10 @@ use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
+#[cfg(feature = "kinesis")]
+use crate::source::kinesis::{ConsumerAddress, ReadMode};
+#[cfg(feature = "s3")]
+use crate::source::s3::Intake;
 use crate::source::{DiscoverError, discover};
 #[cfg(feature = "cloudwatch")]
 use crate::units::Moment;
@@ -177,7 +181,11 @@ fn state_text(engine: &EnginePlan) -> String {
     let Some(directory) = &engine.state_dir else { return "not saved".to_owned() };
     let interval = duration_text(engine.checkpoint.interval);
     let presence = if directory.is_dir() { "" } else { ", which will be created" };
-    format!("saved every {interval} in {}{presence}", directory.display())
+    let copies = match &engine.checkpoint.remote {
+        None => String::new(),
+        Some(remote) => format!(", copied to {remote}"),
+    };
+    format!("saved every {interval} in {}{presence}{copies}", directory.display())
 }
 
 fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
@@ -208,8 +216,26 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Demo(_) => "generated records".to_owned(),
         #[cfg(feature = "kinesis")]
         SourceKind::Kinesis(settings) => {
-            format!("Kinesis stream {}", settings.stream.stream_name())
+            let stream = settings.stream.stream_name();
+            match &settings.mode {
+                ReadMode::Polling => format!("Kinesis stream {stream}"),
+                ReadMode::FanOut(fan_out) => match &fan_out.consumer {
+                    ConsumerAddress::Name(name) => {
+                        format!("Kinesis stream {stream} by fan-out to consumer {name}")
+                    }
+                    ConsumerAddress::Arn(arn) => {
+                        format!("Kinesis stream {stream} by fan-out to {arn}")
+                    }
+                },
+            }
         }
+        #[cfg(feature = "s3")]
+        SourceKind::S3(settings) => match &settings.intake {
+            Intake::Queue(queue) => format!("objects of S3 that queue {} tells of", queue.name()),
+            Intake::Listing(listing) => {
+                format!("objects below s3://{}/{}", listing.bucket, listing.prefix)
+            }
+        },
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(settings) => {
             let groups: Vec<&str> = settings.log_groups.iter().map(LogGroup::text).collect();

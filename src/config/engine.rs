@@ -9,6 +9,7 @@ use crate::metrics::{MemoryLimit, memory_limit};
 
 use super::file::FileRole;
 use super::reader::{TableReader, Text};
+use super::remote::RemotePlan;
 
 /// A setting's default and the range in which it may lie, both ends included.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +126,7 @@ impl EnginePlan {
         };
         if let Some(mut table) = engine.table("checkpoint") {
             plan.checkpoint.interval = table.duration("interval", &CheckpointPlan::INTERVAL);
+            plan.checkpoint.remote = RemotePlan::read(&mut table, plan.state_dir.is_some());
             engine.absorb(table);
         }
         if let Some(mut table) = engine.table("journal") {
@@ -222,10 +224,12 @@ impl Lateness {
 }
 
 /// When the state is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointPlan {
     /// Time between two snapshots.
     pub interval: Duration,
+    /// Where snapshots are copied to, so that another machine can go on.
+    pub remote: Option<RemotePlan>,
 }
 
 impl CheckpointPlan {
@@ -239,7 +243,7 @@ impl CheckpointPlan {
 
 impl Default for CheckpointPlan {
     fn default() -> Self {
-        Self { interval: Self::INTERVAL.default }
+        Self { interval: Self::INTERVAL.default, remote: None }
     }
 }
 

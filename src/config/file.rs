@@ -22,7 +22,7 @@ use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use super::reader::{Document, ResolvedReference, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
 
-const SOURCE_TYPES: [&str; 5] = ["file", "stdin", "demo", "kinesis", "cloudwatch_logs"];
+const SOURCE_TYPES: [&str; 6] = ["file", "stdin", "demo", "kinesis", "s3", "cloudwatch_logs"];
 const SINK_TYPES: [&str; 2] = ["stdout", "file"];
 
 /// What a file says, with everything that is wrong with it. Whoever shows what is in it lets
@@ -327,6 +327,7 @@ impl Draft {
                 Some(SourceKind::Demo(settings))
             }
             "kinesis" => kinesis(table),
+            "s3" => s3(table),
             "cloudwatch_logs" => cloudwatch(table),
             other => unreachable!("`{other}` is not in SOURCE_TYPES"),
         }
@@ -372,6 +373,24 @@ fn kinesis(table: &mut TableReader<'_>) -> Option<SourceKind> {
         table.span.clone(),
         format!(
             "`[{}]` reads Kinesis, which this build leaves out; build with the feature `kinesis`",
+            table.path
+        ),
+    );
+    None
+}
+
+#[cfg(feature = "s3")]
+fn s3(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    table.component().map(SourceKind::S3)
+}
+
+#[cfg(not(feature = "s3"))]
+fn s3(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    table.table = DeTable::new();
+    table.wrong(
+        table.span.clone(),
+        format!(
+            "`[{}]` reads S3, which this build leaves out; build with the feature `s3`",
             table.path
         ),
     );

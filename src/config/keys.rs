@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::engine::{CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Limits};
 use super::log::{LogFormat, LogLevel, LogPlan};
+use super::remote::RemotePlan;
 
 /// A table of keys.
 pub(super) struct Table {
@@ -125,8 +126,17 @@ const ENGINE: Table = table(
     ],
 );
 
-const CHECKPOINT: Table =
-    table("engine.checkpoint", &[key("interval", Kind::Duration(CheckpointPlan::INTERVAL))]);
+const CHECKPOINT: Table = table(
+    "engine.checkpoint",
+    &[
+        key("interval", Kind::Duration(CheckpointPlan::INTERVAL)),
+        key("remote", Kind::Text),
+        key("region", Kind::Text),
+        key("endpoint", Kind::Text),
+        key("profile", Kind::Text),
+        key("takeover_after", Kind::Duration(RemotePlan::TAKEOVER_AFTER)),
+    ],
+);
 
 const JOURNAL: Table = table(
     "engine.journal",
@@ -144,7 +154,7 @@ const DEAD_LETTERS: Table = table(
 const SHUTDOWN: Table =
     table("engine.shutdown", &[key("limit", Kind::Duration(EnginePlan::SHUTDOWN_LIMIT))]);
 
-const SOURCES: [(&str, Table); 5] = [
+const SOURCES: [(&str, Table); 6] = [
     (
         "file",
         source(
@@ -190,6 +200,36 @@ const SOURCES: [(&str, Table); 5] = [
                     key("start", Kind::Start),
                     key("poll_interval", Kind::DurationText),
                     count("records_per_call_max", 1, 10_000),
+                    key("read_ahead_max", Kind::SizeText),
+                    key("mode", Kind::Word(|| vec!["auto", "polling", "fan_out"])),
+                    key("consumer", Kind::Text),
+                    key("consumer_arn", Kind::Text),
+                    key("deregister_consumer", Kind::Switch),
+                    key("stalled_after", Kind::DurationText),
+                ],
+            )
+        },
+    ),
+    (
+        "s3",
+        Table {
+            one_of: &["queue_url", "bucket"],
+            ..source(
+                "sources.bucket",
+                &[
+                    FORMAT,
+                    RATE_LIMIT,
+                    key("queue_url", Kind::Text),
+                    key("visibility", Kind::DurationText),
+                    key("bucket", Kind::Text),
+                    key("prefix", Kind::Text),
+                    key("poll_interval", Kind::DurationText),
+                    key("since", Kind::Text),
+                    count("late_days", 0, 31),
+                    key("region", Kind::Text),
+                    key("endpoint", Kind::Text),
+                    key("profile", Kind::Text),
+                    count("parallel", 1, 64),
                     key("read_ahead_max", Kind::SizeText),
                 ],
             )
@@ -350,6 +390,7 @@ mod tests {
                 Kind::Components(components) => {
                     let is_built = |name: &str| match name {
                         "kinesis" => cfg!(feature = "kinesis"),
+                        "s3" => cfg!(feature = "s3"),
                         "cloudwatch_logs" => cfg!(feature = "cloudwatch"),
                         _ => true,
                     };
@@ -358,6 +399,7 @@ mod tests {
                             "file" if path == "sources" => "paths = ['x']\n",
                             "file" => "path = 'x'\n",
                             "kinesis" => "stream = 'x'\n",
+                            "s3" => "bucket = 'xxx'\n",
                             "cloudwatch_logs" => "log_groups = ['x']\n",
                             _ => "",
                         };

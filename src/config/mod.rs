@@ -14,6 +14,7 @@ mod permissions;
 mod plan;
 mod reader;
 pub mod reload;
+mod remote;
 mod schema;
 mod suggest;
 
@@ -28,6 +29,7 @@ pub use log::{LogFormat, LogLevel, LogPlan};
 pub use permissions::Extras;
 pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
+pub use remote::RemotePlan;
 pub use schema::schema;
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and

@@ -43,7 +43,7 @@ impl Plan {
 }
 
 #[cfg_attr(
-    not(any(feature = "kinesis", feature = "cloudwatch")),
+    not(any(feature = "kinesis", feature = "s3", feature = "cloudwatch")),
     expect(unused_variables, reason = "no kind is left that is at home anywhere")
 )]
 fn source_statements(kind: &SourceKind, home: &Home) -> Vec<Statement> {
@@ -53,6 +53,8 @@ fn source_statements(kind: &SourceKind, home: &Home) -> Vec<Statement> {
         SourceKind::Kinesis(settings) => settings.statements(home),
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(settings) => settings.statements(home),
+        #[cfg(feature = "s3")]
+        SourceKind::S3(settings) => settings.statements(home),
     }
 }
 
@@ -63,7 +65,7 @@ fn sink_statements(kind: &SinkKind) -> Vec<Statement> {
 }
 
 #[cfg_attr(
-    not(feature = "kinesis"),
+    not(any(feature = "kinesis", feature = "s3")),
     expect(unused_variables, reason = "no kind is left that is at home anywhere")
 )]
 fn decrypting_service(kind: &SourceKind, home: &Home) -> Option<String> {
@@ -75,5 +77,9 @@ fn decrypting_service(kind: &SourceKind, home: &Home) -> Option<String> {
         }
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(_) => None,
+        #[cfg(feature = "s3")]
+        SourceKind::S3(settings) => {
+            Some(home.service_host("s3", settings.access.region.as_deref()))
+        }
     }
 }

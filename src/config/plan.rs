@@ -12,6 +12,8 @@ use crate::source::DemoSettings;
 use crate::source::cloudwatch::CloudWatchSettings;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSettings;
+#[cfg(feature = "s3")]
+use crate::source::s3::S3Settings;
 use crate::units::RateLimit;
 
 use super::engine::EnginePlan;
@@ -98,6 +100,9 @@ pub enum SourceKind {
     /// Log groups of CloudWatch Logs.
     #[cfg(feature = "cloudwatch")]
     CloudWatch(CloudWatchSettings),
+    /// Objects of S3 that a queue tells of, or that are listed.
+    #[cfg(feature = "s3")]
+    S3(S3Settings),
 }
 
 /// One sink.

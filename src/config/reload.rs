@@ -114,7 +114,7 @@ fn fixed_in_engine(old: &EnginePlan, new: &EnginePlan, faults: &mut Vec<ReloadFa
         inflated_max_bytes,
         line_max_bytes,
         state_dir,
-        checkpoint: _,
+        checkpoint,
         journal,
         dead_letters,
         shutdown_limit: _,
@@ -152,6 +152,11 @@ fn fixed_in_engine(old: &EnginePlan, new: &EnginePlan, faults: &mut Vec<ReloadFa
         size_text(dead_letters.bytes_max),
         size_text(new_letters.bytes_max),
     );
+    if checkpoint.remote != new.checkpoint.remote {
+        let key = "engine.checkpoint.remote".to_owned();
+        // What it is reached by may be secret.
+        faults.push(ReloadFault { key, difference: "has changed".to_owned() });
+    }
 }
 
 /// The rate limits that changed; notes what else did. Values are left out, as they may be secret.
@@ -259,6 +264,15 @@ mod tests {
         assert_eq!((changes.detectors, changes.sinks), (None, None));
         let back = compare(&new, &plan(OLD)).unwrap();
         assert_eq!(back.rate_limits, [("b".to_owned(), None)]);
+    }
+
+    #[cfg(feature = "s3")]
+    #[test]
+    fn copies_stay_where_they_are() {
+        check(
+            &format!("{OLD}[engine.checkpoint]\nremote = 's3://my-bucket/x'\n"),
+            Err(&["`engine.checkpoint.remote` has changed; this needs a restart"]),
+        );
     }
 
     #[test]

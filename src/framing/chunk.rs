@@ -145,7 +145,7 @@ pub struct LongLine {
 }
 
 /// One record of a stream service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceRecord {
     /// The payload as the producer put it.
     pub data: Bytes,

@@ -15,6 +15,7 @@ mod chunk;
 mod deframe;
 mod fault;
 mod file_range;
+mod finished;
 mod framed;
 mod gzip;
 mod inflate;
@@ -23,6 +24,7 @@ mod kpl;
 mod limits;
 mod lines;
 mod members;
+mod object;
 mod packed;
 #[cfg(feature = "parquet")]
 pub mod parquet;
@@ -39,8 +41,10 @@ pub use chunk::{
 pub use deframe::{Deframer, EmitFramed, deframe};
 pub use fault::InputFault;
 pub use file_range::FileRange;
+pub use finished::{FinishedInputs, InputKind};
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
 pub use limits::Limits;
+pub use object::{ObjectForm, packed_object};
 pub use packed::PackedFile;
 pub use position::{
     FileStart, LogGroupPlace, Position, Positions, ReadUntil, ResumePoint, ShardPlace, TakenEvent,

@@ -1,4 +1,4 @@
-//! A gzip file that is inflated whole, on the worker that parses it.
+//! A gzip file or object that is inflated whole, on the worker that parses it.
 //!
 //! libdeflate is about twice as fast as a decoder that keeps a stream's state, but needs a member whole.
 //! Objects of flow logs are small enough. Whatever is not plainly good members one after the other
@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rayon::ThreadPool;
 
 use super::fault::InputFault;
@@ -19,13 +20,18 @@ use super::position::DecodedPlace;
 use super::sniff::{Form, form_of, without_mark};
 use crate::record::{Text, TextPool, TextSlice};
 
-/// A compressed file, still to be read.
+/// A compressed file, still to be read, or a compressed object, still to be inflated.
 #[derive(Clone, Debug)]
 pub struct PackedFile {
-    file: Arc<File>,
-    length: usize,
+    place: PackedPlace,
     /// Up to where its text was read before.
     from: DecodedPlace,
+}
+
+#[derive(Clone, Debug)]
+enum PackedPlace {
+    File { file: Arc<File>, length: usize },
+    Memory(Bytes),
 }
 
 /// What a compressed file holds.
@@ -35,7 +41,7 @@ pub(super) enum Unpacked {
     /// JSON, in pieces of whole documents.
     Documents(Vec<TextSlice>),
     /// The file as it is, for the streaming decoder.
-    Stream(Text),
+    Stream(PackedBytes),
 }
 
 impl PackedFile {
@@ -48,15 +54,24 @@ impl PackedFile {
         let length = file.metadata().ok().and_then(|metadata| usize::try_from(metadata.len()).ok());
         match length {
             Some(length) if length <= limits.packed_bytes_max => {
-                Ok(Self { file, length, from: DecodedPlace::default() })
+                let place = PackedPlace::File { file, length };
+                Ok(Self { place, from: DecodedPlace::default() })
             }
             _ => Err(file),
         }
     }
 
-    /// How long the file is, compressed.
+    /// All of an object that is in memory, read up to `from` before.
+    pub(super) const fn of_bytes(bytes: Bytes, from: DecodedPlace) -> Self {
+        Self { place: PackedPlace::Memory(bytes), from }
+    }
+
+    /// How long it is, compressed.
     pub(super) const fn length_bytes(&self) -> u64 {
-        self.length as u64
+        match &self.place {
+            PackedPlace::File { length, .. } => *length as u64,
+            PackedPlace::Memory(bytes) => bytes.len() as u64,
+        }
     }
 
     /// Leaves out what was read before.
@@ -81,28 +96,44 @@ impl PackedFile {
         pool: &TextPool,
         limits: &Limits,
     ) -> Result<(Unpacked, u64), InputFault> {
-        let mut packed = pool.take(self.length);
-        packed.resize(self.length, 0);
-        let read_bytes = read_up_to(&self.file, &mut packed, 0)?;
-        packed.truncate(read_bytes);
+        let packed = self.packed_bytes(pool)?;
+        let read_bytes = packed.as_ref().len() as u64;
         let bytes_max = limits.unpacked_bytes_max;
         let pieces = threads
-            .and_then(|threads| side_by_side(&packed, pool, threads, bytes_max))
-            .or_else(|| whole(&packed, inflater, pool, bytes_max).map(|text| vec![text]));
-        let unpacked = match pieces {
-            Some(pieces) => unpacked(pieces, pool),
-            None => None,
-        };
-        Ok((
-            match unpacked {
-                Some(unpacked) => {
-                    pool.give_back(packed);
-                    unpacked
-                }
-                None => Unpacked::Stream(pool.text(packed)),
-            },
-            read_bytes as u64,
-        ))
+            .and_then(|threads| side_by_side(packed.as_ref(), pool, threads, bytes_max))
+            .or_else(|| whole(packed.as_ref(), inflater, pool, bytes_max).map(|text| vec![text]));
+        let unpacked = pieces.and_then(|pieces| unpacked(pieces, pool));
+        Ok((unpacked.unwrap_or(Unpacked::Stream(packed)), read_bytes))
+    }
+
+    fn packed_bytes(&self, pool: &TextPool) -> Result<PackedBytes, InputFault> {
+        match &self.place {
+            PackedPlace::File { file, length } => {
+                let mut packed = pool.take(*length);
+                packed.resize(*length, 0);
+                let read_bytes = read_up_to(file, &mut packed, 0)?;
+                packed.truncate(read_bytes);
+                Ok(PackedBytes::Read(pool.text(packed)))
+            }
+            PackedPlace::Memory(bytes) => Ok(PackedBytes::Given(bytes.clone())),
+        }
+    }
+}
+
+/// Compressed bytes in memory.
+pub(super) enum PackedBytes {
+    /// Read from a file, into a buffer that goes round.
+    Read(Text),
+    /// As the source gave them.
+    Given(Bytes),
+}
+
+impl AsRef<[u8]> for PackedBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Read(text) => text,
+            Self::Given(bytes) => bytes,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,8 +27,10 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::record::{FieldId, Layout, TextPool};
 
 use super::cell;
+use super::chunk::{ChunkData, Payload};
 use super::fault::InputFault;
 use super::framed::{Framed, FramedBuilder, LayoutScope};
+use super::position::Position;
 use crate::record::FaultKind;
 
 /// Rows that are decoded at a time.
@@ -37,6 +40,7 @@ const BATCH_ROWS: usize = 8 * 1024;
 #[derive(Clone, Debug)]
 pub struct RowGroup {
     object: Arc<Object>,
+    bytes: ObjectBytes,
     index: usize,
 }
 
@@ -44,12 +48,19 @@ pub struct RowGroup {
 #[derive(Debug)]
 pub(super) struct RowGroups {
     object: Arc<Object>,
+    bytes: ObjectBytes,
     next_index: usize,
+}
+
+/// What a Parquet object says of itself at its end, for a source that then fetches its row groups one by one.
+#[derive(Clone, Debug)]
+pub struct Footer {
+    object: Arc<Object>,
+    length: u64,
 }
 
 #[derive(Debug)]
 struct Object {
-    bytes: ObjectBytes,
     metadata: ArrowReaderMetadata,
     columns: Vec<Column>,
     layout: Arc<Layout>,
@@ -122,12 +133,87 @@ impl RowGroups {
     }
 
     fn open(bytes: ObjectBytes) -> Result<Self, InputFault> {
-        // The Arrow schema that writers embed only adds types that the storage types don't need.
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = without_panic(|| ArrowReaderMetadata::load(&bytes, options))
-            .map_err(InputFault::Parquet)?;
-        let object = Object::plan(bytes, metadata)?;
-        Ok(Self { object: Arc::new(object), next_index: 0 })
+        let object = Arc::new(Object::open(&bytes)?);
+        Ok(Self { object, bytes, next_index: 0 })
+    }
+}
+
+/// How the end of an object says how long its footer is: a length, then the magic.
+const FOOTER_TAIL_BYTES: u64 = 8;
+
+impl Footer {
+    /// How many bytes at the end of an object hold its footer, told by the last bytes of it, at least 8.
+    #[must_use]
+    pub fn bytes_at_end(tail: &[u8]) -> Option<u64> {
+        let tail: &[u8; 8] = tail.last_chunk()?;
+        let (length, magic) = tail.split_at(4);
+        let length = u32::from_le_bytes(length.try_into().expect("half of 8 bytes"));
+        (magic == b"PAR1").then_some(u64::from(length) + FOOTER_TAIL_BYTES)
+    }
+
+    /// Reads the footer out of the last bytes of an object that is `length` bytes long.
+    ///
+    /// # Errors
+    /// If it is none, or none of flow logs.
+    pub fn of_tail(tail: Bytes, length: u64) -> Result<Self, InputFault> {
+        let start = length.saturating_sub(tail.len() as u64);
+        let bytes = ObjectBytes::Window { start, bytes: tail, length };
+        Ok(Self { object: Arc::new(Object::open(&bytes)?), length })
+    }
+
+    /// How many row groups there are.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.object.metadata.metadata().num_row_groups()
+    }
+
+    /// Where in the object a row group is; `None` if its columns are said to be outside.
+    #[must_use]
+    pub fn range(&self, index: usize) -> Option<Range<u64>> {
+        let group = self.object.metadata.metadata().row_group(index);
+        let mut range: Option<Range<u64>> = None;
+        for column in group.columns() {
+            // The offsets are signed in the format; forged ones make the library panic.
+            let (start, length) =
+                without_panic(|| Ok::<_, ParquetError>(column.byte_range())).ok()?;
+            let end = start.checked_add(length).filter(|end| *end <= self.length)?;
+            range = Some(match range {
+                Some(range) => range.start.min(start)..range.end.max(end),
+                None => start..end,
+            });
+        }
+        range
+    }
+
+    /// A row group whose bytes, those of [`Self::range`], are in memory.
+    #[must_use]
+    pub fn group(&self, index: usize, range: &Range<u64>, bytes: Bytes) -> RowGroup {
+        let bytes = ObjectBytes::Window { start: range.start, bytes, length: self.length };
+        RowGroup { object: Arc::clone(&self.object), bytes, index }
+    }
+
+    /// A row group as a payload, with what it and the footer cost, and the position after it.
+    #[must_use]
+    pub fn piece(&self, index: usize, range: &Range<u64>, bytes: Bytes) -> ChunkData {
+        let group = self.group(index, range, bytes);
+        let bytes_read = group.bytes_read();
+        let position = Some(Position::row_group(index as u64 + 1));
+        ChunkData { payload: Payload::RowGroup(group), bytes_read, position }
+    }
+
+    /// The first row group that is not before `position`.
+    ///
+    /// # Errors
+    /// If it is a position in something else.
+    pub fn first_group(&self, position: Option<&Position>) -> Result<usize, InputFault> {
+        let Some(position) = position else { return Ok(0) };
+        let index = position
+            .as_row_group()
+            .ok_or_else(|| InputFault::replaced(position, "it has another form"))?;
+        usize::try_from(index)
+            .ok()
+            .filter(|index| *index <= self.group_count())
+            .ok_or_else(|| InputFault::replaced(position, "it has fewer row groups"))
     }
 }
 
@@ -151,14 +237,26 @@ impl Iterator for RowGroups {
     fn next(&mut self) -> Option<RowGroup> {
         let index = self.next_index;
         self.next_index += 1;
-        (index < self.object.metadata.metadata().num_row_groups())
-            .then(|| RowGroup { object: Arc::clone(&self.object), index })
+        (index < self.object.metadata.metadata().num_row_groups()).then(|| RowGroup {
+            object: Arc::clone(&self.object),
+            bytes: self.bytes.clone(),
+            index,
+        })
     }
 }
 
 impl Object {
+    /// Reads the footer.
+    fn open(bytes: &ObjectBytes) -> Result<Self, InputFault> {
+        // The Arrow schema that writers embed only adds types that the storage types don't need.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = without_panic(|| ArrowReaderMetadata::load(bytes, options))
+            .map_err(InputFault::Parquet)?;
+        Self::plan(metadata)
+    }
+
     /// Chooses the columns that are fields, by name.
-    fn plan(bytes: ObjectBytes, metadata: ArrowReaderMetadata) -> Result<Self, InputFault> {
+    fn plan(metadata: ArrowReaderMetadata) -> Result<Self, InputFault> {
         let mut columns = Vec::new();
         let mut names: Vec<String> = Vec::new();
         let mut fields = Vec::new();
@@ -185,7 +283,7 @@ impl Object {
         }
         let layout = Layout::from_text(&names.join(" "))
             .map_err(|error| InputFault::Parquet(error.to_string()))?;
-        Ok(Self { bytes, metadata, columns, layout: Arc::new(layout), notes })
+        Ok(Self { metadata, columns, layout: Arc::new(layout), notes })
     }
 
     fn compressed_bytes(&self, index: usize) -> u64 {
@@ -197,7 +295,10 @@ impl RowGroup {
     /// Bytes that reading it costs; the first also answers for the object's footer. 0 if the object
     /// is in memory already.
     pub(super) fn bytes_read(&self) -> u64 {
-        let ObjectBytes::File { length, .. } = &self.object.bytes else { return 0 };
+        let (ObjectBytes::File { length, .. } | ObjectBytes::Window { length, .. }) = &self.bytes
+        else {
+            return 0;
+        };
         if self.index > 0 {
             return self.object.compressed_bytes(self.index);
         }
@@ -225,7 +326,7 @@ impl RowGroup {
         let roots = self.object.columns.iter().map(|column| column.root);
         let mask = ProjectionMask::roots(self.object.metadata.parquet_schema(), roots);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.object.bytes.clone(),
+            self.bytes.clone(),
             self.object.metadata.clone(),
         )
         .with_row_groups(vec![self.index])
@@ -302,14 +403,31 @@ fn without_panic<T, E: ToString>(decode: impl FnOnce() -> Result<T, E>) -> Resul
 /// by places, without the position that its handles share.
 #[derive(Clone, Debug)]
 enum ObjectBytes {
-    File { file: Arc<File>, length: u64 },
+    File {
+        file: Arc<File>,
+        length: u64,
+    },
     Memory(Bytes),
+    /// Some of it, from `start` on.
+    Window {
+        start: u64,
+        bytes: Bytes,
+        length: u64,
+    },
+}
+
+impl ObjectBytes {
+    /// The bytes of the window from `at` on; none outside.
+    fn window_from(start: u64, bytes: &Bytes, at: u64) -> &[u8] {
+        let skipped = at.checked_sub(start).and_then(|skipped| usize::try_from(skipped).ok());
+        skipped.and_then(|skipped| bytes.get(skipped..)).unwrap_or_default()
+    }
 }
 
 impl Length for ObjectBytes {
     fn len(&self) -> u64 {
         match self {
-            Self::File { length, .. } => *length,
+            Self::File { length, .. } | Self::Window { length, .. } => *length,
             Self::Memory(bytes) => bytes.len() as u64,
         }
     }
@@ -336,6 +454,11 @@ impl ChunkReader for ObjectBytes {
                 file.read_exact_at(&mut buffer, start)?;
                 Ok(buffer.into())
             }
+            Self::Window { start: window_start, bytes, .. } => {
+                let from = Self::window_from(*window_start, bytes, start);
+                let outside = || ParquetError::EOF("a column is outside its row group".to_owned());
+                Ok(bytes.slice_ref(from.get(..length).ok_or_else(outside)?))
+            }
         }
     }
 }
@@ -354,6 +477,9 @@ impl Read for ObjectCursor {
                 (&bytes[start..]).read(out)?
             }
             ObjectBytes::File { file, .. } => file.read_at(out, self.at)?,
+            ObjectBytes::Window { start, bytes, .. } => {
+                ObjectBytes::window_from(*start, bytes, self.at).read(out)?
+            }
         };
         self.at += taken as u64;
         Ok(taken)

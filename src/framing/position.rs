@@ -12,6 +12,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::file_range::read_up_to;
+use super::finished::FinishedInputs;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::record::Layout;
 
@@ -26,6 +27,8 @@ enum Place {
     RowGroup(u64),
     Generated(u64),
     Shard(ShardPlace),
+    /// Before a day of a listing.
+    Day(i64),
     LogGroup(LogGroupPlace),
 }
 
@@ -117,6 +120,21 @@ impl Position {
         }
     }
 
+    /// Before all keys of a day, which is numbered from 1970-01-01.
+    #[must_use]
+    pub const fn before_day(day: i64) -> Self {
+        Self(Place::Day(day))
+    }
+
+    /// The day before which everything was listed and read, if the input is a listing.
+    #[must_use]
+    pub const fn as_day(&self) -> Option<i64> {
+        match self.0 {
+            Place::Day(day) => Some(day),
+            _ => None,
+        }
+    }
+
     /// A place in a log group.
     #[must_use]
     pub const fn in_log_group(place: LogGroupPlace) -> Self {
@@ -141,6 +159,16 @@ impl Position {
         match self.0 {
             Place::Bytes(offset) => Some(offset),
             _ => None,
+        }
+    }
+
+    /// How many bytes of an input that is not compressed are before it, so that reading may begin there; 0 if
+    /// reading has to begin at the start.
+    #[must_use]
+    pub const fn byte_offset(&self) -> u64 {
+        match self.0 {
+            Place::Bytes(offset) => offset,
+            _ => 0,
         }
     }
 
@@ -201,6 +229,10 @@ impl Position {
                 out.u8(6);
                 out.text(sequence_number);
             }
+            Place::Day(day) => {
+                out.u8(20);
+                out.i64(*day);
+            }
             Place::LogGroup(place) => {
                 out.u8(LOG_GROUP_TAG);
                 out.i64(place.floor_ms);
@@ -228,6 +260,7 @@ impl Position {
             4 => Place::Shard(ShardPlace::Oldest),
             5 => Place::Shard(ShardPlace::Moment(from.i64()?)),
             6 => Place::Shard(ShardPlace::After(from.text()?.into())),
+            20 => Place::Day(from.i64()?),
             LOG_GROUP_TAG => {
                 let floor_ms = from.i64()?;
                 let taken: Vec<TakenEvent> = from.plain()?;
@@ -261,6 +294,7 @@ impl fmt::Display for Position {
             Place::Shard(ShardPlace::After(sequence_number)) => {
                 write!(f, "the record after {sequence_number}")
             }
+            Place::Day(day) => write!(f, "day {day} since 1970-01-01"),
             Place::LogGroup(place) => {
                 let taken_count = place.taken.iter().count();
                 write!(
@@ -365,19 +399,24 @@ pub enum ReadUntil {
 
 /// How far inputs were read before, by their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Positions(BTreeMap<Arc<str>, ReadUntil>);
+pub struct Positions {
+    named: BTreeMap<Arc<str>, ReadUntil>,
+    /// Others, which ended.
+    finished: Option<FinishedInputs>,
+}
 
 impl Positions {
     /// How far an input was read, `None` if it was not.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ReadUntil> {
-        self.0.get(name)
+        let is_finished = || self.finished.as_ref().is_some_and(|names| names.contains(name));
+        self.named.get(name).or_else(|| is_finished().then_some(&ReadUntil::End))
     }
 
     /// Where an input goes on, `None` if it was not read before or not to be read again.
     #[must_use]
     pub fn point(&self, name: &str) -> Option<&ResumePoint> {
-        match self.0.get(name) {
+        match self.named.get(name) {
             Some(ReadUntil::Point(point)) => Some(point),
             Some(ReadUntil::End) | None => None,
         }
@@ -386,21 +425,27 @@ impl Positions {
     /// Whether an input was read to its end.
     #[must_use]
     pub fn is_finished(&self, name: &str) -> bool {
-        self.0.get(name) == Some(&ReadUntil::End)
+        self.get(name) == Some(&ReadUntil::End)
     }
 
-    /// All inputs whose names begin like this, in order.
+    /// All inputs whose names begin like this, in order, without those that ended.
     pub fn beginning_with<'a>(
         &'a self,
         start: &'a str,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a ReadUntil)> {
-        self.0.iter().filter(move |(name, _)| name.starts_with(start))
+        self.named.iter().filter(move |(name, _)| name.starts_with(start))
+    }
+
+    /// These, and those that ended.
+    #[must_use]
+    pub fn with_finished(self, finished: FinishedInputs) -> Self {
+        Self { finished: Some(finished), ..self }
     }
 }
 
 impl FromIterator<(Arc<str>, ReadUntil)> for Positions {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, ReadUntil)>>(inputs: I) -> Self {
-        Self(inputs.into_iter().collect())
+        Self { named: inputs.into_iter().collect(), finished: None }
     }
 }
 
@@ -429,6 +474,7 @@ mod tests {
         let place = DecodedPlace { decoded_bytes: 9, bytes_read: 5 };
         check(Position::decoded(place), "decoded byte 9");
         check(Position(Place::RowGroup(3)), "row group 3");
+        check(Position::before_day(20_454), "day 20454 since 1970-01-01");
         check(Position::generated(11), "generated record 11");
         check(Position::in_shard(ShardPlace::Oldest), "the oldest record");
         check(

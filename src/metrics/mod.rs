@@ -3,12 +3,14 @@
 //! reports.
 
 mod back_pressure;
+mod intake;
 mod latency;
 mod memory;
 mod profile;
 mod stats;
 
 pub use back_pressure::{BackPressure, ChannelMeter, ChannelMeters};
+pub use intake::{Intake, IntakeMeter};
 pub use latency::{LatencyHistogram, Quantiles};
 pub use memory::{MemoryLimit, MemoryOrigin, memory_limit, resident_bytes};
 pub use profile::{Profile, Stage, StageTime, Stopwatch};

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::units::{ByteCount, Grouped, duration_text};
 
+use super::intake::Intake;
 use super::latency::Quantiles;
 
 /// What a stream job has done up to a moment, and how it stands.
@@ -42,6 +43,10 @@ pub struct StatsSample {
     pub latencies: Vec<(&'static str, Quantiles)>,
     /// Age of the newest snapshot, if there is one.
     pub snapshot_age: Option<Duration>,
+    /// Since the newest snapshot was copied elsewhere, if one was.
+    pub copy_age: Option<Duration>,
+    /// How sources that read from a service stand.
+    pub intakes: Vec<Intake>,
 }
 
 /// How full a channel is.
@@ -97,6 +102,17 @@ pub struct StatsLine {
     #[serde(rename = "snapshot_age_seconds", serialize_with = "optional_seconds")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_age: Option<Duration>,
+    /// Since the newest snapshot was copied elsewhere.
+    #[serde(rename = "copy_age_seconds", serialize_with = "optional_seconds")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_age: Option<Duration>,
+    /// How sources that read from a service stand; counters since the start of the run.
+    #[serde(
+        rename = "sources",
+        serialize_with = "by_source",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub intakes: Vec<Intake>,
 }
 
 impl StatsLine {
@@ -127,6 +143,8 @@ impl StatsLine {
             queues: later.queues.clone(),
             latencies: later.latencies.clone(),
             snapshot_age: later.snapshot_age,
+            copy_age: later.copy_age,
+            intakes: later.intakes.clone(),
         }
     }
 }
@@ -165,6 +183,12 @@ impl fmt::Display for StatsLine {
         if let Some(age) = self.snapshot_age {
             write!(f, "; snapshot {} old", duration_text(Duration::from_secs(age.as_secs())))?;
         }
+        if let Some(age) = self.copy_age {
+            write!(f, ", copy {} old", duration_text(Duration::from_secs(age.as_secs())))?;
+        }
+        for intake in &self.intakes {
+            write!(f, "; {intake}")?;
+        }
         Ok(())
     }
 }
@@ -186,6 +210,10 @@ fn by_input<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(lags.iter().map(|(input, lag)| (&**input, lag.as_secs_f64())))
+}
+
+fn by_source<S: Serializer>(intakes: &[Intake], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(intakes.iter().map(|intake| (&*intake.source, intake)))
 }
 
 fn by_stage<S: Serializer>(
@@ -231,6 +259,14 @@ mod tests {
             ],
             latencies: vec![("parse", histogram.quantiles())],
             snapshot_age: Some(Duration::from_secs(4)),
+            copy_age: Some(Duration::from_secs(14)),
+            intakes: vec![Intake {
+                source: "prod".into(),
+                inputs: 4,
+                behind: vec![("shard-1".into(), Duration::from_secs(3))],
+                totals: vec![("records", 7)],
+                troubles: vec![("throttled", 2)],
+            }],
         };
         (earlier, later)
     }
@@ -242,7 +278,8 @@ mod tests {
             StatsLine::between(&earlier, &later).to_string(),
             "1,000,000 records/s, 120 MB/s, 7 malformed, 3 late, 1,234 findings, 7 evicted; lag 2s; \
              memory 512 MB of 4.00 GB; queues parse 3/8, judge 0/16; \
-             latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old"
+             latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old, copy 14s old; \
+             prod 4 inputs, 3s behind, 2 throttled"
         );
         let nothing = StatsLine::between(&StatsSample::default(), &StatsSample::default());
         assert_eq!(nothing.to_string(), "0 records/s, 0 B/s, 0 malformed, 0 late, 0 findings");
@@ -251,7 +288,7 @@ mod tests {
     #[test]
     fn machines_read_fields_with_units() {
         let (earlier, mut later) = samples();
-        later.snapshot_age = None;
+        (later.snapshot_age, later.copy_age) = (None, None);
         let line = serde_json::to_value(StatsLine::between(&earlier, &later)).unwrap();
         let latency = &line["latencies"]["parse"];
         assert_eq!((&latency["count"], &latency["p50_seconds"].is_f64()), (&json!(100), &true));
@@ -276,6 +313,14 @@ mod tests {
                     { "stage": "parse", "waiting": 3, "capacity": 8 },
                     { "stage": "judge", "waiting": 0, "capacity": 16 },
                 ],
+                "sources": {
+                    "prod": {
+                        "inputs": 4,
+                        "behind_seconds_by_input": { "shard-1": 3.0 },
+                        "totals": { "records": 7 },
+                        "troubles": { "throttled": 2 },
+                    },
+                },
             })
         );
     }

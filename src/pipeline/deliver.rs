@@ -322,6 +322,9 @@ impl Delivery {
             mark.save(&mut saved);
             self.marks.push_back((epoch, mark));
         }
-        Ok(SavedPart::new(epoch, PartName::Delivery, saved))
+        let mut part = SavedPart::new(epoch, PartName::Delivery, saved);
+        // A sink that has failed has not got all that is before the barrier.
+        part.needs_journal = self.failure.is_some();
+        Ok(part)
     }
 }

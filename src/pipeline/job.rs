@@ -13,7 +13,7 @@ use super::snapshot::SnapshotReport;
 use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
 use crate::checkpoint::{
     CheckpointError, DeadLetterCounters, DeadLetters, Encode, JournalCounters, JournalSettings,
-    PartialWriter, StateDirectory,
+    PartialWriter, RemoteSettings, StateDirectory,
 };
 use crate::clock::Clock;
 use crate::detect::{DetectSettings, Network};
@@ -101,6 +101,8 @@ pub struct JobState {
     pub encode: Encode,
     /// Time between snapshots.
     pub interval: Duration,
+    /// Where they are copied to, so that another machine can go on.
+    pub remote: Option<RemoteSettings>,
 }
 
 impl Job {

@@ -1,6 +1,7 @@
 //! How a run stands while it goes on: counters that its threads keep up to date per chunk, and anybody may
 //! read.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,11 +10,12 @@ use std::time::Duration;
 use super::job::Latencies;
 use super::sequence::InputReport;
 use crate::clock::Clock;
-use crate::metrics::{ChannelMeters, LatencyHistogram, QueueFill, StatsSample, resident_bytes};
+use crate::metrics::{
+    ChannelMeters, IntakeMeter, LatencyHistogram, QueueFill, StatsSample, resident_bytes,
+};
 use crate::units::UnixSeconds;
 
 /// The counters of a run. Those of the end are in its report.
-#[derive(Debug)]
 pub struct Live {
     records: AtomicU64,
     bytes: AtomicU64,
@@ -25,10 +27,20 @@ pub struct Live {
     slowest: Mutex<Vec<(Arc<str>, UnixSeconds)>>,
     /// When the newest snapshot was durable, by the monotonic clock, in ms and 1; 0 if there is none.
     snapshot_at: AtomicU64,
+    /// The same of the newest one that was copied.
+    copy_at: AtomicU64,
+    copies_skipped: AtomicU64,
     /// About as many bytes as all shards take when they are saved.
     saved_bytes: AtomicU64,
     meters: OnceLock<ChannelMeters>,
+    intakes: OnceLock<Vec<IntakeMeter>>,
     latencies: Mutex<Latencies>,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("records", &self.records).finish_non_exhaustive()
+    }
 }
 
 impl Default for Live {
@@ -42,8 +54,11 @@ impl Default for Live {
             evicted: AtomicU64::new(0),
             slowest: Mutex::default(),
             snapshot_at: AtomicU64::new(0),
+            copy_at: AtomicU64::new(0),
+            copies_skipped: AtomicU64::new(0),
             saved_bytes: AtomicU64::new(0),
             meters: OnceLock::new(),
+            intakes: OnceLock::new(),
             latencies: Mutex::default(),
         }
     }
@@ -63,9 +78,10 @@ impl Live {
         let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         let lags: Vec<_> = slowest.iter().map(lag).collect();
         drop(slowest);
-        let snapshot_age = read(&self.snapshot_at)
-            .checked_sub(1)
-            .map(|ms| at.saturating_sub(Duration::from_millis(ms)));
+        let age = |since: &AtomicU64| {
+            let ms = read(since).checked_sub(1);
+            ms.map(|ms| at.saturating_sub(Duration::from_millis(ms)))
+        };
         let queue = |(stage, pressure): (&&'static str, &crate::metrics::BackPressure)| QueueFill {
             stage,
             waiting: usize::try_from(pressure.queued).unwrap_or(usize::MAX),
@@ -91,7 +107,9 @@ impl Live {
                 ("save", latencies.save.quantiles()),
                 ("finding", latencies.finding.quantiles()),
             ],
-            snapshot_age,
+            snapshot_age: age(&self.snapshot_at),
+            copy_age: age(&self.copy_at),
+            intakes: self.intakes.get().into_iter().flatten().map(|meter| meter()).collect(),
         }
     }
 
@@ -135,6 +153,11 @@ impl Live {
         let _is_first = self.meters.set(meters).is_ok();
     }
 
+    pub(super) fn set_intakes(&self, intakes: Vec<IntakeMeter>) {
+        // A run has one set.
+        let _is_first = self.intakes.set(intakes).is_ok();
+    }
+
     pub(super) fn note_lags(&self, slowest: Vec<(Arc<str>, UnixSeconds)>) {
         *self.slowest.lock().unwrap_or_else(PoisonError::into_inner) = slowest;
     }
@@ -152,7 +175,24 @@ impl Live {
     }
 
     pub(super) fn note_snapshot(&self, now: Duration) {
-        let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1);
-        self.snapshot_at.store(ms + 1, Ordering::Relaxed);
+        self.snapshot_at.store(since(now), Ordering::Relaxed);
     }
+
+    pub(super) fn note_copy(&self, now: Duration) {
+        self.copy_at.store(since(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_copy_skipped(&self) {
+        self.copies_skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Snapshots that were passed over, because an upload was still under way.
+    pub(super) fn copies_skipped(&self) -> u64 {
+        self.copies_skipped.load(Ordering::Relaxed)
+    }
+}
+
+/// A moment that is never 0.
+fn since(now: Duration) -> u64 {
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }

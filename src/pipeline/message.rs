@@ -25,6 +25,17 @@ use super::parse_stage::ParsedChunk;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Epoch(pub(super) u64);
 
+/// What became of the snapshot of a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SnapshotFate {
+    /// It is written, and what it holds is safe.
+    Safe,
+    /// It is written and being copied: this machine alone has it, and another fate follows.
+    OnThisMachine,
+    /// It could not be written, or is on this machine alone for good where there should be copies.
+    Unsafe,
+}
+
 /// Parts of a chunk, and when the chunk came in.
 pub(super) struct Parsed {
     /// By the monotonic clock, when the source handed the chunk over.
@@ -119,11 +130,14 @@ pub(super) struct SavedPart {
     pub(super) segments: Vec<Vec<u8>>,
     /// Segments that were taken for it and not needed.
     pub(super) spares: Vec<Vec<u8>>,
+    /// Findings before the barrier are with no sink but in the journal of this machine: another one could not go on.
+    pub(super) needs_journal: bool,
 }
 
 impl SavedPart {
+    /// The part of a stage that knows nothing of the journal.
     pub(super) fn new(epoch: Epoch, name: PartName, saved: Encoder) -> Self {
         let (segments, spares) = saved.into_segments_and_spares();
-        Self { epoch, name, segments, spares }
+        Self { epoch, name, segments, spares, needs_journal: false }
     }
 }

@@ -1,6 +1,7 @@
 //! Threads and bounded channels: the one place where stages are wired.
 
 mod assembly;
+mod copying;
 mod dead_letters;
 mod deliver;
 mod job;
@@ -11,6 +12,7 @@ mod memory;
 mod message;
 mod parse_stage;
 mod partial;
+mod receipts;
 mod sequence;
 mod sequence_stage;
 mod snapshot;
@@ -21,6 +23,7 @@ mod topology;
 /// State shards that a run may have.
 pub const SHARDS_MAX: usize = 1024;
 
+pub use copying::CopyReport;
 pub use deliver::DeliveryReport;
 pub use job::{Control, Detectors, Job, JobState, Latencies, RunError, RunReport};
 pub use live::Live;

@@ -14,12 +14,24 @@ use std::time::Duration;
 use super::dead_letters::Letter;
 use super::parse_stage::{LineSample, ParseStage, ParsedChunk, ParsedData, ParsedEvent};
 use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks};
-use crate::framing::{FileStart, InputFault, InputId, InputInfo, Position};
+use crate::framing::{
+    FileStart, FinishedInputs, InputFault, InputId, InputInfo, InputKind, Position,
+};
 use crate::record::{FaultKind, FieldId, FormatChoice, Layout, SAMPLE_BYTES_MAX};
 use crate::units::UnixSeconds;
 
 /// Samples of malformed records that a report shows.
 pub const MALFORMED_SAMPLES_MAX: usize = 20;
+
+/// Inputs that a report names because they failed, and as many because they had late records: those that were
+/// opened first, or come first by name. A stream of objects has no end.
+const NAMED_INPUTS_MAX: usize = 1000;
+
+/// Unknown fields that are warned of, each once; who writes headers could make up any number.
+const UNKNOWN_NAMES_MAX: usize = 1000;
+
+/// A line is logged for the first finished input that had to be forgotten, and then for every so many.
+const FORGOTTEN_PER_LINE: u64 = 1 << 20;
 
 /// A malformed record as reports show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +70,9 @@ pub struct InputReport {
     pub malformed_samples: Vec<MalformedSample>,
     /// Inputs that could not be read to their end.
     pub failed: Vec<FailedInput>,
-    /// Inputs that had late records, and how many.
+    /// How many more there are than are named.
+    pub failed_unnamed: u64,
+    /// Inputs that had late records, and how many; the first thousand by name.
     pub late_by_input: BTreeMap<Arc<str>, u64>,
 }
 
@@ -92,8 +106,11 @@ pub(super) struct Sequencer {
     inputs: BTreeMap<InputId, InputState>,
     /// Inputs of an earlier run that are not open again yet.
     earlier: BTreeMap<Arc<str>, InputState>,
-    /// Names of the inputs that are done with.
-    finished: BTreeSet<Arc<str>>,
+    /// The inputs that are done with, and the events of those that ended since this was last asked.
+    finished: FinishedInputs,
+    ended: Vec<(InputId, u64)>,
+    /// How many were to be forgotten before that is told again.
+    forgotten_told: u64,
     watermarks: Watermarks,
     report: InputReport,
     /// Samples and faults of closed inputs, in order, because inputs close in any.
@@ -112,7 +129,9 @@ impl Sequencer {
             reparser,
             inputs: BTreeMap::new(),
             earlier: BTreeMap::new(),
-            finished: BTreeSet::new(),
+            finished: FinishedInputs::new(expected_inputs),
+            ended: Vec::new(),
+            forgotten_told: 0,
             watermarks: Watermarks::new(time, expected_inputs),
             report: InputReport::default(),
             samples: BTreeMap::new(),
@@ -131,6 +150,21 @@ impl Sequencer {
     /// What was put aside since this was last called.
     pub(super) fn take_letters(&mut self) -> Vec<Letter> {
         self.letters.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Inputs that ended since this was last called, with the number of their events.
+    pub(super) fn take_ended(&mut self) -> Vec<(InputId, u64)> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// How many events of an open input were handed on whole.
+    pub(super) fn event_count(&self, input: InputId) -> Option<u64> {
+        self.inputs.get(&input).map(|state| state.next.0)
+    }
+
+    /// How many events of each open input were handed on whole.
+    pub(super) fn event_counts(&self) -> impl Iterator<Item = (InputId, u64)> {
+        self.inputs.iter().map(|(input, state)| (*input, state.next.0))
     }
 
     /// Takes a chunk and hands on every batch that is next in its input's order.
@@ -288,6 +322,7 @@ impl Sequencer {
     fn close(&mut self, input: InputId, fault: Option<InputFault>) {
         self.watermarks.finish(input);
         let Some(state) = self.inputs.remove(&input) else { return };
+        self.ended.push((input, state.next.0));
         if let (Some(letters), Some(fault), None) = (&mut self.letters, &fault, &state.fault) {
             letters.extend(Letter::of_fault(&state.rank.1, state.position.as_ref(), fault));
         }
@@ -296,14 +331,14 @@ impl Sequencer {
 
     /// Takes what an input that is done with leaves for the report.
     fn settle(&mut self, mut state: InputState, fault: Option<InputFault>) {
-        let name = Arc::clone(&state.rank.1);
+        let (name, kind) = (Arc::clone(&state.rank.1), state.kind());
         let fault = state.fault.take().or_else(|| fault.map(|fault| with_causes(&fault)));
         if let Some(message) = fault {
             tracing::error!(input = %name, error = %message, "input ended with a fault");
-            self.failed.insert(state.rank.clone(), message);
+            self.keep_failed(state.rank.clone(), message);
         } else if let Some(message) = state.unreadable() {
             tracing::error!(input = %name, error = %message, "no record could be read");
-            self.failed.insert(state.rank.clone(), message);
+            self.keep_failed(state.rank.clone(), message);
         }
         if state.late_count > 0 {
             let records = state.late_count;
@@ -313,12 +348,36 @@ impl Sequencer {
                 "records came too late for their windows; they count in totals only"
             );
             *self.report.late_by_input.entry(Arc::clone(&name)).or_default() += records;
+            keep_first(&mut self.report.late_by_input, NAMED_INPUTS_MAX);
         }
         if !state.samples.is_empty() {
+            // Each has one sample at least: a report shows none of others.
             self.samples.insert(state.rank, state.samples);
+            keep_first(&mut self.samples, MALFORMED_SAMPLES_MAX);
         }
-        self.finished.insert(name);
+        let forgotten = self.finished.insert(&name, kind);
+        if forgotten > self.forgotten_told {
+            self.forgotten_told = forgotten + FORGOTTEN_PER_LINE;
+            tracing::info!(
+                forgotten,
+                "the oldest finished inputs are no longer remembered; one that came again would be read again"
+            );
+        }
     }
+
+    fn keep_failed(&mut self, rank: Rank, message: String) {
+        self.failed.insert(rank, message);
+        self.report.failed_unnamed += keep_first(&mut self.failed, NAMED_INPUTS_MAX);
+    }
+}
+
+/// Takes the last entry away if there are more than so many; how many went.
+fn keep_first<K: Ord, V>(map: &mut BTreeMap<K, V>, count_max: usize) -> u64 {
+    let is_over = map.len() > count_max;
+    if is_over {
+        map.pop_last();
+    }
+    is_over.into()
 }
 
 fn late_rows(
@@ -334,7 +393,7 @@ fn late_rows(
 
 fn warn_of_unknown_names(warned: &mut BTreeSet<String>, layout: &Layout, input: &str) {
     for name in layout.unknown_names() {
-        if warned.insert(name.to_owned()) {
+        if warned.len() < UNKNOWN_NAMES_MAX && warned.insert(name.to_owned()) {
             tracing::warn!(
                 field = name,
                 input,
@@ -373,6 +432,13 @@ impl InputState {
             miscounted: 0,
             late_count: 0,
             samples: Vec::new(),
+        }
+    }
+
+    fn kind(&self) -> InputKind {
+        match self.position.as_ref().and_then(Position::as_shard) {
+            Some(_) => InputKind::Shard,
+            None => InputKind::Other,
         }
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::assembly::RunHeader;
 use super::dead_letters::Letter;
 use super::job::Control;
-use super::message::{Ending, Epoch, Parsed, PartName, SavedPart, ToShard};
+use super::message::{Ending, Epoch, Parsed, PartName, SavedPart, SnapshotFate, ToShard};
+use super::receipts::Receipts;
 use super::sequence::{InputReport, Sequencer};
 use crate::aggregate::RoutedBatch;
 use crate::codec::Encoder;
@@ -71,6 +72,7 @@ pub(super) struct SequenceStage {
     need_rows: bool,
     watermark_given: UnixSeconds,
     pacing: Option<(RunHeader, Pacing)>,
+    receipts: Receipts,
 }
 
 impl SequenceStage {
@@ -78,17 +80,20 @@ impl SequenceStage {
         sequencer: Sequencer,
         need_rows: bool,
         pacing: Option<(RunHeader, Pacing)>,
+        receipts: Receipts,
     ) -> Self {
-        Self { sequencer, need_rows, watermark_given: UnixSeconds::MIN, pacing }
+        Self { sequencer, need_rows, watermark_given: UnixSeconds::MIN, pacing, receipts }
     }
 
     /// Takes parts of a chunk.
     pub(super) fn accept(&mut self, parsed: Parsed, now: Duration, out: &mut dyn FnMut(Sequenced)) {
         let Parsed { arrived, parts } = parsed;
         let mut batches = Vec::new();
+        let input = parts.last().map(|part| part.input);
         for part in parts {
             self.sequencer.accept(part, now, &mut |routed| batches.push(routed));
         }
+        self.receipts.note_ended(self.sequencer.take_ended());
         // Before any barrier: they are with the deliverer when the barrier comes to it.
         let letters = self.sequencer.take_letters();
         if !letters.is_empty() {
@@ -98,6 +103,10 @@ impl SequenceStage {
             out(Sequenced::Unread(batches));
         } else if !batches.is_empty() {
             out(Sequenced::ToShards(ToShard::Rows(Arc::new(batches))));
+        }
+        if self.pacing.is_none() {
+            let handed_on = |input| Some((input, self.sequencer.event_count(input)?));
+            self.receipts.handed_on(input.and_then(handed_on));
         }
         self.advance(arrived, now, out);
     }
@@ -121,13 +130,14 @@ impl SequenceStage {
         }
     }
 
-    /// The snapshot of this barrier is written, or has failed.
-    pub(super) fn settled(&mut self, epoch: Epoch) {
+    /// The snapshot of this barrier is written, or has failed; if it is copied, that is told later.
+    pub(super) fn settled(&mut self, epoch: Epoch, fate: SnapshotFate) {
         if let Some((_, pacing)) = &mut self.pacing
             && pacing.in_flight == Some(epoch)
         {
             pacing.in_flight = None;
         }
+        self.receipts.snapshot_settled(epoch, fate);
     }
 
     /// Ends the stream, after a last barrier if there are any. Inputs that ended by themselves and can be read again
@@ -167,6 +177,7 @@ impl SequenceStage {
     fn barrier(&mut self, now: Duration, out: &mut dyn FnMut(Sequenced)) {
         let Some((header, pacing)) = &mut self.pacing else { return };
         let epoch = pacing.begin(now);
+        self.receipts.cut(epoch, self.sequencer.event_counts());
         let mut saved = Encoder::default();
         header.save(&mut saved);
         self.sequencer.save(&mut saved);

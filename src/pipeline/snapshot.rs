@@ -1,13 +1,14 @@
 //! Snapshots: collects the saved parts of a barrier and writes them.
 //!
 //! A snapshot that cannot be written is given up, counted and logged; the one before stays, and the next barrier
-//! tries again.
+//! tries again. One that is written is opened for whoever copies it elsewhere.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::copying::CopyReport;
 use super::message::{Epoch, PartName, SavedPart};
-use crate::checkpoint::{Part, Snapshots};
+use crate::checkpoint::{Part, SnapshotFile, Snapshots};
 use crate::units::UnixSeconds;
 
 /// Parts beside those of the shards: inputs, judge and delivery.
@@ -22,6 +23,8 @@ pub struct SnapshotReport {
     pub failed: u64,
     /// Bytes of the last one.
     pub bytes: u64,
+    /// What became of their copies, if there are any.
+    pub copies: Option<CopyReport>,
 }
 
 /// Writes snapshots.
@@ -30,16 +33,25 @@ pub(super) struct SnapshotStage {
     shard_count: usize,
     /// How long after a snapshot memory is made ready for the next.
     prepare_after: Duration,
-    collected: BTreeMap<Epoch, BTreeMap<PartName, Vec<Vec<u8>>>>,
+    collected: BTreeMap<Epoch, Collected>,
     /// Memory that parts were not written into.
     spares: Vec<Vec<u8>>,
     report: SnapshotReport,
+}
+
+/// The parts of a barrier that have come.
+#[derive(Default)]
+struct Collected {
+    parts: BTreeMap<PartName, Vec<Vec<u8>>>,
+    needs_journal: bool,
 }
 
 /// A barrier whose snapshot is written or given up.
 pub(super) struct Settled {
     pub(super) epoch: Epoch,
     pub(super) is_durable: bool,
+    /// Whether a process without this machine's journal could not go on from it.
+    pub(super) needs_journal: bool,
     /// Memory that may be used again.
     pub(super) segments: Vec<Vec<u8>>,
 }
@@ -53,17 +65,17 @@ impl SnapshotStage {
 
     /// Takes a part; writes the snapshot if it was the last one. `now` is wall time.
     pub(super) fn take(&mut self, part: SavedPart, now: UnixSeconds) -> Option<Settled> {
-        let SavedPart { epoch, name, segments, spares } = part;
+        let SavedPart { epoch, name, segments, spares, needs_journal } = part;
         self.spares.extend(spares);
-        let parts = self.collected.entry(epoch).or_default();
-        let is_new = parts.insert(name, segments).is_none();
+        let collected = self.collected.entry(epoch).or_default();
+        collected.needs_journal |= needs_journal;
+        let is_new = collected.parts.insert(name, segments).is_none();
         assert!(is_new, "a stage saves its state once for a barrier");
-        if parts.len() < self.shard_count + OTHER_PARTS {
+        if collected.parts.len() < self.shard_count + OTHER_PARTS {
             return None;
         }
-        let parts: Vec<Part> = self
-            .collected
-            .remove(&epoch)?
+        let Collected { parts, needs_journal } = self.collected.remove(&epoch)?;
+        let parts: Vec<Part> = parts
             .into_iter()
             .map(|(name, segments)| Part { name: name.text(), segments })
             .collect();
@@ -83,7 +95,21 @@ impl SnapshotStage {
                 );
             }
         }
-        Some(Settled { epoch, is_durable: written.is_ok(), segments })
+        Some(Settled { epoch, is_durable: written.is_ok(), needs_journal, segments })
+    }
+
+    /// Opens what was written for this barrier, to be copied.
+    pub(super) fn file(&self, epoch: Epoch) -> Option<SnapshotFile> {
+        match self.snapshots.file(epoch.0) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a snapshot cannot be copied; the next one is"
+                );
+                None
+            }
+        }
     }
 
     pub(super) const fn prepare_after(&self) -> Duration {

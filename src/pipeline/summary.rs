@@ -32,6 +32,8 @@ pub struct Summary {
     malformed_samples: Vec<SampleSummary>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed_inputs: Vec<FailedInputSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_inputs_unnamed: Option<u64>,
     throughput: ThroughputSummary,
 }
 
@@ -199,6 +201,7 @@ impl Summary {
                     error: input.message.clone(),
                 })
                 .collect(),
+            failed_inputs_unnamed: Some(inputs.failed_unnamed).filter(|count| *count > 0),
             throughput: ThroughputSummary {
                 seconds,
                 records_per_second: per_second(totals.records(), seconds),

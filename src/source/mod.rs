@@ -12,6 +12,8 @@ mod file;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 mod rate_limit;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod settled;
 
 use std::ops::ControlFlow;
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::framing::{Chunk, InputId, Positions};
+use crate::metrics::IntakeMeter;
 
 pub use demo::{DemoSettings, DemoSource};
 pub use discover::{DiscoverError, EXPORT_TEST_OBJECT, discover};
@@ -43,6 +46,12 @@ pub trait Source: Send {
     /// all; only a source that owes its service an answer keeps it.
     fn settled_by(&mut self, settled: Arc<Settled>) {
         drop(settled);
+    }
+
+    /// How to ask the source how it stands while it runs. Asked before [`Self::run`]; only a source that
+    /// reads from a service has one.
+    fn meter(&self) -> Option<IntakeMeter> {
+        None
     }
 
     /// Emits everything, or until `stop` is requested: then it closes its inputs and returns.

@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Emit, Source, SourceError, StopFlag};
+use super::{Emit, Settled, Source, SourceError, StopFlag};
 use crate::clock::Clock;
 use crate::framing::{Chunk, ChunkEvent, Positions};
+use crate::metrics::IntakeMeter;
 
 /// Between two looks at the clock and the stop flag.
 const TICK: Duration = Duration::from_millis(20);
@@ -72,6 +73,14 @@ struct HeldSource {
 impl Source for HeldSource {
     fn resume(&mut self, positions: Arc<Positions>) {
         self.source.resume(positions);
+    }
+
+    fn settled_by(&mut self, settled: Arc<Settled>) {
+        self.source.settled_by(settled);
+    }
+
+    fn meter(&self) -> Option<IntakeMeter> {
+        self.source.meter()
     }
 
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {

@@ -31,11 +31,20 @@ impl Settled {
         Receipt { event_count }
     }
 
-    /// Whether somebody watches this input.
+    /// Those of the inputs that somebody watches.
     #[must_use]
-    pub fn is_watched(&self, input: InputId) -> bool {
+    pub fn only_watched(
+        &self,
+        event_counts: impl IntoIterator<Item = (InputId, u64)>,
+    ) -> Vec<(InputId, u64)> {
         let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.get(&input).is_some_and(|count| count.strong_count() > 0)
+        if watched.is_empty() {
+            return Vec::new();
+        }
+        let is_watched = |input: &InputId| {
+            watched.get(input).is_some_and(|event_count| event_count.strong_count() > 0)
+        };
+        event_counts.into_iter().filter(|(input, _)| is_watched(input)).collect()
     }
 
     /// Says of inputs how many of their events, from the first on, are safe; counts never go back.
@@ -96,9 +105,10 @@ mod tests {
         let settled = Settled::default();
         settled.publish([(InputId(1), 2)]);
         let receipt = settled.watch(InputId(7));
-        assert!(settled.is_watched(InputId(7)) && !settled.is_watched(InputId(1)));
+        let counts = [(InputId(1), 3), (InputId(7), 4)];
+        assert_eq!(settled.only_watched(counts), [(InputId(7), 4)]);
         drop(receipt);
-        assert!(!settled.is_watched(InputId(7)));
+        assert_eq!(settled.only_watched(counts), []);
         settled.publish([]);
         assert!(settled.0.lock().unwrap().is_empty());
     }

@@ -37,7 +37,10 @@ const START: i64 = 1_767_225_600;
 
 /// A record that begins at `start`.
 pub(crate) fn line(start: i64) -> String {
-    format!("2 123456789012 eni-0a1b2c3d 10.0.1.5 10.0.2.7 44321 443 6 10 840 {start} {} ACCEPT OK", start + 60)
+    format!(
+        "2 123456789012 eni-0a1b2c3d 10.0.1.5 10.0.2.7 44321 443 6 10 840 {start} {} ACCEPT OK",
+        start + 60
+    )
 }
 
 fn settings(endpoint: &str) -> CloudWatchSettings {
@@ -298,7 +301,10 @@ fn refusals_say_what_to_do() {
         assert!(message.contains(expected), "{message}");
         assert!(closed.is_some());
     };
-    check((400, "AccessDeniedException"), "allow `logs:FilterLogEvents` on log group `/vpc/flow-logs`");
+    check(
+        (400, "AccessDeniedException"),
+        "allow `logs:FilterLogEvents` on log group `/vpc/flow-logs`",
+    );
     check((400, "ResourceNotFoundException"), "there is no log group `/vpc/flow-logs`");
     check((400, "InvalidParameterException"), "check `stream_prefix` and `filter_pattern`");
 }

@@ -49,7 +49,12 @@ fn check(name: &str, bytes: &[u8], arguments: &[&str], expected_code: i32) {
     std::fs::write(&path, bytes).unwrap();
     let path = path.to_str().unwrap();
     let output = doctor(&[&[path], arguments].concat());
-    assert_eq!(output.status.code(), Some(expected_code), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(expected_code),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let text = text.replace(directory.path().to_str().unwrap(), "DIRECTORY");
     let timeless: String =
@@ -71,10 +76,8 @@ fn files_are_told() {
     check("gaps.log.gz", &gzip(&(default.clone() + nodata + &line(start) + "\n")), &[], 0);
     let header = "version srcaddr dstaddr end action\n2 10.0.0.1 10.0.0.2 1767225600 ACCEPT\n";
     check("header.log.gz", &gzip(header), &[], 0);
-    let export: String = default
-        .lines()
-        .map(|line| format!("2026-01-01T00:00:00.000Z {line}\n"))
-        .collect();
+    let export: String =
+        default.lines().map(|line| format!("2026-01-01T00:00:00.000Z {line}\n")).collect();
     check("000000.gz", &gzip(&export), &[], 0);
     check("without-header.log", V5.repeat(3).as_bytes(), &[], 0);
     check("given.log", V5.as_bytes(), &["--format", "v5"], 0);
@@ -205,7 +208,8 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 
 /// A VPC with a flow log; the ids of both.
 fn flow_log(server: &Emulator, format: &str) -> (String, String) {
-    let answer = ec2(&server.endpoint, "Action=CreateVpc&Version=2016-11-15&CidrBlock=10.0.0.0%2F16");
+    let answer =
+        ec2(&server.endpoint, "Action=CreateVpc&Version=2016-11-15&CidrBlock=10.0.0.0%2F16");
     let vpc = between(&answer, "<vpcId>", "</vpcId>").to_owned();
     let answer = ec2(
         &server.endpoint,

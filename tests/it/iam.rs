@@ -41,7 +41,8 @@ fn check_grammar(policy: &Value) {
         assert_eq!(statement["Effect"], "Allow");
         for action in texts(&statement["Action"]) {
             let (service, name) = action.split_once(':').expect("`service:Action`");
-            assert!(service.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
+            let is_service = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert!(service.bytes().all(is_service), "{action}");
             assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "no wildcard: {action}");
         }
         for resource in texts(&statement["Resource"]) {
@@ -63,7 +64,8 @@ fn texts(list: &Value) -> Vec<&str> {
     list.iter().map(|item| item.as_str().expect("text")).collect()
 }
 
-const NEEDS_HOME: &str = "replace REGION and ACCOUNT_ID in the policy, or say --region and --account\n";
+const NEEDS_HOME: &str =
+    "replace REGION and ACCOUNT_ID in the policy, or say --region and --account\n";
 
 #[test]
 fn polling_a_stream() {

@@ -2,9 +2,12 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod credentials;
 pub(crate) mod emulator;
+mod fan_out;
 pub(crate) mod reading;
-mod scripted;
+mod retaking;
+pub(crate) mod scripted;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -240,6 +243,7 @@ fn faults_of_calls_neither_lose_nor_double() {
             faults: faults.iter().enumerate().map(|(call, fault)| (call + 1, *fault)).collect(),
             iterator_faults: BTreeMap::from([(0, INTERNAL), (1, THROTTLE)]),
             closed: shard == 3,
+            ..Script::default()
         })
         .collect();
     let expected: BTreeMap<String, Vec<Vec<u8>>> = scripts
@@ -271,7 +275,7 @@ fn a_position_that_the_stream_no_longer_holds_is_a_loss_and_nothing_comes_twice(
         answer_records: 4,
         faults: BTreeMap::from([(1, Fault::Error(400, "ExpiredIteratorException"))]),
         iterator_faults: BTreeMap::from([(1, Fault::Error(400, "InvalidArgumentException"))]),
-        closed: false,
+        ..Script::default()
     };
     let expected = script.records.clone();
     let server = ScriptedKinesis::start(vec![script], 10);

@@ -23,6 +23,7 @@ mod life;
 mod program;
 mod proxy;
 mod run;
+mod s3;
 mod samples;
 mod servers;
 mod tidy;

@@ -29,7 +29,7 @@ const NEEDS: [Need; 16] = [
     ),
     need(&[FieldId::End], ALL, "there is no event time, so nothing is found"),
     need(&[FieldId::DstPort], ALL, "services are unknown"),
-    need(&[FieldId::SrcPort], ALL, "who called whom can only be told from TCP flags"),
+    need(&[FieldId::SrcPort], &[], "who called whom can only be told from TCP flags"),
     need(&[FieldId::Protocol], ALL, "TCP, UDP and ICMP can't be told apart"),
     need(
         &[FieldId::Action],

@@ -12,7 +12,7 @@ use crate::record::FaultKind;
 use crate::units::{ByteCount, Grouped, UnixSeconds, duration_text};
 
 const SCHEMA: &str = "flowgauge.doctor/v1";
-/// Malformed lines that are shown.
+/// How much of a malformed line is shown.
 const SAMPLE_CHARS_SHOWN: usize = 160;
 
 /// The report for people.
@@ -152,17 +152,18 @@ fn time_lines(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
     let (Some(first), Some(newest)) = (survey.first_end, survey.newest_end) else { return Ok(()) };
     writeln!(
         out,
-        "  time         {} to {}, {} records a second of it, {} bytes each",
+        "  time         {} to {}, {:.1} records a second of it, {} bytes each",
         UnixSeconds(first),
         UnixSeconds(newest),
-        Grouped(u128::from(rate(verdict))),
+        rate(verdict),
         survey.line_bytes / survey.total().max(1)
     )?;
     if let Some(lag) = verdict.lag_seconds {
         let delivered = verdict.delivery_seconds.map_or_else(String::new, |seconds| {
             format!(", {} from its end to the service", seconds_text(seconds))
         });
-        writeln!(out, "  lag          {} behind now{delivered}", seconds_text(lag))?;
+        let end = if verdict.is_cut { " where the sample ends" } else { "" };
+        writeln!(out, "  lag          {} behind now{end}{delivered}", seconds_text(lag))?;
     }
     writeln!(
         out,
@@ -184,10 +185,10 @@ fn seconds_text(seconds: i64) -> String {
 }
 
 /// Records per second of event time.
-fn rate(verdict: &Verdict) -> u64 {
+fn rate(verdict: &Verdict) -> f64 {
     let survey = &verdict.survey;
     let span = survey.first_end.zip(survey.newest_end).map_or(0, |(first, newest)| newest - first);
-    survey.parsed() / span.max(1).unsigned_abs()
+    survey.parsed() as f64 / span.max(1) as f64
 }
 
 /// The report for programs, one line.

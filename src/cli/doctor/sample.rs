@@ -43,7 +43,7 @@ pub(super) struct Sample {
     pub(super) faults: Vec<RecordFault>,
     /// When the newest record came to its service, Unix milliseconds.
     pub(super) newest_arrival_ms: Option<i64>,
-    /// Whether there was more than was read.
+    /// Whether the limit of bytes left something out.
     pub(super) is_cut: bool,
     /// What ended inputs early.
     pub(super) input_faults: Vec<(Arc<str>, InputFault)>,
@@ -126,7 +126,6 @@ impl<'a> Taker<'a> {
         let outcome = source.run(&over, &mut |chunk| self.see(chunk));
         drop(ended);
         alarm.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        self.sample.is_cut |= over.is_requested();
         self.sample.bytes_read += self.bytes_read;
         if let Err(refusal) = outcome {
             self.sample.refusal = Some(refusal);
@@ -142,8 +141,8 @@ impl<'a> Taker<'a> {
             }
             ChunkEvent::Data(data) => {
                 self.bytes_read += data.bytes_read;
-                self.see_payload(&data.payload);
                 let place = self.places[&chunk.input];
+                self.see_payload(place, &data.payload);
                 return self.unwrap(place, data.payload);
             }
             ChunkEvent::Close(Some(fault)) => self.note_fault(self.places[&chunk.input], fault),
@@ -152,7 +151,9 @@ impl<'a> Taker<'a> {
         ControlFlow::Continue(())
     }
 
-    fn see_payload(&mut self, payload: &Payload) {
+    fn see_payload(&mut self, place: usize, payload: &Payload) {
+        // Of files the caller looks at the first bytes.
+        let is_file = self.sample.inputs[place].info.file_start.is_some();
         match payload {
             Payload::Records(records) => {
                 for record in records {
@@ -164,11 +165,12 @@ impl<'a> Taker<'a> {
                     }
                 }
             }
-            Payload::Lines(text) | Payload::Documents(text) if self.records_seen == 0 => {
+            Payload::Lines(text) | Payload::Documents(text)
+                if !is_file && self.records_seen == 0 && !text.is_empty() =>
+            {
                 self.records_seen += 1;
                 self.sample.see_wrapping(text);
             }
-            // Of files the caller has looked at the first bytes.
             _ => {}
         }
     }

@@ -122,15 +122,10 @@ impl Verdict {
             self.denied_action = denied_action(&text);
             self.errors.push(text);
         }
-        let is_alone = sample.inputs.len() == 1;
-        for (name, fault) in &sample.input_faults {
-            let text = format!("`{name}`: {fault}");
-            if is_alone && self.survey.parsed() == 0 && sample.refusal.is_none() {
-                self.errors.push(text);
-            } else if sample.refusal.is_none() {
-                self.warnings.push(text);
-            }
-        }
+        // What a refused source closed its inputs with says the same again.
+        let input_faults = if sample.refusal.is_some() { &[] } else { &sample.input_faults[..] };
+        let list = if self.survey.parsed() == 0 { &mut self.errors } else { &mut self.warnings };
+        list.extend(input_faults.iter().map(|(name, fault)| format!("`{name}`: {fault}")));
         let (parsed, total) = (self.survey.parsed(), self.survey.total());
         if total > 0 && parsed == 0 {
             self.errors.push(format!("0 of {total} records could be read{}", self.first_sample()));
@@ -228,6 +223,8 @@ fn kind_name(kind: &SourceKind) -> &'static str {
         SourceKind::Demo(_) => "demo",
         #[cfg(feature = "kinesis")]
         SourceKind::Kinesis(_) => "kinesis",
+        #[cfg(feature = "s3")]
+        SourceKind::S3(_) => "s3",
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(_) => "cloudwatch_logs",
     }

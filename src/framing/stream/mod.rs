@@ -62,6 +62,8 @@ enum Places {
     Decoded,
     /// By bytes of the file, in which the stream begins here.
     InFile(u64),
+    /// Like one of the two above: by bytes of the object if it is not compressed.
+    InObject(u64),
 }
 
 enum State {
@@ -107,6 +109,20 @@ impl InputReader {
     #[must_use]
     pub fn of_stream(stream: Box<dyn Read + Send>, limits: &Limits) -> Self {
         Self::new(State::Stream(stream, Pace::AsItArrives), limits)
+    }
+
+    /// Reads an object that comes as a stream and can be read again from any place: from its start, or, of one
+    /// that is not compressed, from the offset of `from` on ([`Position::byte_offset`]).
+    #[must_use]
+    pub fn of_object(
+        stream: Box<dyn Read + Send>,
+        from: Option<Position>,
+        limits: &Limits,
+    ) -> Self {
+        let start = from.as_ref().map_or(0, Position::byte_offset);
+        let from = from.filter(|position| position.as_bytes().is_none());
+        let state = State::Stream(stream, Pace::InBlocks);
+        Self { from, places: Places::InObject(start), ..Self::new(state, limits) }
     }
 
     /// Reads a file's bytes that are in memory already, from `place` on.
@@ -162,6 +178,7 @@ impl InputReader {
         // if it is read again.
         let read_bytes = match (&self.state, self.places) {
             (State::Documents(cutter), Places::InFile(_)) => cutter.taken_bytes(),
+            (State::Lines(cutter), Places::InFile(_)) => cutter.taken_bytes(),
             _ => self.raw_count.bytes(),
         };
         let unreported = read_bytes.saturating_sub(self.reported_bytes);
@@ -198,7 +215,9 @@ impl InputReader {
                 decoded_bytes: taken_bytes,
                 bytes_read: self.reported_bytes,
             })),
-            Places::InFile(start) => Some(Position::bytes(start + taken_bytes)),
+            Places::InFile(start) | Places::InObject(start) => {
+                Some(Position::bytes(start + taken_bytes))
+            }
         }
     }
 
@@ -327,7 +346,11 @@ impl InputReader {
         self.open_plain(Form::Json, rest, Pace::InBlocks)
     }
 
-    fn open_stream(&self, stream: Box<dyn Read + Send>, pace: Pace) -> Result<State, InputFault> {
+    fn open_stream(
+        &mut self,
+        stream: Box<dyn Read + Send>,
+        pace: Pace,
+    ) -> Result<State, InputFault> {
         let mut read: Box<dyn Read + Send> = Box::new(self.raw_count.counting(stream));
         for compression in 0..=COMPRESSIONS_MAX {
             let start = feed::read_start(&mut read);
@@ -339,7 +362,15 @@ impl InputReader {
                 }
                 Form::Gzip => Box::new(GzipStream::new(rest)),
                 Form::Zstd => Box::new(ZstdStream::new(rest)?),
-                form => return self.open_plain(form, rest, pace),
+                form => {
+                    if let Places::InObject(start) = self.places {
+                        self.places = match form {
+                            Form::Text | Form::Json if compression == 0 => Places::InFile(start),
+                            _ => Places::Decoded,
+                        };
+                    }
+                    return self.open_plain(form, rest, pace);
+                }
             };
         }
         unreachable!("the last round returns")

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    FailedInput, InputReport, InputState, MALFORMED_SAMPLES_MAX, MalformedSample, Rank, Sequencer,
+    FailedInput, InputReport, InputState, MALFORMED_SAMPLES_MAX, MalformedSample, NAMED_INPUTS_MAX,
+    Rank, Sequencer, keep_first,
 };
 use crate::aggregate::{InputFate, TimeSettings, Totals, Watermarks};
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::framing::{InputId, Positions, ReadUntil, ResumePoint};
+use crate::framing::{FinishedInputs, InputId, InputKind, Positions, ReadUntil, ResumePoint};
 use crate::pipeline::parse_stage::ParseStage;
 
 /// The fewest bytes of anything that has a name: its length.
@@ -75,7 +76,7 @@ impl InputState {
 impl Sequencer {
     /// Saves what a later run needs to go on as this one would.
     pub(in crate::pipeline) fn save(&self, out: &mut Encoder) {
-        out.version(1);
+        out.version(2);
         let states = || self.inputs.values().chain(self.earlier.values());
         let of_fate = |wanted: fn(&InputFate) -> bool| {
             states().filter(move |state| state.is_open() && wanted(&state.fate()))
@@ -97,10 +98,8 @@ impl Sequencer {
             state.save(&point, out);
         }
 
-        let names = self.finished.iter().chain(ended().map(|state| &state.rank.1));
-        let names: BTreeSet<&Arc<str>> = names.collect();
-        out.count(names.len());
-        names.into_iter().for_each(|name| out.text(name));
+        let ending = ended().map(|state| (&*state.rank.1, state.kind()));
+        self.finished.save(ending, out);
 
         let failed = self.failed.iter().map(|(rank, message)| (rank, message.as_str()));
         let failing = ended().filter_map(|state| Some((&state.rank, state.fault.as_deref()?)));
@@ -110,6 +109,7 @@ impl Sequencer {
             save_rank(rank, out);
             out.text(message);
         }
+        out.u64(self.report.failed_unnamed);
 
         let closed = self.samples.iter();
         let left = ended().chain(anew()).map(|state| (&state.rank, &state.samples));
@@ -145,7 +145,7 @@ impl Sequencer {
         now: Duration,
         from: &mut Decoder<'_>,
     ) -> Result<Self, DecodeError> {
-        from.version("the inputs", 1..=1)?;
+        let form = from.version("the inputs", 1..=2)?;
         let mut report = InputReport {
             input_count: from.counted()?,
             bytes_read: from.counted()?,
@@ -158,14 +158,15 @@ impl Sequencer {
             let state = InputState::load(from)?;
             earlier.insert(Arc::clone(&state.rank.1), state);
         }
-        let mut finished = BTreeSet::new();
-        for _ in 0..from.count(NAMED_BYTES_MIN)? {
-            finished.insert(Arc::from(from.text()?));
-        }
+        let finished = match form {
+            1 => load_names(expected_inputs, from)?,
+            _ => FinishedInputs::load(expected_inputs, from)?,
+        };
         let mut failed = BTreeMap::new();
         for _ in 0..from.count(NAMED_BYTES_MIN)? {
             failed.insert(load_rank(from)?, from.text()?.to_owned());
         }
+        report.failed_unnamed = if form == 1 { 0 } else { from.counted()? };
         let mut samples = BTreeMap::new();
         for _ in 0..from.count(NAMED_BYTES_MIN)? {
             samples.insert(load_rank(from)?, load_samples(from)?);
@@ -180,6 +181,8 @@ impl Sequencer {
             inputs,
             earlier,
             finished,
+            ended: Vec::new(),
+            forgotten_told: 0,
             watermarks,
             report,
             samples,
@@ -201,15 +204,14 @@ impl Sequencer {
             };
             Some((Arc::clone(&state.rank.1), until))
         });
-        let finished = self.finished.iter().map(|name| (Arc::clone(name), ReadUntil::End));
-        open.chain(finished).collect()
+        open.collect::<Positions>().with_finished(self.finished.clone())
     }
 }
 
 impl InputReport {
     /// Saves it for a process that puts several together.
     pub(in crate::pipeline) fn save(&self, out: &mut Encoder) {
-        out.version(1);
+        out.version(2);
         out.u64(self.input_count);
         out.u64(self.bytes_read);
         out.u64(self.bytes_decoded);
@@ -220,6 +222,7 @@ impl InputReport {
             out.text(name);
             out.text(message);
         }
+        out.u64(self.failed_unnamed);
         out.count(self.late_by_input.len());
         for (name, count) in &self.late_by_input {
             out.text(name);
@@ -229,7 +232,7 @@ impl InputReport {
 
     /// What was saved.
     pub(in crate::pipeline) fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("the report on inputs", 1..=1)?;
+        let form = from.version("the report on inputs", 1..=2)?;
         let mut report = Self {
             input_count: from.counted()?,
             bytes_read: from.counted()?,
@@ -242,6 +245,7 @@ impl InputReport {
             let (name, message) = (Arc::from(from.text()?), from.text()?.to_owned());
             report.failed.push(FailedInput { name, message });
         }
+        report.failed_unnamed = if form == 1 { 0 } else { from.counted()? };
         for _ in 0..from.count(NAMED_BYTES_MIN)? {
             report.late_by_input.insert(Arc::from(from.text()?), from.counted()?);
         }
@@ -260,10 +264,26 @@ impl InputReport {
         self.malformed_samples.truncate(MALFORMED_SAMPLES_MAX);
         self.failed.extend(other.failed);
         self.failed.sort_by(|one, other| one.name.cmp(&other.name));
+        let surplus = self.failed.len().saturating_sub(NAMED_INPUTS_MAX);
+        self.failed.truncate(NAMED_INPUTS_MAX);
+        self.failed_unnamed += surplus as u64 + other.failed_unnamed;
         for (name, count) in other.late_by_input {
             *self.late_by_input.entry(name).or_default() += count;
+            keep_first(&mut self.late_by_input, NAMED_INPUTS_MAX);
         }
     }
+}
+
+/// Inputs that ended, as the first form has them. It doesn't say what they were: they stay as long as shards.
+fn load_names(
+    expected_inputs: usize,
+    from: &mut Decoder<'_>,
+) -> Result<FinishedInputs, DecodeError> {
+    let mut finished = FinishedInputs::new(expected_inputs);
+    for _ in 0..from.count(NAMED_BYTES_MIN)? {
+        finished.insert(from.text()?, InputKind::Shard);
+    }
+    Ok(finished)
 }
 
 fn save_rank((input, name): &Rank, out: &mut Encoder) {

@@ -12,6 +12,7 @@
 //! memory is used again.
 
 mod channel;
+mod copies;
 mod inline;
 #[cfg(test)]
 mod simulation;
@@ -25,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::assembly::{Assembled, Assembly, DetectorMaker, RunHeader};
+use super::copying::CopyStage;
 use super::dead_letters::LetterBox;
 use super::deliver::{Delivery, DeliveryReport, DurableFindings};
 use super::job::{Control, Job, JobState, Latencies, RunError, RunReport};
@@ -33,16 +35,17 @@ use super::live::Live;
 use super::message::Epoch;
 use super::parse_stage::{ParseSettings, UsedBatch};
 use super::partial::{PartialExport, PartialJob};
+use super::receipts::Receipts;
 use super::sequence::InputReport;
 use super::sequence_stage::{Pacing, SequenceStage};
 use super::snapshot::{SnapshotReport, SnapshotStage};
 use super::state::StateShard;
 use crate::aggregate::{TopAnswer, TopSet, TopSpec};
-use crate::checkpoint::{CheckpointError, Cursors, Journal, Snapshots};
+use crate::checkpoint::{CheckpointError, Cursors, Journal, Remote, Snapshots};
 use crate::clock::Clock;
 use crate::metrics::Profile;
 use crate::record::Parser;
-use crate::source::{Source, StopFlag};
+use crate::source::{Settled, Source, StopFlag};
 
 /// Batches on their way back to parse workers, per worker.
 const USED_BATCHES_PER_WORKER: usize = 64;
@@ -79,6 +82,7 @@ struct Stages {
     judge: Judge,
     delivery: Delivery,
     snapshots: Option<SnapshotStage>,
+    copies: Option<CopyStage>,
     tops: Arc<[TopSpec]>,
     /// Set if what was seen is exported.
     partial_job: Option<PartialJob>,
@@ -132,7 +136,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     let (assembled, saving) = match job.state {
         None => (assembly.fresh(header), None),
         Some(state) => {
-            let (assembled, saving) = restore(&assembly, header, state, &*job.clock)?;
+            let (assembled, saving) = restore(&assembly, header, state, (&job.clock, &job.stop))?;
             (assembled, Some(saving))
         }
     };
@@ -147,13 +151,18 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     });
     let mut sources = job.sources;
     let positions = Arc::new(sequencer.positions());
-    sources.iter_mut().for_each(|source| source.resume(Arc::clone(&positions)));
-    let (snapshots, pacing, durable) = match saving {
-        Some(Saving { snapshots, pacing, durable }) => {
+    let settled = Arc::new(Settled::default());
+    for source in &mut sources {
+        source.resume(Arc::clone(&positions));
+        source.settled_by(Arc::clone(&settled));
+    }
+    job.live.set_intakes(sources.iter().filter_map(|source| source.meter()).collect());
+    let (snapshots, copies, pacing, durable) = match saving {
+        Some(Saving { snapshots, copies, pacing, durable }) => {
             let snapshots = SnapshotStage::new(snapshots, header.shard_count, pacing.interval());
-            (Some(snapshots), Some((header, pacing)), Some(durable))
+            (Some(snapshots), copies.map(CopyStage::new), Some((header, pacing)), Some(durable))
         }
-        None => (None, None, None),
+        None => (None, None, None, None),
     };
     let need_rows = !tops.is_empty() || assembly.detectors.is_some();
     let stages = Stages {
@@ -162,11 +171,12 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         queue_depth: job.queue_depth,
         stop: job.stop,
         clock: job.clock,
-        sequence: SequenceStage::new(sequencer, need_rows, pacing),
+        sequence: SequenceStage::new(sequencer, need_rows, pacing, Receipts::new(settled)),
         shards,
         judge,
         delivery: Delivery::new(job.sinks, durable, letters, counts)?,
         snapshots,
+        copies,
         new_parser: assembly.new_parser,
         parse,
         tops,
@@ -183,6 +193,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
 /// What keeps the state of a run.
 struct Saving {
     snapshots: Snapshots,
+    copies: Option<Remote>,
     pacing: Pacing,
     durable: DurableFindings,
 }
@@ -192,11 +203,24 @@ fn restore(
     assembly: &Assembly,
     header: RunHeader,
     state: JobState,
-    clock: &dyn Clock,
+    (clock, stop): (&Arc<dyn Clock>, &StopFlag),
 ) -> Result<(Assembled, Saving), CheckpointError> {
-    let JobState { directory, journal, encode, interval } = state;
-    let mut snapshots = Snapshots::open(Arc::clone(&directory), assembly.fingerprint())?;
-    let restored = snapshots.restore(|snapshot| assembly.restored(snapshot, header.shard_count))?;
+    let JobState { directory, journal, encode, interval, remote } = state;
+    let job = assembly.fingerprint();
+    let is_stopped = || stop.is_requested();
+    let claim = |settings| Remote::claim(settings, &directory, job, clock, &is_stopped);
+    let mut copies = remote.map(claim).transpose()?;
+    let mut snapshots = Snapshots::open(Arc::clone(&directory), job)?;
+    let restored = snapshots
+        .restore_with(copies.as_mut(), |snapshot| assembly.restored(snapshot, header.shard_count));
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            give_up(copies);
+            return Err(error);
+        }
+    };
+    copies.iter().for_each(|copies| snapshots.continue_after(copies));
     for refusal in &restored.refused {
         tracing::error!(
             error = refusal as &dyn std::error::Error,
@@ -222,7 +246,17 @@ fn restore(
     let next_epoch = Epoch(snapshots.next_epoch());
     let pacing = Pacing::new(interval, next_epoch, clock.monotonic());
     let durable = DurableFindings { journal, cursors };
-    Ok((assembled, Saving { snapshots, pacing, durable }))
+    Ok((assembled, Saving { snapshots, copies, pacing, durable }))
+}
+
+/// Leaves the copies to the next process: this one does not start.
+fn give_up(copies: Option<Remote>) {
+    if let Some(Err(error)) = copies.map(Remote::release) {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the copies were not given up; the next process waits before it takes over"
+        );
+    }
 }
 
 /// Completes partials, if that is what the run is for.

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use rayon::ThreadPool;
 
 use super::channel::{Permits, Way, Ways};
+use super::copies::{CopiesOut, CopyWays, copy_snapshots};
 use super::{Stages, export, finish};
 use crate::aggregate::{RoutedBatch, TopSet};
 use crate::clock::Clock;
@@ -21,7 +22,9 @@ use crate::pipeline::job::{Control, RunError, RunReport};
 use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
 use crate::pipeline::live::Live;
-use crate::pipeline::message::{Ending, Epoch, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
+use crate::pipeline::message::{
+    Ending, Epoch, Parsed, SavedPart, SnapshotFate, ToDeliver, ToJudge, ToShard,
+};
 use crate::pipeline::parse_stage::{ParseStage, UsedBatch};
 use crate::pipeline::sequence::InputReport;
 use crate::pipeline::sequence_stage::{SequenceStage, Sequenced};
@@ -76,7 +79,8 @@ struct SequenceWays {
     deliver: Way<ToDeliver>,
     saved: Way<SavedPart>,
     used: Sender<UsedBatch>,
-    settled: Receiver<Epoch>,
+    /// What became of the snapshots of barriers.
+    settled: Receiver<(Epoch, SnapshotFate)>,
     control: Receiver<Control>,
     /// One for each chunk that is not under way any more.
     permits: Sender<()>,
@@ -105,7 +109,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let Stages { clock, parse, new_parser, sequence, shards, tops, queue_depth, .. } = stages;
     let (judge, delivery, stop, thread_count) =
         (stages.judge, stages.delivery, &stages.stop, stages.thread_count);
-    let (snapshots, used_out) = (stages.snapshots, stages.used_out);
+    let (snapshots, copies, used_out) = (stages.snapshots, stages.copies, stages.used_out);
     let has_state = snapshots.is_some();
     thread::scope(|scope| {
         let mut ways = Ways::new(Arc::clone(&clock));
@@ -118,17 +122,25 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         let (judge_out, judge_in) = ways.one::<ToJudge>("shard→judge", queue_depth * shards.len());
         let (deliver_out, deliver_in) = ways.one::<ToDeliver>("judge→deliver", queue_depth);
         let (saved_out, saved_in) = ways.one::<SavedPart>("checkpoint", SAVED_PARTS_MAX);
-        let (settled_out, settled_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
+        let (settled_out, settled_in) = bounded::<(Epoch, SnapshotFate)>(SAVED_PARTS_MAX);
         let (durable_out, durable_in) = bounded::<Epoch>(SAVED_PARTS_MAX);
         let (spares_out, spares_in) = bounded::<Vec<u8>>(SPARE_SEGMENTS_MAX);
         let watch = || Stopwatch::start(Arc::clone(&clock));
         let live = &*stages.live;
         live.set_meters(ways.meters().clone());
 
+        let mut copies_out = CopiesOut::default();
+        let copier = copies.map(|copies| {
+            let snapshots = copies_out.open();
+            let (ways, clock) =
+                (CopyWays { snapshots, settled: settled_out.clone() }, Arc::clone(&clock));
+            spawn(scope, "copy", stop, move || copy_snapshots(copies, &ways, stop, live, &*clock))
+        });
         let snapshot_clock = Arc::clone(&clock);
         let snapshot_writer = spawn(scope, "checkpoint", stop, move || {
             snapshots.map_or_else(SnapshotReport::default, |snapshots| {
-                let ways = SnapshotWays { saved_in, settled_out, durable_out, spares_out };
+                let ways =
+                    SnapshotWays { saved_in, settled_out, durable_out, spares_out, copies_out };
                 write_snapshots(snapshots, &ways, live, &*snapshot_clock)
             })
         });
@@ -252,8 +264,10 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         }
         let (delivered, busy) = join(deliverer);
         profile.merge(&busy);
-        let snapshots = join(snapshot_writer);
+        let mut snapshots = join(snapshot_writer);
+        let copied = copier.map(join).transpose();
         source_result?;
+        snapshots.copies = copied?;
         let latencies = live.latencies();
         export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
         let mut watch = watch();
@@ -349,7 +363,7 @@ fn keep_order(
             Some(tick) => ways.parsed.recv_timeout(tick),
             None => ways.parsed.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        ways.settled.try_iter().for_each(|epoch| stage.settled(epoch));
+        ways.settled.try_iter().for_each(|(epoch, fate)| stage.settled(epoch, fate));
         ways.control.try_iter().for_each(|control| stage.control(control, &mut forward));
         watch.skip();
         let now = watch.last();
@@ -507,9 +521,10 @@ fn deliver(
 /// What the snapshot writer takes and gives.
 struct SnapshotWays {
     saved_in: Receiver<SavedPart>,
-    settled_out: Sender<Epoch>,
+    settled_out: Sender<(Epoch, SnapshotFate)>,
     durable_out: Sender<Epoch>,
     spares_out: Sender<Vec<u8>>,
+    copies_out: CopiesOut,
 }
 
 fn write_snapshots(
@@ -530,10 +545,10 @@ fn write_snapshots(
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let Some(settled) = stage.take(part, clock.now()) else { continue };
+        let Some(mut settled) = stage.take(part, clock.now()) else { continue };
         last_at = clock.monotonic();
         // What this snapshot took is enough for the next. First segments are small and made anew.
-        let mut segments = settled.segments;
+        let mut segments = std::mem::take(&mut settled.segments);
         segments.retain(|segment| segment.capacity() >= SEGMENT_BYTES);
         let spares_max = segments.len();
         for segment in segments {
@@ -541,12 +556,12 @@ fn write_snapshots(
                 break;
             }
         }
-        // Both may be gone when the run ends.
-        let _told_sequencer = ways.settled_out.try_send(settled.epoch);
         if settled.is_durable {
             live.note_snapshot(clock.monotonic());
+            // It may be gone when the run ends.
             let _told_deliverer = ways.durable_out.try_send(settled.epoch);
         }
+        ways.copies_out.pass_on(&stage, &settled, &ways.settled_out, live);
     }
     stage.finish()
 }

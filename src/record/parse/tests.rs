@@ -158,6 +158,23 @@ fn every_field_out_of_range_in_the_middle_of_good_lines() {
 }
 
 #[test]
+fn lines_of_an_export_are_records_without_their_time() {
+    let layout = Layout::default_v2();
+    let exported = format!("2026-01-01T00:00:00.000Z {}\n", GOOD[0]);
+    let mixed = [exported.as_str(), GOOD[0], "\n", exported.as_str()].concat();
+    for text in [exported.repeat(150), mixed.repeat(40)] {
+        check(text.as_bytes(), &layout);
+        let shown = one_by_one(text.as_bytes(), &layout);
+        let plain = one_by_one(format!("{}\n", GOOD[0]).as_bytes(), &layout);
+        assert_eq!(shown.rows.len(), text.lines().count());
+        // Where text stands is another place, what it says is the same.
+        assert!(shown.rows.iter().all(|row| *row == plain.rows[0]));
+    }
+    // Only before a whole record.
+    check(b"2026-01-01T00:00:00.000Z 2 1\n", &layout);
+}
+
+#[test]
 fn files_of_windows_and_padded_files_are_read() {
     let layout = Layout::default_v2();
     check(format!("{}\r\n", GOOD[0]).repeat(200).as_bytes(), &layout);

@@ -279,7 +279,7 @@ impl GroupReader {
                     "there is no log group `{group}` ({message}); check `log_groups`, `region` and the account"
                 )));
             }
-            FailureKind::Denied if !self.is_known => {
+            FailureKind::Denied | FailureKind::Signature if !self.is_known => {
                 return Err(Break::Refused(format!(
                     "{message}; allow `logs:FilterLogEvents` on log group `{group}`"
                 )));
@@ -309,13 +309,19 @@ impl GroupReader {
         } else {
             counters.retried.add(1);
         }
-        tracing::warn!(
-            source = &*self.shared.source_name,
-            log_group = self.group.text(),
-            tries = self.backoff.failures_in_a_row(),
-            error = failure.message,
-            "a call failed and is made again"
-        );
+        let (source, log_group) = (&*self.shared.source_name, self.group.text());
+        let (tries, error) = (self.backoff.failures_in_a_row(), failure.message.as_str());
+        if failure.kind == FailureKind::Denied {
+            tracing::error!(
+                source,
+                log_group,
+                tries,
+                error,
+                "reading is denied; it goes on once it is allowed"
+            );
+        } else {
+            tracing::warn!(source, log_group, tries, error, "a call failed and is made again");
+        }
         self.unless_stopped(sleep(delay)).await
     }
 

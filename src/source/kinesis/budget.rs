@@ -4,10 +4,18 @@
 //! known, and corrects the figure afterwards. A correction upwards never waits: a reader that holds
 //! some bytes and waits for more could wait for itself. It puts the balance below zero instead, and
 //! nobody asks until it has recovered; so the limit can be passed by what was in flight, no more.
+//!
+//! What is pushed rather than asked for can't be set aside beforehand: a subscription looks into its
+//! connection only while the balance is above zero ([`ByteBudget::while_open`]), and what comes out
+//! is charged. A quarter of the budget must be free before all look again, so that thousands of
+//! subscriptions are not woken for every chunk.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// The bytes that readers share.
 #[derive(Debug)]
@@ -18,6 +26,8 @@ pub(super) struct ByteBudget {
     /// Held while waiting for bytes: those who ask are served in order, and a large wish can't be
     /// overtaken for ever by small ones.
     turn: tokio::sync::Mutex<()>,
+    /// Whether what is pushed may be taken.
+    open: watch::Sender<bool>,
 }
 
 impl ByteBudget {
@@ -30,6 +40,7 @@ impl ByteBudget {
             available: Mutex::new(capacity),
             freed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
+            open: watch::Sender::new(true),
         })
     }
 
@@ -43,6 +54,7 @@ impl ByteBudget {
                 let mut available = self.available.lock().unwrap_or_else(PoisonError::into_inner);
                 if *available >= wanted {
                     *available -= wanted;
+                    self.open_or_close(*available);
                     return Reservation { budget: Arc::clone(self), bytes: wanted };
                 }
             }
@@ -50,8 +62,48 @@ impl ByteBudget {
         }
     }
 
+    /// Takes bytes that are in memory already.
+    pub(super) fn charge(self: &Arc<Self>, bytes: u64) -> Reservation {
+        let mut charged = Reservation { budget: Arc::clone(self), bytes: 0 };
+        charged.settle(bytes);
+        charged
+    }
+
+    /// Looks at `work` only while there are bytes left: `None` when something came and there were none,
+    /// which leaves it where it is.
+    pub(super) async fn while_open<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            if !*self.open.borrow() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    /// Whether what is pushed may be taken.
+    pub(super) fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+
+    /// Waits until there are bytes left, a quarter of all if there were none.
+    pub(super) async fn opened(&self) {
+        let mut open = self.open.subscribe();
+        open.wait_for(|open| *open).await.expect("the budget is still there");
+    }
+
+    fn open_or_close(&self, available: i64) {
+        self.open.send_if_modified(|open| {
+            let should_be = if *open { available > 0 } else { available >= self.capacity / 4 };
+            std::mem::replace(open, should_be) != should_be
+        });
+    }
+
     fn change(&self, by: i64) {
-        *self.available.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        let mut available = self.available.lock().unwrap_or_else(PoisonError::into_inner);
+        *available += by;
+        self.open_or_close(*available);
+        drop(available);
         if by > 0 {
             self.freed.notify_one();
         }
@@ -95,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
@@ -141,6 +193,32 @@ mod tests {
         let all = reserve_now(&budget, 1000).unwrap();
         assert_eq!(available(&budget), 0);
         drop(all);
+        assert_eq!(available(&budget), 100);
+    }
+
+    #[test]
+    fn what_is_pushed_is_looked_at_only_while_bytes_are_left() {
+        let budget = ByteBudget::new(100);
+        let first = budget.charge(60);
+        assert_eq!(
+            poll(pin!(budget.while_open(pin!(std::future::ready(1))))),
+            Poll::Ready(Some(1))
+        );
+        let (send, receive) = tokio::sync::oneshot::channel::<()>();
+        let mut receive = pin!(receive);
+        assert!(poll(pin!(budget.while_open(receive.as_mut()))).is_pending());
+        let second = budget.charge(60);
+        send.send(()).unwrap();
+        assert_eq!(poll(pin!(budget.while_open(receive.as_mut()))), Poll::Ready(None));
+        let mut opened = pin!(budget.opened());
+        assert!(poll(opened.as_mut()).is_pending());
+        drop(budget.charge(5));
+        assert!(poll(opened.as_mut()).is_pending());
+        drop(first);
+        assert!(poll(opened.as_mut()).is_ready());
+        let received = poll(pin!(budget.while_open(receive.as_mut())));
+        assert_eq!(received, Poll::Ready(Some(Ok(()))));
+        drop(second);
         assert_eq!(available(&budget), 100);
     }
 

@@ -3,14 +3,83 @@
 use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{ChildShard, HashKeyRange, Shard as ListedShard};
+use aws_sdk_kinesis::types::{HashKeyRange, Shard as ListedShard};
+
+use tokio::time::sleep;
 
 use super::lineage::Shard;
-use super::retry::{Failure, FailureKind};
+use super::reader::SIGNATURE_TRIES_MAX;
+use super::retry::{Backoff, Failure, FailureKind, jitter};
 use super::settings::StreamAddress;
+use super::shared::Shared;
+use crate::source::StopFlag;
 
 /// Shards per page: the most that Kinesis gives.
 const PAGE_SHARDS: i32 = 10_000;
+/// Tries of the first listing: about half a minute, in which a stream may finish being created.
+const FIRST_LISTING_TRIES_MAX: u32 = 10;
+
+/// The listing with which a source begins, tried for a while; `None` if a stop was requested meanwhile.
+///
+/// # Errors
+/// What to tell, if the stream can't be listed.
+pub(super) async fn first_listing(
+    shared: &Shared,
+    stop: &StopFlag,
+) -> Result<Option<Vec<Shard>>, String> {
+    let stream = &shared.settings.stream;
+    let mut backoff = Backoff::default();
+    loop {
+        let listing = list_shards(shared.clients.polling(), stream);
+        let Some(listed) = stop.unless_requested(listing).await else { return Ok(None) };
+        let failure = match listed {
+            Ok(shards) => return Ok(Some(shards)),
+            Err(failure) => failure,
+        };
+        let delay = backoff.delay(failure.kind, jitter());
+        let tries = backoff.failures_in_a_row();
+        let may_pass = failure.kind == FailureKind::Signature && tries < SIGNATURE_TRIES_MAX;
+        if let Some(refusal) = refusal(stream, &failure).filter(|_| !may_pass) {
+            return Err(refusal);
+        }
+        if tries >= FIRST_LISTING_TRIES_MAX {
+            return Err(format!(
+                "cannot list the shards of stream `{}` after {tries} tries: {}; check the network, `region` and `endpoint`",
+                stream.stream_name(),
+                failure.message
+            ));
+        }
+        tracing::warn!(
+            source = &*shared.source_name,
+            tries,
+            error = failure.message,
+            "cannot list the stream's shards yet"
+        );
+        if stop.unless_requested(sleep(delay)).await.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+/// What to tell if a failed listing shows that the source is useless.
+pub(super) fn refusal(stream: &StreamAddress, failure: &Failure) -> Option<String> {
+    let name = stream.stream_name();
+    match failure.kind {
+        FailureKind::NotFound => Some(format!(
+            "there is no stream `{name}` ({}); check `stream`, `region` and the account of the credentials",
+            failure.message
+        )),
+        FailureKind::Denied | FailureKind::Signature => Some(format!(
+            "no access to stream `{name}` ({}); check the credentials, and allow `kinesis:ListShards`, `kinesis:GetShardIterator` and `kinesis:GetRecords` on it",
+            failure.message
+        )),
+        FailureKind::Argument => Some(format!(
+            "stream `{name}` was refused ({}); check `stream` or `stream_arn`",
+            failure.message
+        )),
+        _ => None,
+    }
+}
 
 /// Every shard of the stream, open ones and those that still hold records.
 pub(super) async fn list_shards(
@@ -62,20 +131,15 @@ fn listed(shard: ListedShard) -> Shard {
     }
 }
 
-/// A child as the last answer of a parent names it.
-pub(super) fn child(child: ChildShard) -> Shard {
-    Shard {
-        id: child.shard_id.into(),
-        parents: child.parent_shards.into_iter().map(Arc::from).collect(),
-        hash_key_range: child.hash_key_range.as_ref().and_then(hash_keys),
-        closed: false,
-    }
-}
-
 /// A range that is not two 128-bit numbers counts as unknown: only KPL aggregates look at it, and
 /// they are then taken whole.
 fn hash_keys(range: &HashKeyRange) -> Option<(u128, u128)> {
-    Some((range.starting_hash_key.parse().ok()?, range.ending_hash_key.parse().ok()?))
+    hash_keys_of(&range.starting_hash_key, &range.ending_hash_key)
+}
+
+/// Both ends of a range as the service writes them.
+pub(super) fn hash_keys_of(starting: &str, ending: &str) -> Option<(u128, u128)> {
+    Some((starting.parse().ok()?, ending.parse().ok()?))
 }
 
 #[cfg(test)]

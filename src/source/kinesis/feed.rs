@@ -1,8 +1,11 @@
 //! One input's way to the pipeline: numbered chunks, each with the bytes that are set aside for it.
+//!
+//! How far a feed has come outlives the task that fills it: a reader that is aborted or panics has handed
+//! on a chunk whole or not at all, and another goes on with the next number, after the same record. A
+//! record is never cut, nor what was aggregated in it: a position is always between two records.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::framing::{
@@ -10,9 +13,10 @@ use crate::framing::{
 };
 
 use super::budget::Reservation;
+use super::sequence::SequenceNumber;
 
 /// Most payload in one chunk, unless a single record is larger.
-const CHUNK_BYTES_MAX: u64 = 1 << 20;
+pub(super) const CHUNK_BYTES_MAX: u64 = 1 << 20;
 /// Memory that a record takes besides its payload: its sequence number and its own fields.
 const RECORD_OVERHEAD_BYTES: u64 = 160;
 
@@ -29,48 +33,66 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Hangup;
 
-/// Sends the chunks of one input in order.
-#[derive(Debug)]
+/// Sends the chunks of one input in order. Clones are the same feed; one at a time may send.
+#[derive(Clone, Debug)]
 pub(super) struct Feed {
     input: InputId,
-    sequence: u64,
     to: mpsc::Sender<Outgoing>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// How far a feed has come.
+#[derive(Debug, Default)]
+struct Progress {
+    next_sequence: u64,
+    /// The last record that was sent.
+    last: Option<SequenceNumber>,
 }
 
 impl Feed {
     /// A feed whose first chunk will have number 0.
     pub(super) fn new(input: InputId, to: mpsc::Sender<Outgoing>) -> Self {
-        Self { input, sequence: 0, to }
+        Self { input, to, progress: Arc::default() }
+    }
+
+    /// The last record that was sent.
+    pub(super) fn last(&self) -> Option<SequenceNumber> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).last.clone()
     }
 
     /// Sends an event without payload.
-    pub(super) async fn tell(&mut self, event: ChunkEvent) -> Result<(), Hangup> {
-        self.send(event, None).await
+    pub(super) async fn tell(&self, event: ChunkEvent) -> Result<(), Hangup> {
+        self.send(event, None, None).await
     }
 
     /// Sends one piece of an answer.
     pub(super) async fn put(
-        &mut self,
+        &self,
         records: Vec<SourceRecord>,
         reservation: Reservation,
     ) -> Result<(), Hangup> {
         let bytes_read = records.iter().map(|record| record.data.len() as u64).sum();
-        let position = records
-            .last()
-            .map(|last| ShardPlace::After(Arc::clone(&last.sequence_number)))
-            .map(Position::in_shard);
+        let last = records.last().map(|last| Arc::clone(&last.sequence_number));
+        let position = last.clone().map(ShardPlace::After).map(Position::in_shard);
         let data = ChunkData { payload: Payload::Records(records), bytes_read, position };
-        self.send(ChunkEvent::Data(data), Some(reservation)).await
+        self.send(ChunkEvent::Data(data), Some(reservation), last.map(SequenceNumber)).await
     }
 
     async fn send(
-        &mut self,
+        &self,
         event: ChunkEvent,
         reservation: Option<Reservation>,
+        last: Option<SequenceNumber>,
     ) -> Result<(), Hangup> {
-        let chunk = Chunk { input: self.input, sequence: self.sequence, event };
-        self.to.send(Outgoing { chunk, reservation }).await.map_err(|_| Hangup)?;
-        self.sequence += 1;
+        let permit = self.to.reserve().await.map_err(|_| Hangup)?;
+        // Nothing waits from here on: sent and counted are one step.
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let chunk = Chunk { input: self.input, sequence: progress.next_sequence, event };
+        permit.send(Outgoing { chunk, reservation });
+        progress.next_sequence += 1;
+        if last.is_some() {
+            progress.last = last;
+        }
         Ok(())
     }
 }
@@ -100,26 +122,9 @@ pub(super) fn pieces(records: Vec<SourceRecord>) -> Vec<Vec<SourceRecord>> {
     pieces
 }
 
-/// A record as the pipeline takes it.
-pub(super) fn source_record(
-    record: aws_sdk_kinesis::types::Record,
-    hash_key_range: Option<(u128, u128)>,
-) -> SourceRecord {
-    // A moment outside of what milliseconds can say does not come from a clock: it is left at 0.
-    let arrival_ms = record
-        .approximate_arrival_timestamp
-        .and_then(|moment| moment.to_millis().ok())
-        .unwrap_or_default();
-    SourceRecord {
-        data: Bytes::from(record.data.into_inner()),
-        sequence_number: Arc::from(record.sequence_number),
-        arrival_ms,
-        hash_key_range,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;

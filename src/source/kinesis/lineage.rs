@@ -4,7 +4,7 @@
 //! parents to the children in that order, so a child is read only when every parent that is known has
 //! been read to its end. Pure: listings and ends in, shards to start out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::framing::ResumePoint;
@@ -126,6 +126,16 @@ impl Lineage {
             .collect()
     }
 
+    /// Shards that are read, or wait for their parents.
+    pub(super) fn unfinished(&self) -> BTreeSet<ShardId> {
+        let is_unfinished = |known: &&Known| !matches!(known.state, State::Finished { .. });
+        self.shards
+            .values()
+            .filter(is_unfinished)
+            .map(|known| Arc::clone(&known.shard.id))
+            .collect()
+    }
+
     /// A shard was read to its end, or is gone.
     ///
     /// # Panics
@@ -139,8 +149,6 @@ impl Lineage {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;

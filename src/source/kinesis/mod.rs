@@ -1,55 +1,71 @@
-//! Reading an Amazon Kinesis data stream by polling its shards.
+//! Reading an Amazon Kinesis data stream, shard by shard: by polling, or by enhanced fan-out.
 //!
 //! A small asynchronous runtime of its own reads all shards, one task each; the thread that calls
 //! [`KinesisSource::run`] takes the chunks out of a bounded channel and emits them. While `emit`
-//! waits, the channel fills, then the byte budget, and the tasks stop asking: that is the whole
-//! back-pressure. Nothing is written to the stream or beside it: positions
-//! travel with the chunks, and come back as those to go on from.
+//! waits, the channel fills, then the byte budget, and the tasks stop asking, or stop looking into their
+//! connections: that is the whole back-pressure. Nothing is written to the stream or beside it, except
+//! that a consumer may be registered: positions travel with the chunks, and come back as those to go on
+//! from.
 //!
 //! ```text
-//! supervisor ─starts─► shard reader ─GetRecords─► pieces ─channel─► run() ─► emit
-//!     ▲                     │ shard end, children
-//!     └── ListShards ◄──────┘
+//! supervisor ─starts, retakes─► shard reader ─GetRecords──────┐
+//!     ▲                           │        ─SubscribeToShard──┴► pieces ─channel─► run() ─► emit
+//!     └── ListShards, audit ◄─────┘ shard end, children
 //! ```
 //!
 //! Memory: payload that was fetched and not yet emitted is limited by `read_ahead_max`; while
-//! an answer is being decoded it takes about 2.4 times its payload, for at most [`CALLS_MAX`] answers.
+//! an answer is being read it takes about 2.4 times its payload, for at most [`CALLS_MAX`] answers, and a
+//! subscription one event. An idle shard costs about 20 KiB by polling.
 
+mod answer;
+mod audit;
+mod beginning;
 mod budget;
+mod clients;
+mod consumer;
 mod counters;
 mod discovery;
+mod events;
 mod feed;
 mod lineage;
 mod pacing;
 mod permissions;
+mod polling;
+mod pulse;
+mod reader;
 mod sequence;
 mod settings;
-mod shard;
+mod shared;
+mod subscription;
 mod supervisor;
+mod trouble;
 
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::retry::RetryConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::aws::retry;
 use crate::clock::Clock;
 use crate::framing::Positions;
+use crate::metrics::IntakeMeter;
 use crate::record::FormatChoice;
 use crate::source::{Emit, InputIds, Source, SourceError, StopFlag};
 
+use beginning::Beginning;
 use budget::ByteBudget;
+use clients::Clients;
 use feed::Outgoing;
-use supervisor::{Fatal, Shared, Supervisor, Trouble, unless_requested};
+use shared::Shared;
+use supervisor::{Fatal, Supervisor};
+use trouble::Trouble;
 
 pub use counters::{Count, KinesisCounters};
 pub use settings::{
-    KinesisSettings, Moment, POLL_INTERVAL_MIN, RECORDS_PER_CALL_LIMIT, StartPosition,
-    StreamAddress,
+    ConsumerAddress, FanOut, KinesisSettings, Moment, POLL_INTERVAL_MIN, RECORDS_PER_CALL_LIMIT,
+    ReadMode, StartPosition, StreamAddress,
 };
 
 /// Most calls, and so connections, at one time.
@@ -118,16 +134,15 @@ impl KinesisSource {
     }
 
     /// `None` if a stop was requested meanwhile.
-    fn connect(&self, runtime: &Runtime, stop: &StopFlag) -> Result<Option<Client>, SourceError> {
-        let loading = unless_requested(stop, self.settings.access.load());
+    fn connect(
+        &self,
+        runtime: &Runtime,
+        stop: &StopFlag,
+    ) -> Result<Option<Arc<Clients>>, SourceError> {
+        let loading = stop.unless_requested(self.settings.access.load());
         let Some(loaded) = runtime.block_on(loading) else { return Ok(None) };
         let config = loaded.map_err(|error| self.refused(error.to_string()))?;
-        // The SDK's own retries would hide throttling from the pace and the counters, and sleep with
-        // an iterator that runs out; the readers know better what to repeat, and when.
-        let config = aws_sdk_kinesis::config::Builder::from(&config)
-            .retry_config(RetryConfig::disabled())
-            .build();
-        Ok(Some(Client::from_conf(config)))
+        Ok(Some(Clients::new(&config)))
     }
 }
 
@@ -136,12 +151,17 @@ impl Source for KinesisSource {
         self.positions = positions;
     }
 
+    fn meter(&self) -> Option<IntakeMeter> {
+        let (name, counters) = (Arc::from(self.name.as_str()), Arc::clone(&self.counters));
+        Some(Arc::new(move || counters.intake(&name)))
+    }
+
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
         let runtime = self.runtime()?;
-        let Some(client) = self.connect(&runtime, stop)? else { return Ok(()) };
+        let Some(clients) = self.connect(&runtime, stop)? else { return Ok(()) };
         let shared = Arc::new(Shared {
             source_name: self.name.as_str().into(),
-            client,
+            clients,
             budget: ByteBudget::new(self.settings.read_ahead_bytes_max),
             calls: Semaphore::new(CALLS_MAX),
             counters: Arc::clone(&self.counters),
@@ -150,13 +170,9 @@ impl Source for KinesisSource {
             settings: self.settings.clone(),
         });
         let (to, mut from) = mpsc::channel::<Outgoing>(CHUNKS_WAITING_MAX);
-        let supervisor = Supervisor::new(
-            shared,
-            self.format.clone(),
-            Arc::clone(&self.inputs),
-            to,
-            Arc::clone(&self.positions),
-        );
+        let positions = Arc::clone(&self.positions);
+        let beginning = Beginning::new(&shared, self.format.clone(), positions);
+        let supervisor = Supervisor::new(shared, beginning, Arc::clone(&self.inputs), to);
         let stop = stop.clone();
         let supervised = runtime.spawn(async move { supervisor.run(&stop).await });
 

@@ -22,6 +22,11 @@ pub const RECORDS_PER_CALL_LIMIT: u16 = 10_000;
 /// One answer may hold 10 MiB.
 const READ_AHEAD_BYTES_MIN: u64 = 16 << 20;
 const READ_AHEAD_BYTES_DEFAULT: u64 = 128 << 20;
+/// Kinesis sends an empty event about every five seconds when there are no records.
+const SILENT_AFTER: Duration = Duration::from_secs(35);
+const STALLED_AFTER_DEFAULT: Duration = Duration::from_mins(2);
+const STALLED_AFTER_MIN: Duration = Duration::from_secs(10);
+const STALLED_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// How a stream is read.
 ///
@@ -34,6 +39,10 @@ const READ_AHEAD_BYTES_DEFAULT: u64 = 128 << 20;
 /// poll_interval = "250ms"         # "200ms" to "60s"
 /// records_per_call_max = 10000    # 1 to 10000
 /// read_ahead_max = "128MiB"       # at least "16MiB"; payload fetched and not yet handed on
+/// mode = "auto"                   # "polling", "fan_out"; auto: fan-out if a consumer is named
+/// consumer = "flowgauge"          # or consumer_arn = "arn:…/consumer/flowgauge:1767225600"
+/// deregister_consumer = false     # whether the end of a run takes the consumer off the stream
+/// stalled_after = "2m"            # "10s" to "1h"; when a reader without an answer is started again
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
@@ -50,6 +59,47 @@ pub struct KinesisSettings {
     pub records_per_call_max: u16,
     /// Payload bytes that may be fetched and not yet handed on, over all shards.
     pub read_ahead_bytes_max: u64,
+    /// How records come.
+    pub mode: ReadMode,
+    /// After how long without a successful answer a reader is started again, and that is told.
+    pub stalled_after: Duration,
+}
+
+/// How records come out of shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Asked for, time and again, out of the 2 MB a second that all pollers of a shard share.
+    Polling,
+    /// Pushed to a registered consumer, which has 2 MB a second of each shard for itself.
+    FanOut(FanOut),
+}
+
+/// An enhanced fan-out consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FanOut {
+    /// Which.
+    pub consumer: ConsumerAddress,
+    /// Whether the end of a run takes it off the stream. It is kept over a fault.
+    pub deregister: bool,
+    /// A subscription that brings nothing for this long, not even an empty event, is made again.
+    pub silent_after: Duration,
+}
+
+impl FanOut {
+    /// A consumer that stays registered.
+    #[must_use]
+    pub fn of(consumer: ConsumerAddress) -> Self {
+        Self { consumer, deregister: false, silent_after: SILENT_AFTER }
+    }
+}
+
+/// A consumer by name or by ARN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsumerAddress {
+    /// A name among the stream's consumers; registered if there is none of this name.
+    Name(String),
+    /// The ARN of one that is registered.
+    Arn(String),
 }
 
 impl KinesisSettings {
@@ -64,6 +114,8 @@ impl KinesisSettings {
             poll_interval: POLL_INTERVAL_DEFAULT,
             records_per_call_max: RECORDS_PER_CALL_LIMIT,
             read_ahead_bytes_max: READ_AHEAD_BYTES_DEFAULT,
+            mode: ReadMode::Polling,
+            stalled_after: STALLED_AFTER_DEFAULT,
         }
     }
 }
@@ -134,6 +186,13 @@ struct Written {
     poll_interval: Option<IntervalWritten>,
     records_per_call_max: Option<RecordsWritten>,
     read_ahead_max: Option<SizeWritten>,
+    #[serde(default)]
+    mode: ModeWritten,
+    consumer: Option<ConsumerName>,
+    consumer_arn: Option<ConsumerArn>,
+    #[serde(default)]
+    deregister_consumer: bool,
+    stalled_after: Option<StalledWritten>,
 }
 
 impl TryFrom<Written> for KinesisSettings {
@@ -156,6 +215,11 @@ impl TryFrom<Written> for KinesisSettings {
         if let Some(SizeWritten(bytes_max)) = written.read_ahead_max {
             settings.read_ahead_bytes_max = bytes_max;
         }
+        if let Some(StalledWritten(limit)) = written.stalled_after {
+            settings.stalled_after = limit;
+        }
+        let consumer = consumer_address(written.consumer, written.consumer_arn, &settings.stream)?;
+        settings.mode = read_mode(written.mode, consumer, written.deregister_consumer)?;
         Ok(settings)
     }
 }
@@ -213,6 +277,115 @@ impl TryFrom<String> for SizeWritten {
             .filter(|bytes| *bytes >= READ_AHEAD_BYTES_MIN)
             .map(Self)
             .ok_or("it must be at least `16MiB`")
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ModeWritten {
+    #[default]
+    Auto,
+    Polling,
+    FanOut,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ConsumerName(String);
+
+impl TryFrom<String> for ConsumerName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let is_name = (1..=128).contains(&text.len()) && text.bytes().all(is_allowed);
+        is_name.then_some(Self(text)).ok_or(
+            "it must be 1 to 128 letters, digits, `_`, `.` or `-`; an ARN goes into `consumer_arn`",
+        )
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ConsumerArn(String);
+
+impl TryFrom<String> for ConsumerArn {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_arn = text.starts_with("arn:")
+            && text.split(':').nth(2) == Some("kinesis")
+            && text.split_once("/consumer/").is_some_and(|(_, consumer)| consumer.contains(':'));
+        is_arn.then_some(Self(text)).ok_or(
+            "it must be like `arn:aws:kinesis:eu-central-1:123456789012:stream/NAME/consumer/NAME:1767225600`",
+        )
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct StalledWritten(Duration);
+
+impl TryFrom<String> for StalledWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_duration(&text)
+            .filter(|limit| (STALLED_AFTER_MIN..=STALLED_AFTER_MAX).contains(limit))
+            .map(Self)
+            .ok_or("it must be `10s` to `1h`")
+    }
+}
+
+fn consumer_address(
+    name: Option<ConsumerName>,
+    arn: Option<ConsumerArn>,
+    stream: &StreamAddress,
+) -> Result<Option<ConsumerAddress>, String> {
+    match (name, arn) {
+        (None, None) => Ok(None),
+        (Some(name), None) => Ok(Some(ConsumerAddress::Name(name.0))),
+        (None, Some(ConsumerArn(arn))) => {
+            let its_stream = StreamAddress::Arn(
+                arn.split_once("/consumer/").map_or_else(String::new, |(of, _)| of.to_owned()),
+            );
+            if its_stream.stream_name() != stream.stream_name() {
+                return Err(format!(
+                    "`consumer_arn` belongs to stream `{}`, not to `{}`; name a consumer of the stream that is read",
+                    its_stream.stream_name(),
+                    stream.stream_name()
+                ));
+            }
+            Ok(Some(ConsumerAddress::Arn(arn)))
+        }
+        (Some(_), Some(_)) => {
+            Err("both `consumer` and `consumer_arn` are set; remove one of them".to_owned())
+        }
+    }
+}
+
+fn read_mode(
+    mode: ModeWritten,
+    consumer: Option<ConsumerAddress>,
+    deregister: bool,
+) -> Result<ReadMode, String> {
+    match (mode, consumer) {
+        (ModeWritten::FanOut, None) => Err(
+            "`mode` is `fan_out` and no consumer is named; add `consumer = \"NAME\"`, which is registered if it does not exist, or `consumer_arn`"
+                .to_owned(),
+        ),
+        (ModeWritten::Polling, Some(_)) => Err(
+            "`mode` is `polling` and a consumer is named; remove the consumer, or set `mode` to `fan_out`"
+                .to_owned(),
+        ),
+        (_, None) if deregister => Err(
+            "`deregister_consumer` is set and no consumer is named; remove it, or add `consumer`"
+                .to_owned(),
+        ),
+        (_, None) => Ok(ReadMode::Polling),
+        (_, Some(consumer)) => {
+            Ok(ReadMode::FanOut(FanOut { deregister, ..FanOut::of(consumer) }))
+        }
     }
 }
 
@@ -296,6 +469,51 @@ mod tests {
                 ..flow()
             }),
         );
+    }
+
+    #[test]
+    fn a_consumer_means_fan_out() {
+        let fan_out = |consumer, deregister| KinesisSettings {
+            mode: ReadMode::FanOut(FanOut { deregister, ..FanOut::of(consumer) }),
+            ..flow()
+        };
+        let named = || ConsumerAddress::Name("gauge".into());
+        check("stream = 'flow'\nconsumer = 'gauge'", Ok(fan_out(named(), false)));
+        check(
+            "stream = 'flow'\nmode = 'fan_out'\nconsumer = 'gauge'\nderegister_consumer = true",
+            Ok(fan_out(named(), true)),
+        );
+        let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/flow/consumer/gauge:1767225600";
+        check(
+            &format!("stream = 'flow'\nconsumer_arn = '{arn}'"),
+            Ok(fan_out(ConsumerAddress::Arn(arn.into()), false)),
+        );
+        check("stream = 'flow'\nmode = 'auto'", Ok(flow()));
+        check("stream = 'flow'\nmode = 'polling'", Ok(flow()));
+        check("stream = 'flow'\nmode = 'fan_out'", Err("add `consumer = \"NAME\"`"));
+        check("stream = 'flow'\nmode = 'polling'\nconsumer = 'x'", Err("remove the consumer"));
+        check("stream = 'flow'\nderegister_consumer = true", Err("no consumer is named"));
+        check("stream = 'flow'\nconsumer = 'a b'", Err("1 to 128 letters"));
+        check("stream = 'flow'\nconsumer_arn = 'arn:aws:kinesis:r:1:stream/a'", Err("like `arn:"));
+        check(
+            &format!("stream = 'other'\nconsumer_arn = '{arn}'"),
+            Err("belongs to stream `flow`, not to `other`"),
+        );
+        check(
+            &format!("stream = 'flow'\nconsumer = 'a'\nconsumer_arn = '{arn}'"),
+            Err("remove one of them"),
+        );
+    }
+
+    #[test]
+    fn a_stall_has_a_range() {
+        let after =
+            |seconds| KinesisSettings { stalled_after: Duration::from_secs(seconds), ..flow() };
+        check("stream = 'flow'\nstalled_after = '10s'", Ok(after(10)));
+        check("stream = 'flow'\nstalled_after = '1h'", Ok(after(3_600)));
+        for wrong in ["'9s'", "'61m'"] {
+            check(&format!("stream = 'flow'\nstalled_after = {wrong}"), Err("`10s` to `1h`"));
+        }
     }
 
     #[test]

@@ -1,79 +1,52 @@
-//! Starts a reader for every shard when it may be read, and closes its input at the end.
+//! Starts a reader for every shard when it may be read, starts it again when it fails, and closes its
+//! input at the end.
 //!
 //! The order of events on the channel is a promise. All inputs that can be read at the start are
 //! opened before any is read; children are opened before their last parent is closed, so that event
 //! time always has an input that holds it back.
+//!
+//! A reader that panics or stands still is taken down, and another goes on after the last record that was
+//! handed on. An end that the service does not vouch for (no children named, or a shard that it suddenly
+//! does not know) is believed only when a listing says the same.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::clock::Clock;
-use crate::framing::{
-    ChunkEvent, InputFault, InputInfo, Position, Positions, ReadUntil, ResumePoint, ShardPlace,
-};
-use crate::record::FormatChoice;
+use crate::framing::{ChunkEvent, InputFault, InputInfo, ResumePoint};
 use crate::source::{InputIds, StopFlag};
 
-use super::budget::ByteBudget;
-use super::counters::KinesisCounters;
-use super::discovery::list_shards;
+use super::audit::{Audit, Misfit};
+use super::beginning::Beginning;
+use super::consumer::{Consumer, consumer, deregister};
+use super::discovery::{first_listing, list_shards, refusal};
 use super::feed::{Feed, Hangup, Outgoing};
 use super::lineage::{Begin, Lineage, Shard, ShardId};
+use super::pacing;
+use super::polling::PollingReader;
+use super::pulse::Pulse;
+use super::reader::{Outcome, Position, Reader};
 use super::retry::{Backoff, Failure, FailureKind, jitter};
-use super::settings::{KinesisSettings, StartPosition};
-use super::shard::{LATEST_MARGIN_MS, Outcome, ReaderEnd, ShardReader};
+use super::sequence::SequenceNumber;
+use super::settings::{ReadMode, StartPosition};
+use super::shared::{STOP_CHECK_INTERVAL, Shared};
+use super::subscription::SubscribedReader;
+use super::trouble::TroubleLog;
 
-/// How soon a request to stop is seen.
-const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// Time between two listings that look for shards nobody told of.
+/// Time between two listings that look for shards nobody told of, and audit those that are read.
 const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 /// Least time between two listings, for whatever reason.
 const RELIST_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Tries of the first listing: about half a minute, in which a stream may finish being created.
-const FIRST_LISTING_TRIES_MAX: u32 = 10;
-/// Time between two log lines about trouble that passes.
-const TROUBLE_LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What all readers of a source share.
-pub(super) struct Shared {
-    /// The name in the configuration.
-    pub(super) source_name: Box<str>,
-    /// How the stream is read.
-    pub(super) settings: KinesisSettings,
-    /// The service.
-    pub(super) client: Client,
-    /// Limits the answers in memory.
-    pub(super) budget: Arc<ByteBudget>,
-    /// Limits the calls, and so the connections, at one time.
-    pub(super) calls: Semaphore,
-    /// What was counted.
-    pub(super) counters: Arc<KinesisCounters>,
-    /// The last passing failure, for the log.
-    pub(super) trouble: Trouble,
-    /// Wall time, for the position of readers at the tip.
-    pub(super) clock: Arc<dyn Clock>,
-}
-
-/// The last message about a failure that passes, kept until the next log line.
-#[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<String>>);
-
-impl Trouble {
-    /// Replaces the message.
-    pub(super) fn note(&self, message: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
-    }
-
-    fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
+/// Time between two looks for readers that stand still.
+const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest wait before a reader is started again that did not get on.
+const RETAKE_DELAY_MAX: Duration = Duration::from_mins(1);
+/// How long the end of a run waits for the consumer to be deregistered.
+const DEREGISTER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a source as a whole ended before it was told to.
 pub(super) enum Fatal {
@@ -91,21 +64,38 @@ impl From<Hangup> for Fatal {
 
 /// Something that a task of the supervisor reports.
 enum Report {
-    Ended(Box<ReaderEnd>),
+    Ended(ShardId, Outcome),
     Listed(Result<Vec<Shard>, Failure>),
     ListingStopped,
+}
+
+/// A shard whose input is open.
+struct Running {
+    shard: Shard,
+    /// Where it is read from if nothing of it was handed on.
+    first: ResumePoint,
+    feed: Feed,
+    pulse: Arc<Pulse>,
+    task: AbortHandle,
+    /// Times in a row that it was started again without having got on.
+    fruitless_retakes: u32,
+    last_at_retake: Option<SequenceNumber>,
+    /// How its reader ended, until a listing says the same.
+    doubted: Option<Outcome>,
 }
 
 /// The task that owns all others of a source.
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
-    format: FormatChoice,
+    beginning: Beginning,
     inputs: Arc<InputIds>,
     to: mpsc::Sender<Outgoing>,
     lineage: Lineage,
-    /// How far shards were read before.
-    positions: Arc<Positions>,
+    audit: Audit,
+    consumer: Option<Consumer>,
     tasks: JoinSet<Report>,
+    running: BTreeMap<ShardId, Running>,
+    shard_of_task: HashMap<Id, ShardId>,
     stop: watch::Sender<bool>,
     listing: bool,
     next_listing: Instant,
@@ -117,20 +107,22 @@ impl Supervisor {
     /// A supervisor that sends what its readers read to `to`.
     pub(super) fn new(
         shared: Arc<Shared>,
-        format: FormatChoice,
+        beginning: Beginning,
         inputs: Arc<InputIds>,
         to: mpsc::Sender<Outgoing>,
-        positions: Arc<Positions>,
     ) -> Self {
         let now = Instant::now();
         Self {
             shared,
-            format,
+            beginning,
             inputs,
             to,
             lineage: Lineage::default(),
-            positions,
+            audit: Audit::default(),
+            consumer: None,
             tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            shard_of_task: HashMap::new(),
             stop: watch::Sender::new(false),
             listing: false,
             next_listing: now + RELIST_INTERVAL,
@@ -142,9 +134,23 @@ impl Supervisor {
     /// Reads the stream until `stop` is requested or nothing more can be done; then every input is
     /// closed.
     pub(super) async fn run(mut self, stop: &StopFlag) -> Result<(), Fatal> {
-        let Some(shards) = self.first_listing(stop).await? else { return Ok(()) };
-        let gone = self.gone(&shards);
-        self.adopt(shards);
+        let listed = first_listing(&self.shared, stop).await.map_err(Fatal::Refused)?;
+        let Some(shards) = listed else { return Ok(()) };
+        let settings = self.shared.settings.clone();
+        if let ReadMode::FanOut(fan_out) = &settings.mode {
+            let found = stop.unless_requested(consumer(&self.shared, fan_out)).await;
+            let Some(found) = found else { return Ok(()) };
+            self.consumer = Some(found.map_err(Fatal::Refused)?);
+        }
+        tracing::info!(
+            source = &*self.shared.source_name,
+            stream = settings.stream.stream_name(),
+            shards = shards.len(),
+            "reading the stream"
+        );
+        let gone = self.beginning.gone(&shards);
+        self.beginning.adopt(shards, &mut self.lineage);
+        self.last_listing = Instant::now();
         self.start_ready().await?;
         self.tell_gone(gone).await?;
         let outcome = self.watch(stop).await;
@@ -152,130 +158,20 @@ impl Supervisor {
         if matches!(outcome, Err(Fatal::HungUp)) {
             return outcome;
         }
-        while let Some(report) = self.next_report().await {
-            if let Report::Ended(end) = report {
-                close(*end).await?;
+        self.close_all().await?;
+        if let (ReadMode::FanOut(fan_out), Some(consumer), Ok(())) =
+            (&settings.mode, &self.consumer, &outcome)
+            && fan_out.deregister
+        {
+            let deregistered = timeout(DEREGISTER_TIME_MAX, deregister(&self.shared, consumer));
+            if deregistered.await.is_err() {
+                tracing::warn!(
+                    consumer = &*consumer.arn,
+                    "deregistering the consumer took too long"
+                );
             }
         }
         outcome
-    }
-
-    /// `None` if a stop was requested meanwhile.
-    async fn first_listing(&mut self, stop: &StopFlag) -> Result<Option<Vec<Shard>>, Fatal> {
-        let stream = self.shared.settings.stream.clone();
-        loop {
-            let listing = list_shards(&self.shared.client, &stream);
-            let Some(listed) = unless_requested(stop, listing).await else { return Ok(None) };
-            let failure = match listed {
-                Ok(shards) => {
-                    self.listing_backoff.reset();
-                    return Ok(Some(shards));
-                }
-                Err(failure) => failure,
-            };
-            let delay = self.listing_backoff.delay(failure.kind, jitter());
-            let tries = self.listing_backoff.failures_in_a_row();
-            if let Some(refusal) = self.refusal(&failure) {
-                return Err(Fatal::Refused(refusal));
-            }
-            if tries >= FIRST_LISTING_TRIES_MAX {
-                return Err(Fatal::Refused(format!(
-                    "cannot list the shards of stream `{}` after {tries} tries: {}; check the network, `region` and `endpoint`",
-                    stream.stream_name(),
-                    failure.message
-                )));
-            }
-            tracing::warn!(
-                source = &*self.shared.source_name,
-                tries,
-                error = failure.message,
-                "cannot list the stream's shards yet"
-            );
-            if unless_requested(stop, sleep(delay)).await.is_none() {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// What to tell if a failed listing shows that the source is useless.
-    fn refusal(&self, failure: &Failure) -> Option<String> {
-        let name = self.shared.settings.stream.stream_name();
-        match failure.kind {
-            FailureKind::NotFound => Some(format!(
-                "there is no stream `{name}` ({}); check `stream`, `region` and the account of the credentials",
-                failure.message
-            )),
-            FailureKind::Denied => Some(format!(
-                "no access to stream `{name}` ({}); check the credentials, and allow `kinesis:ListShards`, `kinesis:GetShardIterator` and `kinesis:GetRecords` on it",
-                failure.message
-            )),
-            FailureKind::Argument => Some(format!(
-                "stream `{name}` was refused ({}); check `stream` or `stream_arn`",
-                failure.message
-            )),
-            _ => None,
-        }
-    }
-
-    /// The shards that exist at the start. From the tip only open shards matter: a closed one will
-    /// never have anything new.
-    fn adopt(&mut self, shards: Vec<Shard>) {
-        tracing::info!(
-            source = &*self.shared.source_name,
-            stream = self.shared.settings.stream.stream_name(),
-            shards = shards.len(),
-            "reading the stream"
-        );
-        let from_the_tip = self.shared.settings.start == StartPosition::Latest;
-        let later = self.later(&shards);
-        // A moment applies to children as much as to their parents: what they hold before it is not
-        // wanted either.
-        for shard in shards {
-            match self.positions.get(&self.input_name(&shard.id)) {
-                Some(ReadUntil::End) => self.lineage.add_finished(shard),
-                Some(ReadUntil::Point(point)) => {
-                    self.lineage.add(shard, Begin::Resumed(point.clone()));
-                }
-                None if later.contains(&shard.id) => self.lineage.add(shard, Begin::FirstRecord),
-                None if from_the_tip && shard.closed => self.lineage.add_finished(shard),
-                None => self.lineage.add(shard, Begin::Configured),
-            }
-        }
-        self.last_listing = Instant::now();
-    }
-
-    fn input_name(&self, shard: &str) -> Arc<str> {
-        format!("{}/{shard}", self.shared.settings.stream.stream_name()).into()
-    }
-
-    /// Shards that came out of ones that were read before: all of them is new.
-    fn later(&self, shards: &[Shard]) -> BTreeSet<ShardId> {
-        let mut later: BTreeSet<ShardId> = BTreeSet::new();
-        loop {
-            let is_read = |id: &ShardId| self.positions.get(&self.input_name(id)).is_some();
-            let is_later = |shard: &&Shard| {
-                !later.contains(&shard.id)
-                    && shard.parents.iter().any(|parent| is_read(parent) || later.contains(parent))
-            };
-            let found: Vec<ShardId> =
-                shards.iter().filter(is_later).map(|shard| Arc::clone(&shard.id)).collect();
-            if found.is_empty() {
-                return later;
-            }
-            later.extend(found);
-        }
-    }
-
-    /// Inputs that were not read to their end and are not in the stream any more.
-    fn gone(&self, shards: &[Shard]) -> Vec<(Arc<str>, ResumePoint)> {
-        let start = self.input_name("");
-        let is_listed = |name: &str| shards.iter().any(|shard| name[start.len()..] == *shard.id);
-        let before = self.positions.beginning_with(&start);
-        let gone = before.filter_map(|(name, until)| match until {
-            ReadUntil::Point(point) if !is_listed(name) => Some((Arc::clone(name), point.clone())),
-            _ => None,
-        });
-        gone.collect()
     }
 
     async fn tell_gone(&mut self, gone: Vec<(Arc<str>, ResumePoint)>) -> Result<(), Fatal> {
@@ -291,55 +187,87 @@ impl Supervisor {
                 "the stream no longer has the shard, which was read up to {} before; its unread records are lost",
                 point.position
             );
-            let mut info = InputInfo::new(name, self.format.clone());
+            let mut info = InputInfo::new(name, self.beginning.format());
             info.resume = Some(point);
-            let mut feed = Feed::new(self.inputs.next(), self.to.clone());
+            let feed = Feed::new(self.inputs.next(), self.to.clone());
             feed.tell(ChunkEvent::Open(info)).await?;
             feed.tell(ChunkEvent::Close(Some(InputFault::Stream(fault)))).await?;
         }
         Ok(())
     }
 
-    /// Where a shard is read from, for a run after this one.
-    fn first_point(&self, begin: &Begin) -> ResumePoint {
-        let place = match (begin, self.shared.settings.start) {
-            (Begin::Resumed(point), _) => return point.clone(),
-            (Begin::FirstRecord, _) | (Begin::Configured, StartPosition::TrimHorizon) => {
-                ShardPlace::Oldest
-            }
-            (Begin::Configured, StartPosition::AtTimestamp(moment)) => {
-                ShardPlace::Moment(moment.unix_ms)
-            }
-            (Begin::Configured, StartPosition::Latest) => {
-                let now_ms = self.shared.clock.now().0.saturating_mul(1000);
-                ShardPlace::Moment(now_ms.saturating_sub(LATEST_MARGIN_MS))
-            }
-        };
-        let layout = self.format.initial_layout();
-        ResumePoint { position: Position::in_shard(place), layout, file_start: None }
-    }
-
     async fn start_ready(&mut self) -> Result<(), Fatal> {
         let mut opened = Vec::new();
         for (shard, begin) in self.lineage.take_ready() {
-            let mut feed = Feed::new(self.inputs.next(), self.to.clone());
-            let mut info = InputInfo::new(self.input_name(&shard.id), self.format.clone());
-            info.resume = Some(self.first_point(&begin));
+            let feed = Feed::new(self.inputs.next(), self.to.clone());
+            let mut info =
+                InputInfo::new(self.beginning.input_name(&shard.id), self.beginning.format());
+            let now_ms = self.shared.clock.now().0.saturating_mul(1000);
+            let first = self.beginning.first_point(&begin, now_ms);
+            info.resume = Some(first.clone());
             feed.tell(ChunkEvent::Open(info)).await?;
-            opened.push((shard, begin, feed));
+            opened.push((shard, begin, first, feed));
         }
-        for (shard, begin, feed) in opened {
-            let stop = self.stop.subscribe();
-            let reader = ShardReader::new(Arc::clone(&self.shared), shard, begin, feed, stop);
-            self.tasks.spawn(async move { Report::Ended(Box::new(reader.run().await)) });
+        for (shard, begin, first, feed) in opened {
+            let position = match begin {
+                Begin::Configured => Position::Start(self.shared.settings.start),
+                Begin::FirstRecord => Position::Start(StartPosition::TrimHorizon),
+                Begin::Resumed(point) => Position::of(&point),
+            };
+            let (pulse, task) = self.spawn(shard.clone(), position, feed.clone(), Duration::ZERO);
+            let id = Arc::clone(&shard.id);
+            let running = Running {
+                shard,
+                first,
+                feed,
+                pulse,
+                task,
+                fruitless_retakes: 0,
+                last_at_retake: None,
+                doubted: None,
+            };
+            self.running.insert(id, running);
         }
         Ok(())
+    }
+
+    /// Starts a reader after a delay.
+    fn spawn(
+        &mut self,
+        shard: Shard,
+        position: Position,
+        feed: Feed,
+        delay: Duration,
+    ) -> (Arc<Pulse>, AbortHandle) {
+        let id = Arc::clone(&shard.id);
+        let stop = self.stop.subscribe();
+        let mut reader = Reader::new(Arc::clone(&self.shared), shard, position, feed, stop);
+        let pulse = Arc::clone(&reader.pulse);
+        let consumer = self.consumer.clone();
+        let silent_after = match &self.shared.settings.mode {
+            ReadMode::FanOut(fan_out) => fan_out.silent_after,
+            ReadMode::Polling => Duration::ZERO,
+        };
+        let its_id = Arc::clone(&id);
+        let task = self.tasks.spawn(async move {
+            let read = match (reader.unless_stopped(sleep(delay)).await, consumer) {
+                (Err(stopped), _) => Err(stopped),
+                (Ok(()), None) => PollingReader::new(reader).read().await,
+                (Ok(()), Some(consumer)) => {
+                    SubscribedReader::new(reader, consumer.arn, silent_after).read().await
+                }
+            };
+            Report::Ended(its_id, Outcome::from(read))
+        });
+        self.shard_of_task.insert(task.id(), id);
+        (pulse, task)
     }
 
     async fn watch(&mut self, stop: &StopFlag) -> Result<(), Fatal> {
         let mut tick = interval(STOP_CHECK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut log = TroubleLog::new(Instant::now());
+        let mut next_stall_check = Instant::now() + STALL_CHECK_INTERVAL;
         loop {
             tokio::select! {
                 biased;
@@ -353,19 +281,81 @@ impl Supervisor {
                     }
                     log.write_if_due(&self.shared);
                     self.relist_if_due();
+                    if Instant::now() >= next_stall_check {
+                        self.take_down_stalled();
+                        next_stall_check = Instant::now() + STALL_CHECK_INTERVAL;
+                    }
                 }
-                Some(report) = self.next_report() => match report {
-                    Report::Ended(end) => self.ended(*end).await?,
-                    Report::Listed(listed) => self.listed(listed).await?,
-                    Report::ListingStopped => {}
+                Some(joined) = self.tasks.join_next_with_id() => match joined {
+                    Ok((task, report)) => {
+                        self.shard_of_task.remove(&task);
+                        self.reported(report).await?;
+                    }
+                    Err(error) => self.failed(error),
                 },
             }
         }
     }
 
-    async fn next_report(&mut self) -> Option<Report> {
-        let joined = self.tasks.join_next().await?;
-        Some(joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
+    async fn reported(&mut self, report: Report) -> Result<(), Fatal> {
+        match report {
+            Report::Ended(id, outcome) => self.ended(&id, outcome).await,
+            Report::Listed(listed) => self.listed(listed).await,
+            Report::ListingStopped => Ok(()),
+        }
+    }
+
+    /// A task panicked or was taken down.
+    fn failed(&mut self, error: JoinError) {
+        let Some(id) = self.shard_of_task.remove(&error.id()) else {
+            std::panic::resume_unwind(error.into_panic());
+        };
+        if error.is_panic() {
+            tracing::error!(
+                source = &*self.shared.source_name,
+                shard = &*id,
+                "a reader panicked; it is started again from its position"
+            );
+        }
+        self.retake(&id);
+    }
+
+    /// Takes down readers that had no answer for too long, though the pipeline would have taken it.
+    fn take_down_stalled(&mut self) {
+        let settings = &self.shared.settings;
+        let idle_max = pacing::idle_interval_max(self.running.len());
+        let limit = settings.stalled_after.max(settings.poll_interval.max(idle_max) * 3);
+        for (id, running) in &self.running {
+            let silence = running.pulse.silence();
+            if running.doubted.is_none() && !running.task.is_finished() && silence > limit {
+                tracing::error!(
+                    source = &*self.shared.source_name,
+                    shard = &**id,
+                    seconds = silence.as_secs(),
+                    "a reader had no answer for too long; it is started again from its position"
+                );
+                running.task.abort();
+            }
+        }
+    }
+
+    /// Another reader goes on where the last one was.
+    fn retake(&mut self, id: &ShardId) {
+        let mut running = self.running.remove(id).expect("an open shard has its entry");
+        self.shared.counters.readers_retaken.add(1);
+        let last = running.feed.last();
+        let has_got_on = last != running.last_at_retake;
+        running.fruitless_retakes = if has_got_on { 0 } else { running.fruitless_retakes + 1 };
+        running.last_at_retake = last;
+        let delay = match running.fruitless_retakes {
+            0 | 1 => Duration::ZERO,
+            times => Duration::from_secs(1 << times.min(6)).min(RETAKE_DELAY_MAX),
+        };
+        let position = Position::of(&running.first);
+        running.doubted = None;
+        (running.pulse, running.task) =
+            self.spawn(running.shard.clone(), position, running.feed.clone(), delay);
+        self.running.insert(Arc::clone(id), running);
     }
 
     fn relist_if_due(&mut self) {
@@ -383,7 +373,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Report::ListingStopped,
-                listed = list_shards(&shared.client, &shared.settings.stream) => {
+                listed = list_shards(shared.clients.polling(), &shared.settings.stream) => {
                     Report::Listed(listed)
                 }
             }
@@ -395,12 +385,14 @@ impl Supervisor {
         match listed {
             Ok(shards) => {
                 self.listing_backoff.reset();
-                self.lineage.relist(shards);
-                self.start_ready().await
+                self.settle_doubts(&shards).await?;
+                self.compare(&shards);
+                Ok(())
             }
             // A stream that is deleted while it is read has no more to give.
             Err(failure) if failure.kind == FailureKind::NotFound => {
-                Err(Fatal::Refused(self.refusal(&failure).unwrap_or(failure.message)))
+                let refusal = refusal(&self.shared.settings.stream, &failure);
+                Err(Fatal::Refused(refusal.unwrap_or(failure.message)))
             }
             Err(failure) => {
                 let delay = self.listing_backoff.delay(failure.kind, jitter());
@@ -417,114 +409,147 @@ impl Supervisor {
         }
     }
 
-    async fn ended(&mut self, end: ReaderEnd) -> Result<(), Fatal> {
-        match &end.outcome {
-            Outcome::Ended(children) => {
-                tracing::info!(
-                    source = &*self.shared.source_name,
-                    shard = &*end.id,
-                    children = children.len(),
-                    "a closed shard was read to its end"
-                );
-                self.shared.counters.shards_ended.add(1);
-                self.lineage.finish(&end.id);
-                if children.is_empty() {
-                    self.next_listing = Instant::now();
+    /// Believes what readers reported, or starts them again.
+    async fn settle_doubts(&mut self, listing: &[Shard]) -> Result<(), Fatal> {
+        let doubted: Vec<ShardId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.doubted.is_some())
+            .map(|(id, _)| Arc::clone(id))
+            .collect();
+        let mut closed = Vec::new();
+        for id in doubted {
+            let listed = listing.iter().find(|shard| shard.id == id);
+            let doubted = self.running.get_mut(&id).and_then(|running| running.doubted.take());
+            let is_true = match &doubted {
+                Some(Outcome::Missing(_)) => listed.is_none(),
+                _ => listed.is_none_or(|shard| shard.closed),
+            };
+            match doubted {
+                Some(outcome) if is_true => closed.push((id, outcome)),
+                _ => {
+                    tracing::warn!(
+                        source = &*self.shared.source_name,
+                        shard = &*id,
+                        "a shard seemed to end, but the stream still lists it; it is read on"
+                    );
+                    self.retake(&id);
                 }
+            }
+        }
+        for (id, outcome) in &closed {
+            self.tell_end(id, outcome);
+            self.lineage.finish(id);
+        }
+        self.lineage.relist(listing.to_vec());
+        self.start_ready().await?;
+        for (id, outcome) in closed {
+            self.close(&id, outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells what of the stream is not read.
+    fn compare(&mut self, listing: &[Shard]) {
+        for misfit in self.audit.compare(listing, &self.lineage.unfinished()) {
+            self.shared.counters.audit_alarms.add(1);
+            let source = &*self.shared.source_name;
+            match misfit {
+                Misfit::Unread(shard) => tracing::error!(
+                    source,
+                    shard = &*shard,
+                    "an open shard was read to an end that it does not have; restart the job to read it on"
+                ),
+                Misfit::Uncovered(from, to) => tracing::error!(
+                    source,
+                    from = %from,
+                    to = %to,
+                    "no shard of the listing takes these hash keys; records that are written there may be missing"
+                ),
+            }
+        }
+    }
+
+    async fn ended(&mut self, id: &ShardId, outcome: Outcome) -> Result<(), Fatal> {
+        match &outcome {
+            Outcome::Ended(children) if !children.is_empty() => {
+                self.tell_end(id, &outcome);
+                self.lineage.finish(id);
                 for child in children {
                     self.lineage.add(child.clone(), Begin::FirstRecord);
                 }
+                self.start_ready().await?;
+                self.close(id, outcome).await
             }
-            Outcome::Gone(message) => {
-                self.shared.counters.losses.add(1);
-                tracing::error!(
-                    source = &*self.shared.source_name,
-                    shard = &*end.id,
-                    error = message,
-                    "a shard is gone before it was read to its end; its unread records are lost"
-                );
-                self.lineage.finish(&end.id);
+            Outcome::Ended(_) | Outcome::Missing(_) => {
+                self.running.get_mut(id).expect("an open shard has its entry").doubted =
+                    Some(outcome);
                 self.next_listing = Instant::now();
+                Ok(())
             }
             Outcome::Refused(message) => {
                 let message = message.clone();
-                close(end).await?;
-                return Err(Fatal::Refused(message));
+                self.close(id, outcome).await?;
+                Err(Fatal::Refused(message))
+            }
+            Outcome::HungUp => Err(Fatal::HungUp),
+            Outcome::Stopped => self.close(id, outcome).await,
+        }
+    }
+
+    fn tell_end(&self, id: &ShardId, outcome: &Outcome) {
+        let source = &*self.shared.source_name;
+        match outcome {
+            Outcome::Ended(children) => {
+                self.shared.counters.shards_ended.add(1);
+                tracing::info!(
+                    source,
+                    shard = &**id,
+                    children = children.len(),
+                    "a closed shard was read to its end"
+                );
+            }
+            Outcome::Missing(message) => {
+                self.shared.counters.losses.add(1);
+                tracing::error!(
+                    source,
+                    shard = &**id,
+                    error = message,
+                    "a shard is gone before it was read to its end; its unread records are lost"
+                );
+            }
+            Outcome::Refused(_) | Outcome::Stopped | Outcome::HungUp => {}
+        }
+    }
+
+    async fn close(&mut self, id: &ShardId, outcome: Outcome) -> Result<(), Fatal> {
+        let running = self.running.remove(id).expect("an open shard has its entry");
+        self.shared.counters.forget(id);
+        let event = match outcome {
+            Outcome::Ended(_) => ChunkEvent::Close(None),
+            Outcome::Stopped => ChunkEvent::Stop,
+            Outcome::Missing(message) | Outcome::Refused(message) => {
+                ChunkEvent::Close(Some(InputFault::Stream(message)))
             }
             Outcome::HungUp => return Err(Fatal::HungUp),
-            Outcome::Stopped => {}
+        };
+        Ok(running.feed.tell(event).await?)
+    }
+
+    /// Waits for all readers and closes their inputs. What nobody has confirmed goes on in a later run.
+    async fn close_all(&mut self) -> Result<(), Fatal> {
+        while let Some(joined) = self.tasks.join_next_with_id().await {
+            let Ok((_, Report::Ended(id, outcome))) = joined else { continue };
+            match outcome {
+                Outcome::Ended(children) if children.is_empty() => {}
+                Outcome::Missing(_) => {}
+                outcome => self.close(&id, outcome).await?,
+            }
         }
-        self.start_ready().await?;
-        close(end).await?;
+        let left: Vec<ShardId> = self.running.keys().cloned().collect();
+        for id in left {
+            self.close(&id, Outcome::Stopped).await?;
+        }
         Ok(())
-    }
-}
-
-async fn close(end: ReaderEnd) -> Result<(), Hangup> {
-    let mut feed = end.feed;
-    let event = match end.outcome {
-        Outcome::Ended(_) => ChunkEvent::Close(None),
-        Outcome::Stopped => ChunkEvent::Stop,
-        Outcome::Gone(message) | Outcome::Refused(message) => {
-            ChunkEvent::Close(Some(InputFault::Stream(message)))
-        }
-        Outcome::HungUp => return Err(Hangup),
-    };
-    feed.tell(event).await
-}
-
-/// Does the work, or gives it up when a stop is requested.
-pub(super) async fn unless_requested<T>(
-    stop: &StopFlag,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    stop.unless_requested(work).await
-}
-
-/// Turns counts of failures that pass into a log line now and then.
-struct TroubleLog {
-    next: Instant,
-    throttled: u64,
-    retried: u64,
-    iterators_replaced: u64,
-    denied: u64,
-}
-
-impl TroubleLog {
-    fn new(now: Instant) -> Self {
-        Self { next: now, throttled: 0, retried: 0, iterators_replaced: 0, denied: 0 }
-    }
-
-    fn write_if_due(&mut self, shared: &Shared) {
-        let now = Instant::now();
-        if now < self.next {
-            return;
-        }
-        let Some(last_error) = shared.trouble.take() else { return };
-        let counters = &shared.counters;
-        let since = |count: u64, last: &mut u64| count - std::mem::replace(last, count);
-        let throttled = since(counters.throttled.get(), &mut self.throttled);
-        let retried = since(counters.retried.get(), &mut self.retried);
-        let replaced = since(counters.iterators_replaced.get(), &mut self.iterators_replaced);
-        let denied = since(counters.denied.get(), &mut self.denied);
-        let source = &*shared.source_name;
-        if denied > 0 {
-            tracing::error!(
-                source,
-                denied,
-                last_error,
-                "reads are denied; check permissions and the stream's key, reading goes on once they allow it"
-            );
-        } else {
-            tracing::warn!(
-                source,
-                throttled,
-                retried,
-                iterators_replaced = replaced,
-                last_error,
-                "reads failed and were made again"
-            );
-        }
-        self.next = now + TROUBLE_LOG_INTERVAL;
     }
 }

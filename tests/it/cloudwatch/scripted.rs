@@ -138,7 +138,8 @@ fn answer(request: &Value, state: &mut State) -> (u16, Value) {
     // Tokens of empty pages are odd.
     let (first, is_empty) = (at / 2, script.has_empty_pages && at % 2 == 1);
     let after = if is_empty { first } else { (first + script.page_events).min(within.len()) };
-    let begin = if script.repeats_at_borders && !is_empty { first.saturating_sub(1) } else { first };
+    let begin =
+        if script.repeats_at_borders && !is_empty { first.saturating_sub(1) } else { first };
     let events: Vec<Value> = within[begin..after]
         .iter()
         .map(|event| {

@@ -3,6 +3,7 @@
 mod dead_letters;
 mod flood;
 mod kill;
+mod lost;
 mod panic;
 mod partials;
 mod replay;

@@ -112,6 +112,7 @@ fn run(state: &Path, sink: Box<dyn Sink>) {
         partials: None,
         dead_letters: None,
         state: Some(JobState {
+            remote: None,
             directory,
             journal: JournalSettings::default(),
             encode: encode::ndjson::encode,

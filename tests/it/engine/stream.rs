@@ -46,6 +46,17 @@ fn shard(number: usize) -> String {
 
 #[test]
 fn each_record_counts_once_over_kills_drains_and_reshards() {
+    check("poll_interval = '200ms'\nrecords_per_call_max = 40");
+}
+
+#[test]
+fn each_record_counts_once_over_kills_drains_and_reshards_by_fan_out() {
+    // Held, so that there is a middle in which it can be killed.
+    check("consumer = 'gauge'\nrate_limit = '100kB/s'");
+}
+
+/// Reads a stream with these settings of its source, while it is resharded and processes end.
+fn check(settings: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let emulator = Emulator::shared_kinesis_local();
     let stream = Stream::create(emulator, STREAM, 2);
@@ -55,7 +66,7 @@ fn each_record_counts_once_over_kills_drains_and_reshards() {
         "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
          [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
          [sources.prod]\ntype = 'kinesis'\nstream = '{STREAM}'\nregion = 'us-east-1'\n\
-         endpoint = '{}'\npoll_interval = '200ms'\nrecords_per_call_max = 40\n\
+         endpoint = '{}'\n{settings}\n\
          [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
         state.display(),
         emulator.endpoint,

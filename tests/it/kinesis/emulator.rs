@@ -66,6 +66,17 @@ impl Stream {
         }
     }
 
+    /// The names of the consumers that are registered.
+    pub(crate) fn consumers(&self) -> Vec<String> {
+        let describe = self.client.describe_stream_summary().stream_name(&self.name);
+        let summary = self.runtime.block_on(describe.send()).unwrap();
+        let arn = summary.stream_description_summary.unwrap().stream_arn;
+        let list = self.client.list_stream_consumers().stream_arn(arn);
+        let listed = self.runtime.block_on(list.send()).unwrap();
+        let names = listed.consumers.unwrap_or_default().into_iter();
+        names.map(|consumer| consumer.consumer_name).collect()
+    }
+
     /// Splits a shard in two at a hash key.
     pub(crate) fn split(&self, shard: &str, at: u128) {
         let split = self.client.split_shard().stream_name(&self.name);

@@ -62,14 +62,23 @@ impl Reading {
         Self::resume(settings, Positions::default())
     }
 
+    /// Starts to read with another clock.
+    pub(crate) fn start_by(settings: KinesisSettings, clock: Arc<dyn Clock>) -> Self {
+        Self::begin(settings, Positions::default(), clock)
+    }
+
     /// Starts to read where another left off.
     pub(crate) fn resume(settings: KinesisSettings, positions: Positions) -> Self {
+        Self::begin(settings, positions, Arc::new(SystemClock::new()))
+    }
+
+    fn begin(settings: KinesisSettings, positions: Positions, clock: Arc<dyn Clock>) -> Self {
         let mut source = Box::new(KinesisSource::new(
             "prod".into(),
             settings,
             FormatChoice::Auto,
             Arc::new(InputIds::default()),
-            Arc::new(SystemClock::new()),
+            clock,
         ));
         source.resume(Arc::new(positions));
         let counters = source.counters();

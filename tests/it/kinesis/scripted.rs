@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use base64_simd::STANDARD;
+use flowgauge::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
+
+mod pushed;
 
 /// How a call goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,25 @@ pub(crate) enum Fault {
     HalfAnswer,
     /// An answer without records, though there are more.
     Empty,
+    /// Nothing comes, though the connection stays.
+    Silence,
+}
+
+/// How a subscription goes wrong, after its first event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// An error of the service in place of the subscription.
+    Error(u16, &'static str),
+    /// The stream ends between two frames, as after five minutes.
+    Expire,
+    /// The connection is cut within a frame.
+    Truncate,
+    /// A frame comes with a wrong checksum.
+    Corrupt,
+    /// An error of the service as an event.
+    Exception(&'static str),
+    /// Nothing comes any more, not even empty events.
+    Silence,
 }
 
 /// A shard and what happens to its readers.
@@ -36,16 +60,31 @@ pub(crate) struct Script {
     pub(crate) faults: BTreeMap<usize, Fault>,
     /// What happens to the n-th GetShardIterator call.
     pub(crate) iterator_faults: BTreeMap<usize, Fault>,
+    /// What happens to the n-th subscription; others push what is left, then empty events.
+    pub(crate) pushes: BTreeMap<usize, Push>,
     /// Whether the shard is closed after its last record.
     pub(crate) closed: bool,
+    /// How often GetRecords says that the shard ends where it does not.
+    pub(crate) false_ends: usize,
 }
 
 /// What a call asked of a shard, as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) shard: usize,
-    /// The iterator type, or `None` for GetRecords.
+    /// The iterator type of an iterator or a subscription, or `None` for GetRecords.
     pub(crate) iterator_type: Option<String>,
+    /// The sequence number with it.
+    pub(crate) after: Option<String>,
+}
+
+/// Credentials that a call was signed with, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signature {
+    /// The id of the access key.
+    pub(crate) access_key: String,
+    /// `x-amz-date`.
+    pub(crate) date: String,
 }
 
 #[derive(Debug)]
@@ -53,7 +92,13 @@ struct State {
     scripts: Vec<Script>,
     get_records_calls: Vec<usize>,
     iterator_calls: Vec<usize>,
+    subscribe_calls: Vec<usize>,
     page_shards: usize,
+    /// The consumers by name, with how often they are looked at until they are active.
+    consumers: BTreeMap<String, usize>,
+    denied: Vec<&'static str>,
+    skewed: bool,
+    signatures: Vec<Signature>,
 }
 
 /// The server; ends when dropped.
@@ -61,6 +106,7 @@ pub(crate) struct ScriptedKinesis {
     pub(crate) endpoint: String,
     /// Every call of a shard, when it is answered.
     pub(crate) calls: Receiver<Call>,
+    state: Arc<Mutex<State>>,
     port: u16,
     done: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -78,20 +124,47 @@ impl ScriptedKinesis {
             scripts,
             get_records_calls: vec![0; count],
             iterator_calls: vec![0; count],
+            subscribe_calls: vec![0; count],
             page_shards,
+            consumers: BTreeMap::new(),
+            denied: Vec::new(),
+            skewed: false,
+            signatures: Vec::new(),
         }));
         let is_done = Arc::clone(&done);
+        let its_state = Arc::clone(&state);
         let thread = std::thread::Builder::new()
             .name("scripted-kinesis".into())
-            .spawn(move || accept(&listener, &state, &is_done, &report))
+            .spawn(move || accept(&listener, &its_state, &is_done, &report))
             .unwrap();
         Self {
             endpoint: format!("http://127.0.0.1:{port}"),
             calls,
+            state,
             port,
             done,
             thread: Some(thread),
         }
+    }
+
+    /// Calls of these operations are denied from now on.
+    pub(crate) fn deny(&self, operations: &[&'static str]) {
+        self.state.lock().unwrap().denied = operations.to_vec();
+    }
+
+    /// The clock of the service is two hours ahead, and only calls that are signed so are good.
+    pub(crate) fn skew(&self) {
+        self.state.lock().unwrap().skewed = true;
+    }
+
+    /// The consumers that are registered.
+    pub(crate) fn consumers(&self) -> Vec<String> {
+        self.state.lock().unwrap().consumers.keys().cloned().collect()
+    }
+
+    /// How all calls were signed.
+    pub(crate) fn signatures(&self) -> Vec<Signature> {
+        self.state.lock().unwrap().signatures.clone()
     }
 }
 
@@ -107,7 +180,7 @@ impl Drop for ScriptedKinesis {
 fn accept(
     listener: &TcpListener,
     state: &Arc<Mutex<State>>,
-    done: &AtomicBool,
+    done: &Arc<AtomicBool>,
     report: &Sender<Call>,
 ) {
     for connection in listener.incoming() {
@@ -116,30 +189,47 @@ fn accept(
         }
         let connection = connection.unwrap();
         let (state, report) = (Arc::clone(state), report.clone());
+        let done = Arc::clone(done);
         // It ends with the connection, which the client closes.
         std::thread::Builder::new()
             .name("scripted-connection".into())
-            .spawn(move || serve(&connection, &state, &report))
+            .spawn(move || serve(&connection, &state, &report, &done))
             .unwrap();
     }
 }
 
-fn serve(connection: &TcpStream, state: &Mutex<State>, report: &Sender<Call>) {
+fn serve(connection: &TcpStream, state: &Mutex<State>, report: &Sender<Call>, done: &AtomicBool) {
     let mut reader = BufReader::new(connection);
-    while let Some((target, body)) = read_request(&mut reader) {
-        let reply = state.lock().unwrap().answer(&target, &body, report);
-        if send(connection, &reply).is_err() {
+    while let Some(request) = read_request(&mut reader) {
+        let reply = state.lock().unwrap().answer(&request, report);
+        if send(connection, &reply, done).is_err() {
             return;
         }
-        if matches!(reply, Reply::Cut | Reply::Half(_)) {
-            return;
+        match reply {
+            Reply::Answer(..) => {}
+            Reply::Cut | Reply::Half(_) | Reply::Stream { then: Then::Cut | Then::GoOn, .. } => {
+                return;
+            }
+            // Until the other side has enough of it.
+            Reply::Nothing | Reply::Stream { then: Then::Silence, .. } => {
+                let _end = reader.read(&mut [0]);
+                return;
+            }
         }
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<(String, Value)> {
-    let mut target = String::new();
+/// A call as it came.
+struct Request {
+    operation: String,
+    body: Value,
+    signature: Signature,
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+    let mut operation = String::new();
     let mut length = 0;
+    let mut signature = Signature { access_key: String::new(), date: String::new() };
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).ok()? == 0 {
@@ -151,37 +241,75 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Value)> {
         }
         let Some((name, value)) = line.split_once(": ") else { continue };
         match name.to_ascii_lowercase().as_str() {
-            "x-amz-target" => value.clone_into(&mut target),
+            "x-amz-target" => value.rsplit('.').next().unwrap().clone_into(&mut operation),
             "content-length" => length = value.parse().unwrap(),
+            "x-amz-date" => value.clone_into(&mut signature.date),
+            "authorization" => {
+                let (_, credential) = value.split_once("Credential=").unwrap();
+                credential.split('/').next().unwrap().clone_into(&mut signature.access_key);
+            }
             _ => {}
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((target, serde_json::from_slice(&body).unwrap()))
+    Some(Request { operation, body: serde_json::from_slice(&body).unwrap(), signature })
 }
 
 enum Reply {
     Answer(u16, String),
     Half(String),
     Cut,
+    Nothing,
+    Stream { frames: Vec<u8>, then: Then },
 }
 
-fn send(mut connection: &TcpStream, reply: &Reply) -> std::io::Result<()> {
+/// What comes after the frames of a subscription.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Cut,
+    Silence,
+    /// The last frame again and again.
+    GoOn,
+}
+
+/// Between two empty events; the service takes five seconds.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(50);
+
+fn send(mut connection: &TcpStream, reply: &Reply, done: &AtomicBool) -> std::io::Result<()> {
     let (status, body, sent) = match reply {
         Reply::Answer(status, body) => (*status, body, body.len()),
         Reply::Half(body) => (200, body, body.len() / 2),
-        Reply::Cut => return Ok(()),
+        Reply::Cut | Reply::Nothing => return Ok(()),
+        Reply::Stream { frames, then } => {
+            // Without a length: it lasts until the connection ends.
+            connection.write_all(
+                b"HTTP/1.1 200 scripted\r\ncontent-type: application/vnd.amazon.eventstream\r\n\r\n",
+            )?;
+            connection.write_all(frames)?;
+            while *then == Then::GoOn && !done.load(Ordering::SeqCst) {
+                std::thread::sleep(KEEP_ALIVE_INTERVAL);
+                connection.write_all(&frames[pushed::last_frame(frames)..])?;
+            }
+            return Ok(());
+        }
     };
     let mut answer = format!("HTTP/1.1 {status} scripted\r\n");
     write!(
         answer,
-        "content-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\r\n",
-        body.len()
+        "content-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\ndate: {}\r\n\r\n",
+        body.len(),
+        http_date(),
     )
     .unwrap();
     answer.push_str(&body[..sent]);
     connection.write_all(answer.as_bytes())
+}
+
+/// The time of a service whose clock is two hours ahead of ours.
+fn http_date() -> String {
+    let ahead = jiff::Timestamp::from_second(SystemClock::new().now().0 + 7_200).unwrap();
+    ahead.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 fn faulty(fault: Fault, answer: &Value) -> Reply {
@@ -191,6 +319,7 @@ fn faulty(fault: Fault, answer: &Value) -> Reply {
         }
         Fault::Reset => Reply::Cut,
         Fault::HalfAnswer => Reply::Half(answer.to_string()),
+        Fault::Silence => Reply::Nothing,
         Fault::Empty => unreachable!("an empty answer is built where answers are"),
     }
 }
@@ -200,11 +329,33 @@ fn shard_id(shard: usize) -> String {
 }
 
 impl State {
-    fn answer(&mut self, target: &str, body: &Value, report: &Sender<Call>) -> Reply {
-        let (reply, call) = match target.rsplit('.').next().unwrap() {
+    fn answer(&mut self, request: &Request, report: &Sender<Call>) -> Reply {
+        let Request { operation, body, signature } = request;
+        self.signatures.push(signature.clone());
+        let error = |code: &str, message: &str| {
+            Reply::Answer(400, json!({"__type": code, "message": message}).to_string())
+        };
+        if self.denied.iter().any(|denied| denied == operation) {
+            return error("AccessDeniedException", &format!("not allowed: {operation}"));
+        }
+        if self.skewed {
+            let ahead = jiff::Timestamp::from_second(SystemClock::new().now().0 + 7_200).unwrap();
+            let good = ahead.strftime("%Y%m%dT%H").to_string();
+            let nearly = ahead - jiff::SignedDuration::from_mins(5);
+            let nearly = nearly.strftime("%Y%m%dT%H").to_string();
+            if !signature.date.starts_with(&good) && !signature.date.starts_with(&nearly) {
+                return error("InvalidSignatureException", "Signature expired");
+            }
+        }
+        let (reply, call) = match operation.as_str() {
             "ListShards" => return self.list_shards(body),
+            "DescribeStreamSummary" => return describe_stream(),
+            "DescribeStreamConsumer" => return self.describe_consumer(body),
+            "RegisterStreamConsumer" => return self.register_consumer(body),
+            "DeregisterStreamConsumer" => return self.deregister_consumer(body),
             "GetShardIterator" => self.get_shard_iterator(body),
             "GetRecords" => self.get_records(body),
+            "SubscribeToShard" => self.subscribe(body),
             other => panic!("unexpected call of {other}"),
         };
         // A test that has seen enough no longer listens.
@@ -224,11 +375,16 @@ impl State {
         let end = (first + self.page_shards).min(self.scripts.len());
         let shards: Vec<Value> = (first..end)
             .map(|shard| {
-                json!({
+                let mut listed = json!({
                     "ShardId": shard_id(shard),
                     "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": u128::MAX.to_string()},
                     "SequenceNumberRange": {"StartingSequenceNumber": "1"},
-                })
+                });
+                if self.scripts[shard].closed {
+                    let last = self.scripts[shard].records.len().to_string();
+                    listed["SequenceNumberRange"]["EndingSequenceNumber"] = json!(last);
+                }
+                listed
             })
             .collect();
         let mut answer = json!({"Shards": shards});
@@ -257,14 +413,15 @@ impl State {
             Some(fault) => faulty(*fault, &answer),
             None => Reply::Answer(200, answer.to_string()),
         };
-        (reply, Call { shard, iterator_type: Some(iterator_type.to_owned()) })
+        let after = body["StartingSequenceNumber"].as_str().map(str::to_owned);
+        (reply, Call { shard, iterator_type: Some(iterator_type.to_owned()), after })
     }
 
     fn get_records(&mut self, body: &Value) -> (Reply, Call) {
         let iterator = body["ShardIterator"].as_str().unwrap();
         let (shard, next) = iterator.split_once(':').unwrap();
         let (shard, next): (usize, usize) = (shard.parse().unwrap(), next.parse().unwrap());
-        let script = &self.scripts[shard];
+        let script = &mut self.scripts[shard];
         let call = self.get_records_calls[shard];
         self.get_records_calls[shard] += 1;
         let fault = script.faults.get(&call).copied();
@@ -284,13 +441,88 @@ impl State {
             .collect();
         let left = script.records.len() - end;
         let mut answer = json!({"Records": records, "MillisBehindLatest": left});
-        if left > 0 || !script.closed {
+        if fault.is_none() && script.false_ends > 0 && end > 0 {
+            script.false_ends -= 1;
+        } else if left > 0 || !script.closed {
             answer["NextShardIterator"] = json!(format!("{shard}:{end}"));
         }
         let reply = match fault {
             None | Some(Fault::Empty) => Reply::Answer(200, answer.to_string()),
             Some(fault) => faulty(fault, &answer),
         };
-        (reply, Call { shard, iterator_type: None })
+        (reply, Call { shard, iterator_type: None, after: None })
     }
+
+    fn subscribe(&mut self, body: &Value) -> (Reply, Call) {
+        let id = body["ShardId"].as_str().unwrap();
+        let shard = (0..self.scripts.len()).find(|shard| shard_id(*shard) == id).unwrap();
+        let position = &body["StartingPosition"];
+        let position_type = position["Type"].as_str().unwrap();
+        let next = match position_type {
+            "TRIM_HORIZON" | "AT_TIMESTAMP" => 0,
+            "AFTER_SEQUENCE_NUMBER" => {
+                position["SequenceNumber"].as_str().unwrap().parse().unwrap()
+            }
+            "LATEST" => self.scripts[shard].records.len(),
+            other => panic!("unexpected position {other}"),
+        };
+        let call = self.subscribe_calls[shard];
+        self.subscribe_calls[shard] += 1;
+        let reply = pushed::subscription(&self.scripts[shard], next, call);
+        let after = position["SequenceNumber"].as_str().map(str::to_owned);
+        (reply, Call { shard, iterator_type: Some(position_type.to_owned()), after })
+    }
+
+    fn describe_consumer(&mut self, body: &Value) -> Reply {
+        let name = match body["ConsumerARN"].as_str() {
+            Some(arn) => arn.split("/consumer/").nth(1).unwrap().split(':').next().unwrap(),
+            None => body["ConsumerName"].as_str().unwrap(),
+        };
+        let Some(looks_left) = self.consumers.get_mut(name) else {
+            let error = json!({"__type": "ResourceNotFoundException", "message": "no consumer"});
+            return Reply::Answer(400, error.to_string());
+        };
+        let status = if *looks_left == 0 { "ACTIVE" } else { "CREATING" };
+        *looks_left = looks_left.saturating_sub(1);
+        Reply::Answer(200, json!({ "ConsumerDescription": consumer(name, status) }).to_string())
+    }
+
+    fn register_consumer(&mut self, body: &Value) -> Reply {
+        assert_eq!(body["StreamARN"], STREAM_ARN);
+        let name = body["ConsumerName"].as_str().unwrap();
+        assert!(self.consumers.insert(name.to_owned(), 1).is_none(), "registered once");
+        Reply::Answer(200, json!({ "Consumer": consumer(name, "CREATING") }).to_string())
+    }
+
+    fn deregister_consumer(&mut self, body: &Value) -> Reply {
+        let arn = body["ConsumerARN"].as_str().unwrap();
+        let name = arn.split("/consumer/").nth(1).unwrap().split(':').next().unwrap();
+        assert!(self.consumers.remove(name).is_some());
+        Reply::Answer(200, "{}".to_owned())
+    }
+}
+
+const STREAM_ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/flow";
+
+fn consumer(name: &str, status: &str) -> Value {
+    json!({
+        "ConsumerName": name,
+        "ConsumerARN": format!("{STREAM_ARN}/consumer/{name}:1767225600"),
+        "ConsumerStatus": status,
+        "ConsumerCreationTimestamp": 1_767_225_600.0,
+        "StreamARN": STREAM_ARN,
+    })
+}
+
+fn describe_stream() -> Reply {
+    let summary = json!({ "StreamDescriptionSummary": {
+        "StreamName": "flow",
+        "StreamARN": STREAM_ARN,
+        "StreamStatus": "ACTIVE",
+        "RetentionPeriodHours": 24,
+        "StreamCreationTimestamp": 1_767_225_600.0,
+        "EnhancedMonitoring": [],
+        "OpenShardCount": 1,
+    }});
+    Reply::Answer(200, summary.to_string())
 }

@@ -270,6 +270,26 @@ proptest! {
 }
 
 #[test]
+fn the_first_form_is_read() {
+    let mut out = Encoder::default();
+    out.version(1);
+    (0..3).for_each(|_| out.u64(0));
+    Totals::default().save(&mut out);
+    out.count(0);
+    out.count(2);
+    ["a.log", "stream/shardId-000000000000"].into_iter().for_each(|name| out.text(name));
+    (0..3).for_each(|_| out.count(0));
+    Watermarks::new(time(), 0).save(&|_| InputFate::Ended, &mut out);
+    let bytes = out.into_bytes();
+    let mut from = Decoder::new(&bytes);
+    let sequencer = Sequencer::load(parse_stage(), time(), 0, Duration::ZERO, &mut from).unwrap();
+    from.finish().unwrap();
+    let positions = sequencer.positions();
+    let names = ["a.log", "b.log", "stream/shardId-000000000000"];
+    assert_eq!(names.map(|name| positions.is_finished(name)), [true, false, true]);
+}
+
+#[test]
 fn a_file_that_was_replaced_is_a_fault() {
     let check = |replace: &dyn Fn(&Path), expected: &str| {
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! The stages of a run with queues for channels, moved one step at a time by whoever holds the dice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::super::{Stages, stages_of};
@@ -12,20 +12,23 @@ use crate::aggregate::{TopAnswer, TopSet};
 use crate::clock::Clock as _;
 use crate::clock::ManualClock;
 use crate::framing::{
-    Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, ResumePoint,
+    Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, Positions, ResumePoint,
 };
 use crate::metrics::Stopwatch;
 use crate::pipeline::deliver::Delivery;
 use crate::pipeline::job::{Job, RunError};
 use crate::pipeline::judge::{Judge, Judged};
 use crate::pipeline::layout_guess::LayoutGuess;
-use crate::pipeline::message::{Ending, Epoch, Parsed, SavedPart, ToDeliver, ToJudge, ToShard};
+use crate::pipeline::message::{
+    Ending, Epoch, Parsed, SavedPart, SnapshotFate, ToDeliver, ToJudge, ToShard,
+};
 use crate::pipeline::parse_stage::ParseStage;
 use crate::pipeline::sequence::InputReport;
 use crate::pipeline::sequence_stage::{SequenceStage, Sequenced};
 use crate::pipeline::snapshot::SnapshotStage;
 use crate::pipeline::state::{FromShard, StateShard};
 use crate::record::{FormatChoice, Layout};
+use crate::source::{Emit, Receipt, Settled, Source, SourceError, StopFlag};
 
 /// Something that can move.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,9 @@ struct SimSource {
     sequence: u64,
     /// Lines handed on.
     lines_read: usize,
+    /// Lines handed on up to the end of each event.
+    lines_until: Vec<usize>,
+    receipt: Receipt,
     stage: SourceStage,
 }
 
@@ -63,6 +69,22 @@ enum SourceStage {
     Closed,
     Open,
     Ended,
+}
+
+/// Lines of inputs that their sources were told are safe.
+pub(super) type SafeLines = BTreeMap<Arc<str>, usize>;
+
+/// Gives away the place where sources are told what is safe.
+struct Probe(Arc<Mutex<Option<Arc<Settled>>>>);
+
+impl Source for Probe {
+    fn settled_by(&mut self, settled: Arc<Settled>) {
+        *self.0.lock().unwrap() = Some(settled);
+    }
+
+    fn run(self: Box<Self>, _: &StopFlag, _: &mut Emit<'_>) -> Result<(), SourceError> {
+        unreachable!("the engine reads inputs by itself")
+    }
 }
 
 /// A shard with what is on its way to it.
@@ -85,6 +107,8 @@ pub(super) struct Engine {
     delivery: Delivery,
     saved: VecDeque<SavedPart>,
     snapshots: Option<SnapshotStage>,
+    /// From where this life went on.
+    positions: Positions,
     settled: VecDeque<(Epoch, bool)>,
     /// Whether inputs can be read again after their end.
     is_rereadable: bool,
@@ -95,13 +119,16 @@ pub(super) struct Engine {
 impl Engine {
     /// The engine of a job, which has no sources: `inputs` are read by its own.
     pub(super) fn new(
-        job: Job,
+        mut job: Job,
         inputs: &[Input],
         capacity: usize,
         clock: Arc<ManualClock>,
     ) -> Result<Self, RunError> {
         let is_rereadable = job.time.idle_after.is_none();
+        let settled = Arc::default();
+        job.sources = vec![Box::new(Probe(Arc::clone(&settled)))];
         let (_, stages) = stages_of(job)?;
+        let settled = settled.lock().unwrap().take().expect("a source is told");
         let Stages { parse, new_parser, sequence, shards, judge, delivery, snapshots, .. } = stages;
         let positions = sequence.sequencer().positions();
         let sources = (0..).zip(inputs).filter(|(_, input)| !positions.is_finished(&input.name));
@@ -115,6 +142,8 @@ impl Engine {
             resume: positions.point(&input.name).cloned(),
             guess: LayoutGuess::default(),
             sequence: 0,
+            lines_until: Vec::new(),
+            receipt: settled.watch(InputId(id)),
             stage: SourceStage::Closed,
         });
         let sources = sources.collect();
@@ -135,11 +164,35 @@ impl Engine {
             delivery,
             saved: VecDeque::new(),
             snapshots,
+            positions,
             settled: VecDeque::new(),
             is_rereadable,
             is_stopping: false,
             clock,
         })
+    }
+
+    /// Lines that sources were told are safe.
+    pub(super) fn safe_lines(&self) -> SafeLines {
+        let safe = self.sources.iter().filter_map(|source| {
+            let event_count = usize::try_from(source.receipt.event_count()).expect("few events");
+            let last = event_count.checked_sub(1)?;
+            Some((Arc::clone(&source.input.name), source.lines_until[last]))
+        });
+        safe.collect()
+    }
+
+    /// Fails if this life reads any of these lines again.
+    pub(super) fn check_safe(&self, safe: &SafeLines) {
+        for (name, lines) in safe.iter().filter(|(_, lines)| **lines > 0) {
+            let point = self.positions.point(name);
+            let known = point.and_then(|point| point.position.as_generated());
+            let is_known = known.is_some_and(|known| known >= *lines as u64);
+            assert!(
+                is_known || self.positions.is_finished(name),
+                "{lines} lines of {name} were said to be safe, and {known:?} are"
+            );
+        }
     }
 
     /// Asks sources to stop, as a signal does.
@@ -258,7 +311,8 @@ impl Engine {
             Actor::Messenger => {
                 let Some((epoch, is_durable)) = self.settled.pop_front() else { return };
                 if let Some(sequence) = &mut self.sequence {
-                    sequence.settled(epoch);
+                    let fate = if is_durable { SnapshotFate::Safe } else { SnapshotFate::Unsafe };
+                    sequence.settled(epoch, fate);
                 }
                 if is_durable {
                     self.delivery.durable(epoch);
@@ -304,6 +358,7 @@ impl Engine {
         };
         let chunk = Chunk { input: source.id, sequence: source.sequence, event };
         source.sequence += 1;
+        source.lines_until.push(source.lines_read);
         let layout = source.guess.layout_for(&chunk);
         self.work.push_back((chunk, layout, now));
     }
