@@ -7,7 +7,7 @@
 //mod fan_out;
 mod firehose;
 mod kinesis;
-//mod s3;
+mod s3;
 mod totals;
 
 use std::collections::BTreeMap;
