@@ -226,7 +226,7 @@ fn text(directory: &Path, number: u64) -> Vec<u8> {
         "4",
         "--header",
         "--attacks",
-        "all=1",
+        "port_scan=1",
         "--seed",
         &seed,
         "--start",
