@@ -6,6 +6,9 @@
 //! that rule only looks at what came before in the same input, it gives the same answer however the input
 //! is cut into chunks and however many threads there are.
 //!
+//! Where all inputs have ended and more are to come, as with objects of a bucket, the one that came furthest counts as one
+//! that is silent.
+//!
 //! An input that comes back from silence may find the pipeline's watermark ahead of its own; what is behind
 //! it is late, and counted as such.
 
@@ -66,6 +69,8 @@ pub struct Watermarks {
     expected_count: usize,
     /// Bounded inputs that were announced and are not open yet; while there is one, time stands still.
     unopened_count: usize,
+    /// The input that ended furthest on, in this run.
+    ended: Option<InputProgress>,
     current: UnixSeconds,
 }
 
@@ -79,6 +84,7 @@ impl Watermarks {
             earlier: BTreeMap::new(),
             expected_count: expected_inputs,
             unopened_count: expected_inputs,
+            ended: None,
             current: UnixSeconds::MIN,
         }
     }
@@ -101,7 +107,11 @@ impl Watermarks {
 
     /// An input ends and no longer holds others back.
     pub fn finish(&mut self, input: InputId) {
-        self.inputs.remove(&input);
+        let Some(progress) = self.inputs.remove(&input) else { return };
+        let is_further = |known: InputProgress| progress.watermark > known.watermark;
+        if self.ended.is_none_or(is_further) {
+            self.ended = Some(progress);
+        }
     }
 
     /// Takes `start`s and `end`s of an input's next records in order, those in `rows`, and returns the rows
@@ -209,26 +219,38 @@ impl Watermarks {
         let unopened_count =
             unopened_before.saturating_add(expected_inputs).saturating_sub(expected_before);
         let (inputs, expected_count) = (BTreeMap::new(), expected_inputs);
-        Ok(Self { settings, inputs, earlier, expected_count, unopened_count, current })
+        let ended = None;
+        Ok(Self { settings, inputs, earlier, expected_count, unopened_count, ended, current })
     }
 
     fn least_of_active(&self, now: Duration) -> UnixSeconds {
         let mut least: Option<UnixSeconds> = None;
         let mut newest_of_idle = UnixSeconds::MIN;
         for progress in self.inputs.values().chain(self.earlier.values()) {
-            let silent_for = now.saturating_sub(progress.last_data_at);
-            if self.settings.idle_after.is_some_and(|limit| silent_for >= limit) {
-                // A silent input's own time goes on with the wall, so that its last panes close too.
-                let silent_seconds = i64::try_from(silent_for.as_secs()).unwrap_or(i64::MAX);
-                if progress.watermark > UnixSeconds::MIN {
-                    newest_of_idle =
-                        newest_of_idle.max(progress.watermark.saturating_add(silent_seconds));
+            match self.idle_watermark(progress, now) {
+                Some(watermark) => newest_of_idle = newest_of_idle.max(watermark),
+                None => {
+                    least = Some(least.map_or(progress.watermark, |l| l.min(progress.watermark)))
                 }
-            } else {
-                least = Some(least.map_or(progress.watermark, |l| l.min(progress.watermark)));
             }
         }
-        least.unwrap_or(newest_of_idle)
+        let ended = self.ended.and_then(|progress| self.idle_watermark(&progress, now));
+        least.unwrap_or_else(|| newest_of_idle.max(ended.unwrap_or(UnixSeconds::MIN)))
+    }
+
+    /// How far a silent input has come: its own time goes on with the wall, so that its last panes close too. `None`
+    /// if it is not silent.
+    fn idle_watermark(&self, progress: &InputProgress, now: Duration) -> Option<UnixSeconds> {
+        let silent_for = now.saturating_sub(progress.last_data_at);
+        if self.settings.idle_after.is_none_or(|limit| silent_for < limit) {
+            return None;
+        }
+        let silent_seconds = i64::try_from(silent_for.as_secs()).unwrap_or(i64::MAX);
+        let has_begun = progress.watermark > UnixSeconds::MIN;
+        Some(match has_begun {
+            true => progress.watermark.saturating_add(silent_seconds),
+            false => UnixSeconds::MIN,
+        })
     }
 }
 
@@ -604,6 +626,20 @@ mod tests {
         observe(&mut marks, A, Duration::from_mins(1), &[1010]);
         assert_eq!(marks.advance(Duration::from_mins(1)), UnixSeconds(910), "B is silent");
         assert_eq!(marks.advance(Duration::from_secs(220)), UnixSeconds(1070), "all are silent");
+    }
+
+    #[test]
+    fn after_the_last_input_time_goes_on_as_after_silence() {
+        let mut marks = watermarks(0, Some(Duration::from_mins(1)));
+        for (input, end) in [(A, 1010), (B, 1000)] {
+            marks.open(input, Duration::ZERO);
+            observe(&mut marks, input, Duration::ZERO, &[end]);
+            marks.finish(input);
+        }
+        assert_eq!(marks.advance(Duration::from_secs(59)), UnixSeconds::MIN);
+        assert_eq!(marks.advance(Duration::from_mins(1)), UnixSeconds(970));
+        marks.open(A, Duration::from_secs(70));
+        assert_eq!(marks.advance(Duration::from_secs(80)), UnixSeconds(970), "A holds it back");
     }
 
     #[test]

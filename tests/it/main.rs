@@ -14,6 +14,7 @@ mod framing;
 mod generate;
 mod golden;
 mod hostile;
+mod http;
 mod iam;
 mod init;
 mod job;

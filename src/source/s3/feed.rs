@@ -4,8 +4,9 @@ use tokio::sync::mpsc;
 
 use crate::framing::{Chunk, ChunkData, ChunkEvent, InputId};
 
-/// Chunks that may wait to be emitted, over all objects; their bytes count against the budget.
-pub(super) const CHUNKS_WAITING_MAX: usize = 64;
+/// Chunks that may wait to be emitted, over all objects: few, since readers are ahead enough, and a drain lets through
+/// what waits.
+pub(super) const CHUNKS_WAITING_MAX: usize = 8;
 
 /// The pipeline takes no more chunks.
 #[derive(Debug)]

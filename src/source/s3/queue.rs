@@ -13,7 +13,7 @@ use aws_config::SdkConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::failure::Backoff;
+use super::failure::{Backoff, FailureKind};
 use super::readers::{Outcome, Readers, Standing};
 use super::settings::QueueSettings;
 use super::sqs::{BATCH_MAX, Queue, QueueFailure, Received};
@@ -26,8 +26,10 @@ const MESSAGES_MAX: usize = 1_000;
 const CALLS_MAX: usize = 8;
 /// Between two looks at the stop flag and at what is to be answered.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a message that could not be dealt with stays away: first, and at most.
-const LEAVE_MIN: Duration = Duration::from_secs(30);
+/// How long a message that could not be dealt with stays away the first time, if a person may still act, and if
+/// nothing will change; and how long at most.
+const LEAVE_FOR_PEOPLE: Duration = Duration::from_secs(30);
+const LEAVE_FOR_GOOD: Duration = Duration::from_secs(1);
 const LEAVE_MAX: Duration = Duration::from_mins(15);
 /// Tries of the first receive, about half a minute.
 const FIRST_TRIES_MAX: u32 = 8;
@@ -60,8 +62,8 @@ struct Message {
     handle: String,
     receive_count: u32,
     objects_left: usize,
-    /// Whether one of its objects can't be had, or it was not understood.
-    is_bad: bool,
+    /// For how long it is left alone the first time, if one of its objects can't be had or it was not understood.
+    left_for: Option<Duration>,
     /// When it has to be hidden for longer.
     extend_at: Instant,
 }
@@ -187,7 +189,7 @@ impl Keeper {
             handle,
             receive_count,
             objects_left: 0,
-            is_bad: told.fault.is_some(),
+            left_for: told.fault.is_some().then_some(LEAVE_FOR_GOOD),
             extend_at,
         };
         for object in told.objects {
@@ -208,8 +210,8 @@ impl Keeper {
     }
 
     fn object_ended(&mut self, (name, outcome): (Arc<str>, Outcome)) {
-        let is_bad = match outcome {
-            Outcome::Safe => false,
+        let left_for = match outcome {
+            Outcome::Safe => None,
             // Its messages are given back when all is stopped.
             Outcome::Stopped => return,
             Outcome::Unavailable(failure) => {
@@ -219,13 +221,16 @@ impl Keeper {
                     error = failure.message,
                     "an object can't be read; its message is left to the queue and its dead-letter queue"
                 );
-                true
+                Some(match failure.kind {
+                    FailureKind::Gone => LEAVE_FOR_GOOD,
+                    _ => LEAVE_FOR_PEOPLE,
+                })
             }
         };
         for id in self.waiting_for.remove(&name).unwrap_or_default() {
             let Some(message) = self.messages.get_mut(&id) else { continue };
             message.objects_left -= 1;
-            message.is_bad |= is_bad;
+            message.left_for = message.left_for.max(left_for);
             if message.objects_left == 0
                 && let Some(message) = self.messages.remove(&id)
             {
@@ -235,10 +240,10 @@ impl Keeper {
     }
 
     fn message_ended(&mut self, message: Message) {
-        if message.is_bad {
+        if let Some(first) = message.left_for {
             self.desk.counters.messages_left.add(1);
             let doublings = message.receive_count.saturating_sub(1).min(16);
-            let hidden = LEAVE_MIN.saturating_mul(1 << doublings).min(LEAVE_MAX);
+            let hidden = first.saturating_mul(1 << doublings).min(LEAVE_MAX);
             self.to_hide.push((message.handle, hidden));
         } else {
             self.to_delete.push(message.handle);

@@ -225,6 +225,8 @@ fn text(directory: &Path, number: u64) -> Vec<u8> {
         "--rate",
         "4",
         "--header",
+        "--attacks",
+        "port_scan=1",
         "--seed",
         &seed,
         "--start",

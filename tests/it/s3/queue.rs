@@ -129,18 +129,18 @@ fn a_drain_gives_messages_back() {
     let directory = tempfile::tempdir().unwrap();
     let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
     queue.watch(&bucket, NAME);
-    let objects = objects(directory.path(), 8);
+    let objects = objects(directory.path(), 16);
     objects.iter().for_each(|object| drop(bucket.put(&object.key, object.bytes.clone())));
     let config =
         configuration(directory.path(), &bucket, &queue, "parallel = 1\nrate_limit = '60KiB/s'");
     let mut job = Job::start(&config);
     job.read_until(2 * RECORDS_PER_OBJECT);
     let drained = job.drain();
-    assert!(drained["records"]["total"].as_u64().unwrap() < 8 * RECORDS_PER_OBJECT);
+    assert!(drained["records"]["total"].as_u64().unwrap() < 16 * RECORDS_PER_OBJECT);
     // At once, not after their visibility.
     let config = configuration(directory.path(), &bucket, &queue, "");
     let mut job = Job::start(&config);
-    job.read_until(8 * RECORDS_PER_OBJECT);
+    job.read_until(16 * RECORDS_PER_OBJECT);
     queue.wait_until_empty();
     let counted = job.drain();
     assert_eq!(figures(&counted), figures(&summary(&files(&objects))));
