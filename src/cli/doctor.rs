@@ -320,7 +320,9 @@ impl Look<'_> {
             SourceKind::File { .. } | SourceKind::Stdin | SourceKind::Demo(_) => {}
             #[cfg(feature = "kinesis")]
             SourceKind::Kinesis(settings) => {
-                use crate::source::kinesis::{Moment, StartPosition};
+                use crate::source::kinesis::{Moment, ReadMode, StartPosition};
+                // A consumer has one subscription to a shard: a look must not take it from the job.
+                settings.mode = ReadMode::Polling;
                 if !matches!(settings.start, StartPosition::AtTimestamp(_)) {
                     let unix_ms = self.clock.now_ms().saturating_sub(STREAM_LOOK_BACK_MS);
                     settings.start = StartPosition::AtTimestamp(Moment { unix_ms });

@@ -288,7 +288,7 @@ pub(crate) fn plan_inputs(
                 let format = plan.format.clone();
                 let ids = Arc::clone(&ids);
                 let clock = Arc::clone(clock);
-                let source = KinesisSource::new(name, settings.clone(), format, ids, clock);
+                let source = KinesisSource::new(name, (**settings).clone(), format, ids, clock);
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }

@@ -363,7 +363,7 @@ impl Draft {
 
 #[cfg(feature = "kinesis")]
 fn kinesis(table: &mut TableReader<'_>) -> Option<SourceKind> {
-    table.component().map(SourceKind::Kinesis)
+    table.component().map(Box::new).map(SourceKind::Kinesis)
 }
 
 #[cfg(not(feature = "kinesis"))]

@@ -206,6 +206,7 @@ const SOURCES: [(&str, Table); 6] = [
                     key("consumer_arn", Kind::Text),
                     key("deregister_consumer", Kind::Switch),
                     key("stalled_after", Kind::DurationText),
+                    key("list_interval", Kind::DurationText),
                 ],
             )
         },

@@ -96,7 +96,7 @@ pub enum SourceKind {
     Demo(DemoSettings),
     /// A Kinesis data stream.
     #[cfg(feature = "kinesis")]
-    Kinesis(KinesisSettings),
+    Kinesis(Box<KinesisSettings>),
     /// Log groups of CloudWatch Logs.
     #[cfg(feature = "cloudwatch")]
     CloudWatch(CloudWatchSettings),
