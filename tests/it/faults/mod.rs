@@ -4,7 +4,7 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::print_stdout, reason = "a failure names its seed")]
 
-//mod fan_out;
+mod fan_out;
 //mod firehose;
 mod kinesis;
 mod s3;
