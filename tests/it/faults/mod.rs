@@ -4,8 +4,8 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::print_stdout, reason = "a failure names its seed")]
 
-//mod fan_out;
-mod firehose;
+mod fan_out;
+//mod firehose;
 mod kinesis;
 mod s3;
 mod totals;

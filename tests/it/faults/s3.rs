@@ -63,10 +63,8 @@ struct Shelf {
 }
 
 fn check(seed: u64, shelf: &Shelf) -> BTreeMap<FaultKind, u64> {
-    let proxy = FaultProxy::start(
-        Emulator::shared_ministack().address(),
-        FaultPlan::everything(seed),
-    );
+    let proxy =
+        FaultProxy::start(Emulator::shared_ministack().address(), FaultPlan::everything(seed));
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::create(seed);
     let config = config(directory.path(), &proxy.endpoint, &queue.url);
