@@ -27,6 +27,8 @@ use crate::pipeline::{
 use crate::record::{FieldId, Filter, Slot};
 use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
+#[cfg(feature = "firehose")]
+use crate::source::firehose::FirehoseSource;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
 use crate::source::{
@@ -307,6 +309,19 @@ pub(crate) fn plan_inputs(
                 let ids = Arc::clone(&ids);
                 let clock = Arc::clone(clock);
                 let source = KinesisSource::new(name, settings.clone(), format, ids, clock);
+                inputs.sources.push(Box::new(source));
+                inputs.is_bounded = false;
+            }
+            #[cfg(feature = "firehose")]
+            SourceKind::Firehose(settings) => {
+                let (format, ids, clock) =
+                    (plan.format.clone(), Arc::clone(&ids), Arc::clone(clock));
+                let spool = engine.state_dir.as_ref().map(|path| path.join("spool").join(&name));
+                let source = FirehoseSource::new(name, settings.clone(), format, ids, clock);
+                let source = match spool {
+                    Some(spool) => source.with_spool(spool),
+                    None => source,
+                };
                 inputs.sources.push(Box::new(source));
                 inputs.is_bounded = false;
             }

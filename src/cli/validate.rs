@@ -206,6 +206,11 @@ fn source_text(kind: &SourceKind) -> String {
         SourceKind::Kinesis(settings) => {
             format!("Kinesis stream {}", settings.stream.stream_name())
         }
+        #[cfg(feature = "firehose")]
+        SourceKind::Firehose(settings) => {
+            let scheme = if settings.tls.is_some() { "https" } else { "http" };
+            format!("Firehose deliveries to {scheme}://{}{}", settings.listen, settings.path)
+        }
     }
 }
 

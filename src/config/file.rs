@@ -22,7 +22,7 @@ use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use super::reader::{Document, ResolvedReference, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
 
-const SOURCE_TYPES: [&str; 4] = ["file", "stdin", "demo", "kinesis"];
+const SOURCE_TYPES: [&str; 5] = ["file", "stdin", "demo", "kinesis", "firehose_http"];
 const SINK_TYPES: [&str; 2] = ["stdout", "file"];
 
 /// What a file says, with everything that is wrong with it. Whoever shows what is in it lets
@@ -327,6 +327,7 @@ impl Draft {
                 Some(SourceKind::Demo(settings))
             }
             "kinesis" => kinesis(table),
+            "firehose_http" => firehose(table),
             other => unreachable!("`{other}` is not in SOURCE_TYPES"),
         }
     }
@@ -371,6 +372,24 @@ fn kinesis(table: &mut TableReader<'_>) -> Option<SourceKind> {
         table.span.clone(),
         format!(
             "`[{}]` reads Kinesis, which this build leaves out; build with the feature `kinesis`",
+            table.path
+        ),
+    );
+    None
+}
+
+#[cfg(feature = "firehose")]
+fn firehose(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    table.component().map(SourceKind::Firehose)
+}
+
+#[cfg(not(feature = "firehose"))]
+fn firehose(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    table.table = DeTable::new();
+    table.wrong(
+        table.span.clone(),
+        format!(
+            "`[{}]` is an endpoint for Firehose, which this build leaves out; build with the feature `firehose`",
             table.path
         ),
     );

@@ -65,6 +65,8 @@ pub(super) enum Kind {
     Counts(fn() -> Vec<&'static str>),
     /// Where reading a stream begins.
     Start,
+    /// A text, or texts under names of the user's.
+    Secrets,
     /// A table within.
     Table(&'static Table),
     /// Tables with names of the user's, of which each says its type.
@@ -142,7 +144,7 @@ const DEAD_LETTERS: Table = table(
 const SHUTDOWN: Table =
     table("engine.shutdown", &[key("limit", Kind::Duration(EnginePlan::SHUTDOWN_LIMIT))]);
 
-const SOURCES: [(&str, Table); 4] = [
+const SOURCES: [(&str, Table); 5] = [
     (
         "file",
         source(
@@ -192,6 +194,26 @@ const SOURCES: [(&str, Table); 4] = [
                 ],
             )
         },
+    ),
+    (
+        "firehose_http",
+        source(
+            "sources.deliveries",
+            &[
+                FORMAT,
+                RATE_LIMIT,
+                key("listen", Kind::Text),
+                key("path", Kind::Text),
+                key("certificate", Kind::Text),
+                key("private_key", Kind::Text),
+                key("allow_plaintext", Kind::Switch),
+                key("access_keys", Kind::Secrets),
+                key("allow_anonymous", Kind::Switch),
+                count("connections_max", 1, 100_000),
+                key("memory_max", Kind::SizeText),
+                key("spool_max", Kind::SizeText),
+            ],
+        ),
     ),
 ];
 
@@ -325,12 +347,17 @@ mod tests {
                     collect(inner, &path, found);
                 }
                 Kind::Components(components) => {
-                    let is_built = |name: &str| name != "kinesis" || cfg!(feature = "kinesis");
+                    let is_built = |name: &str| match name {
+                        "kinesis" => cfg!(feature = "kinesis"),
+                        "firehose_http" => cfg!(feature = "firehose"),
+                        _ => true,
+                    };
                     for (name, inner) in components.iter().filter(|(name, _)| is_built(name)) {
                         let required = match *name {
                             "file" if path == "sources" => "paths = ['x']\n",
                             "file" => "path = 'x'\n",
                             "kinesis" => "stream = 'x'\n",
+                            "firehose_http" => "access_keys.a = 'x'\n",
                             _ => "",
                         };
                         found.push((format!("[{path}.x]\ntype = '{name}'\n{required}"), inner));

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
 use crate::source::DemoSettings;
+#[cfg(feature = "firehose")]
+use crate::source::firehose::FirehoseSettings;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSettings;
 use crate::units::RateLimit;
@@ -93,6 +95,9 @@ pub enum SourceKind {
     /// A Kinesis data stream.
     #[cfg(feature = "kinesis")]
     Kinesis(KinesisSettings),
+    /// The HTTPS endpoint that Firehose delivers to.
+    #[cfg(feature = "firehose")]
+    Firehose(FirehoseSettings),
 }
 
 /// One sink.

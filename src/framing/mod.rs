@@ -41,6 +41,7 @@ pub use fault::InputFault;
 pub use file_range::FileRange;
 pub use finished::{FinishedInputs, InputKind};
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
+pub use inflate::{Inflated, Inflater};
 pub use limits::Limits;
 pub use packed::PackedFile;
 pub use position::{FileStart, Position, Positions, ReadUntil, ResumePoint, ShardPlace};

@@ -27,6 +27,7 @@ enum Place {
     RowGroup(u64),
     Generated(u64),
     Shard(ShardPlace),
+    Spooled(u64),
 }
 
 /// A place in what a compressed file holds.
@@ -76,6 +77,21 @@ impl Position {
     pub const fn as_shard(&self) -> Option<&ShardPlace> {
         match &self.0 {
             Place::Shard(place) => Some(place),
+            _ => None,
+        }
+    }
+
+    /// At an offset of what a source wrote down before it acknowledged it.
+    #[must_use]
+    pub const fn spooled(offset: u64) -> Self {
+        Self(Place::Spooled(offset))
+    }
+
+    /// The offset, if the input is a spool.
+    #[must_use]
+    pub const fn as_spooled(&self) -> Option<u64> {
+        match self.0 {
+            Place::Spooled(offset) => Some(offset),
             _ => None,
         }
     }
@@ -149,6 +165,7 @@ impl Position {
                 out.u8(6);
                 out.text(sequence_number);
             }
+            Place::Spooled(offset) => tagged(out, 7, *offset),
         }
     }
 
@@ -168,6 +185,7 @@ impl Position {
             4 => Place::Shard(ShardPlace::Oldest),
             5 => Place::Shard(ShardPlace::Moment(from.i64()?)),
             6 => Place::Shard(ShardPlace::After(from.text()?.into())),
+            7 => Place::Spooled(from.u64()?),
             _ => return Err(DecodeError::Invalid("position")),
         }))
     }
@@ -192,6 +210,7 @@ impl fmt::Display for Position {
             Place::Shard(ShardPlace::After(sequence_number)) => {
                 write!(f, "the record after {sequence_number}")
             }
+            Place::Spooled(offset) => write!(f, "spool offset {offset}"),
         }
     }
 }
@@ -364,6 +383,7 @@ mod tests {
         check(Position::decoded(place), "decoded byte 9");
         check(Position(Place::RowGroup(3)), "row group 3");
         check(Position::generated(11), "generated record 11");
+        check(Position::spooled(13), "spool offset 13");
         check(Position::in_shard(ShardPlace::Oldest), "the oldest record");
         check(
             Position::in_shard(ShardPlace::Moment(1_000)),

@@ -7,6 +7,8 @@
 mod demo;
 mod discover;
 mod file;
+#[cfg(feature = "firehose")]
+pub mod firehose;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 mod rate_limit;

@@ -6,6 +6,7 @@ mod cuts;
 mod detect;
 mod durable;
 mod engine;
+mod firehose;
 mod framing;
 mod generate;
 mod hostile;
