@@ -10,6 +10,7 @@ mod doctor;
 mod durable;
 mod engine;
 mod faults;
+mod firehose;
 mod framing;
 mod generate;
 mod golden;
