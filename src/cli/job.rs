@@ -351,6 +351,14 @@ impl Inputs {
         Self { sources, expected_count: count, is_bounded: true }
     }
 
+    /// These and another source that ends by itself, of so many inputs.
+    #[cfg(feature = "s3")]
+    pub(crate) fn and(mut self, source: Box<dyn Source>, count: usize) -> Self {
+        self.sources.push(source);
+        self.expected_count += count;
+        self
+    }
+
     /// The sources alone, for who reads a little of them.
     pub(crate) fn into_sources(self) -> Vec<Box<dyn Source>> {
         self.sources

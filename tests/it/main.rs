@@ -13,6 +13,7 @@ mod faults;
 mod firehose;
 mod framing;
 mod generate;
+#[cfg(all(feature = "kinesis", feature = "cloudwatch"))]
 mod golden;
 mod hostile;
 mod http;
