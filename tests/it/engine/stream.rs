@@ -50,7 +50,10 @@ fn each_record_counts_once_over_kills_drains_and_reshards() {
 #[test]
 fn each_record_counts_once_over_kills_drains_and_reshards_by_fan_out() {
     // Held, so that there is a middle in which it can be killed.
-    check("kills-and-reshards-pushed", "consumer = 'gauge'\nlist_interval = '1s'\nrate_limit = '100kB/s'");
+    check(
+        "kills-and-reshards-pushed",
+        "consumer = 'gauge'\nlist_interval = '1s'\nrate_limit = '100kB/s'",
+    );
 }
 
 /// Reads a stream of this name with these settings of its source, while it is resharded and processes end.
