@@ -230,7 +230,7 @@ impl Watermarks {
             match self.idle_watermark(progress, now) {
                 Some(watermark) => newest_of_idle = newest_of_idle.max(watermark),
                 None => {
-                    least = Some(least.map_or(progress.watermark, |l| l.min(progress.watermark)))
+                    least = Some(least.map_or(progress.watermark, |l| l.min(progress.watermark)));
                 }
             }
         }
@@ -247,10 +247,8 @@ impl Watermarks {
         }
         let silent_seconds = i64::try_from(silent_for.as_secs()).unwrap_or(i64::MAX);
         let has_begun = progress.watermark > UnixSeconds::MIN;
-        Some(match has_begun {
-            true => progress.watermark.saturating_add(silent_seconds),
-            false => UnixSeconds::MIN,
-        })
+        let come = progress.watermark.saturating_add(silent_seconds);
+        Some(if has_begun { come } else { UnixSeconds::MIN })
     }
 }
 

@@ -72,11 +72,11 @@ fn sink_statements(kind: &SinkKind) -> Vec<Statement> {
     expect(unused_variables, reason = "no kind is left at which a look is anything else")
 )]
 fn statements_of_a_look(kind: &SourceKind, home: &Home) -> Vec<Statement> {
-    match kind {
-        #[cfg(feature = "kinesis")]
-        SourceKind::Kinesis(settings) => settings.statements_of_a_look(home),
-        _ => Vec::new(),
+    #[cfg(feature = "kinesis")]
+    if let SourceKind::Kinesis(settings) = kind {
+        return settings.statements_of_a_look(home);
     }
+    Vec::new()
 }
 
 /// The services whose encrypted data a source reads with the caller's own permission. CloudWatch Logs
@@ -86,13 +86,13 @@ fn statements_of_a_look(kind: &SourceKind, home: &Home) -> Vec<Statement> {
     expect(unused_variables, reason = "no kind is left that is at home anywhere")
 )]
 fn decrypting_services(kind: &SourceKind, home: &Home) -> Vec<String> {
-    match kind {
-        #[cfg(feature = "kinesis")]
-        SourceKind::Kinesis(settings) => {
-            vec![home.service_host("kinesis", settings.access.region.as_deref())]
-        }
-        #[cfg(feature = "s3")]
-        SourceKind::S3(settings) => settings.decrypting_services(home),
-        _ => Vec::new(),
+    #[cfg(feature = "kinesis")]
+    if let SourceKind::Kinesis(settings) = kind {
+        return vec![home.service_host("kinesis", settings.access.region.as_deref())];
     }
+    #[cfg(feature = "s3")]
+    if let SourceKind::S3(settings) = kind {
+        return settings.decrypting_services(home);
+    }
+    Vec::new()
 }

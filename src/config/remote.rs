@@ -87,12 +87,11 @@ impl RemotePlan {
         let region = self.region.as_deref();
         let objects = home.bucket_arn(region, &format!("{}/{}/*", self.bucket, self.prefix));
         let bucket = home.bucket_arn(region, &self.bucket);
-        let within = vec![format!("{}/*", self.prefix)];
-        let listing = Statement {
-            conditions: vec![("StringLike", "s3:prefix", within)],
-            ..Statement::new("ListSnapshots", &["s3:ListBucket"], vec![bucket])
-        };
-        vec![Statement::new("KeepSnapshots", KEEPING, vec![objects]), listing]
+        // Without a condition on the prefix: that would make an absent object look like a denied one.
+        vec![
+            Statement::new("KeepSnapshots", KEEPING, vec![objects]),
+            Statement::new("ListSnapshots", &["s3:ListBucket"], vec![bucket]),
+        ]
     }
 
     /// S3, as conditions name it.

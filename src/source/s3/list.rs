@@ -118,10 +118,8 @@ async fn find(store: &Store, url: &S3Url) -> Result<Vec<S3Object>, Result<S3UrlE
                 beginning.push(object);
             }
         }
-        match named.len().max(beginning.len()) > OBJECTS_MAX {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        let is_too_much = named.len().max(beginning.len()) > OBJECTS_MAX;
+        if is_too_much { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     store.list(&url.bucket, url.prefix(), Depth::All, &mut take).await.map_err(Err)?;
     Ok(if named.is_empty() { beginning } else { named })

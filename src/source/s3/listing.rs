@@ -52,6 +52,8 @@ pub(super) struct Listing {
     open_days: BTreeMap<Arc<str>, Day>,
     map: Map,
     walk_at: Instant,
+    /// Whether anything was listed: what is refused before that is refused for good.
+    has_listed: bool,
 }
 
 /// What lies below the prefix.
@@ -77,6 +79,7 @@ impl Listing {
             open_days: BTreeMap::new(),
             map: Map::default(),
             walk_at: Instant::now(),
+            has_listed: false,
         }
     }
 
@@ -95,8 +98,9 @@ impl Listing {
         }
         self.readers.give_up_waiting();
         while self.readers.reading_count() > 0 {
-            let end = self.readers.next().await?;
-            self.object_ended(end);
+            if let Some(end) = self.readers.step().await? {
+                self.object_ended(end);
+            }
         }
         feed.tell(ChunkEvent::Stop).await.map_err(hung_up)?;
         end
@@ -182,9 +186,12 @@ impl Listing {
             }
         };
         match listed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
-            Ok(listed) => Ok(Some(listed)),
+            Ok(listed) => {
+                self.has_listed = true;
+                Ok(Some(listed))
+            }
             Err(NoAnswer::Stopped) => Ok(None),
-            Err(NoAnswer::Failed(Failure { message, .. })) if self.map.partitions.is_empty() => {
+            Err(NoAnswer::Failed(Failure { message, .. })) if !self.has_listed => {
                 Err(Fatal::Refused(format!("cannot list `{}`: {message}", self.settings.bucket)))
             }
             Err(NoAnswer::Failed(Failure { message, .. })) => {

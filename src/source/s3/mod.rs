@@ -22,6 +22,7 @@ mod list;
 mod listing;
 mod notification;
 mod object;
+mod parts;
 mod permissions;
 mod queue;
 mod readers;

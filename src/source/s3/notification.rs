@@ -45,7 +45,7 @@ struct Message {
     #[serde(rename = "Type")]
     kind: Option<String>,
     #[serde(rename = "Message")]
-    message: Option<String>,
+    inner: Option<String>,
     /// EventBridge: `Object Created`.
     #[serde(rename = "detail-type")]
     detail_type: Option<String>,
@@ -105,7 +105,7 @@ fn read_nested(body: &str, nesting: u32, told: &mut Told) -> Result<(), String> 
     if message.source.as_deref() == Some("aws.s3") {
         return read_event(message.detail_type.as_deref(), message.detail, told);
     }
-    match (message.kind.as_deref(), message.message) {
+    match (message.kind.as_deref(), message.inner) {
         (Some("Notification"), Some(inner)) if nesting > 1 => {
             read_nested(&inner, nesting - 1, told)
         }

@@ -6,21 +6,19 @@
 //! larger, Parquet:          its end, then each row group ───► as they are
 //! ```
 //!
-//! Bytes in memory are paid for out of a budget that all objects of a source share, and are given back when the
-//! last worker has dropped them. Whoever holds some waits for more only if others need not wait for it: an object is
-//! either paid for as a whole, or its parts are used up one after the other whatever becomes of the next.
+//! Bytes in memory are paid for out of a budget that all objects of a source share ([`Budget`]), and are given back when
+//! the last worker has dropped them.
 
-use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use object_store::ObjectMeta;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use super::feed::{Feed, Hangup};
+use super::parts::{Budget, PART_BYTES, PartStream, Parts, held};
 use super::store::{NoAnswer, Stage, Store};
 use super::url::S3_SCHEME;
 use crate::framing::{
@@ -28,17 +26,11 @@ use crate::framing::{
 };
 use crate::source::StopFlag;
 
-/// How much one request asks for: enough that its way costs little, few enough that it is soon repeated.
-pub(super) const PART_BYTES: u64 = 8 << 20;
-/// Parts of one object that are fetched at a time.
-const PARTS_AHEAD: usize = 4;
 /// Objects up to this size are fetched whole; AWS delivers flow logs in objects of at most 75 MB.
 const WHOLE_BYTES_MAX: u64 = 96 << 20;
 /// What is looked at first for the footer of a Parquet object.
 #[cfg(feature = "parquet")]
 const TAIL_BYTES: u64 = 256 << 10;
-/// Bytes of one permit of the budget.
-const PERMIT_BYTES: u64 = 1 << 10;
 
 /// An object that is to be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,8 +79,7 @@ pub(super) struct Library {
     pub(super) store: Store,
     pub(super) limits: Limits,
     pub(super) stop: StopFlag,
-    budget: Arc<Semaphore>,
-    budget_permits: u32,
+    pub(super) budget: Budget,
     whole_bytes_max: u64,
 }
 
@@ -114,23 +105,13 @@ impl From<Hangup> for ReadEnd {
 impl Library {
     /// A library whose readers hold at most `bytes_max` bytes together.
     pub(super) fn new(store: Store, limits: Limits, bytes_max: u64, stop: StopFlag) -> Self {
-        let permits = u32::try_from(bytes_max / PERMIT_BYTES).unwrap_or(u32::MAX);
         Self {
             store,
             limits,
             stop,
-            budget: Arc::new(Semaphore::new(permits as usize)),
-            budget_permits: permits,
+            budget: Budget::new(bytes_max),
             whole_bytes_max: WHOLE_BYTES_MAX.min(bytes_max / 2),
         }
-    }
-
-    /// Waits for memory; a wish beyond the budget gets all of it.
-    async fn reserve(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let permits = permits.min(self.budget_permits);
-        let budget = Arc::clone(&self.budget);
-        budget.acquire_many_owned(permits).await.expect("the budget is never closed")
     }
 
     /// Reads an object as the input `feed`, from where `info` says. It is opened when its first bytes are there.
@@ -155,7 +136,7 @@ impl Library {
         info: InputInfo,
         mut feed: Feed,
     ) -> ReadEnd {
-        let permit = self.reserve(object.size).await;
+        let permit = self.budget.reserve(object.size).await;
         let bytes = match self.whole(object).await {
             Ok(bytes) => held(bytes, permit),
             Err(NoAnswer::Stopped) => return ReadEnd::Stopped,
@@ -207,7 +188,7 @@ impl Library {
             let outcome = self.parquet(object, from.as_ref(), None, &mut feed).await;
             return close(outcome, &self.stop, feed).await;
         }
-        parts.stage = Stage::Within;
+        parts.within();
         let (to, stream) = mpsc::channel(1);
         let fetched = tokio::spawn(async move {
             if to.send(Ok(first)).await.is_err() {
@@ -219,7 +200,7 @@ impl Library {
                 }
             }
         });
-        let stream = Box::new(PartStream { parts: stream, part: Bytes::new() });
+        let stream = Box::new(PartStream::new(stream));
         let end = self.cut(stream, from, feed).await;
         fetched.abort();
         end
@@ -327,7 +308,7 @@ impl Library {
         object: &S3Object,
         range: &Range<u64>,
     ) -> Result<Bytes, InputFault> {
-        let permit = self.reserve(range.end - range.start).await;
+        let permit = self.budget.reserve(range.end - range.start).await;
         let library = Arc::clone(self);
         let parts = Parts::new(library, object.clone(), range.clone());
         let mut parts = parts.paid(Stage::Within);
@@ -344,7 +325,7 @@ impl Library {
         use crate::framing::parquet::Footer;
         let mut length = TAIL_BYTES.min(object.size);
         loop {
-            let _permit = self.reserve(length).await;
+            let _permit = self.budget.reserve(length).await;
             let range = object.size - length..object.size;
             let tail = self.store.range(object, range, Stage::Within).await.map_err(fault_of)?;
             match Footer::bytes_at_end(&tail) {
@@ -399,112 +380,4 @@ async fn closed(fault: Option<InputFault>, mut feed: Feed) -> ReadEnd {
 fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
     let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
     bytes.slice(at(range.start)..at(range.end))
-}
-
-/// Bytes that give their memory back to the budget when nobody has them any more.
-fn held(bytes: Bytes, permit: OwnedSemaphorePermit) -> Bytes {
-    struct Held {
-        bytes: Bytes,
-        _permit: OwnedSemaphorePermit,
-    }
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.bytes
-        }
-    }
-    Bytes::from_owner(Held { bytes, _permit: permit })
-}
-
-/// The parts of an object in order, of which a few are fetched side by side.
-struct Parts {
-    library: Arc<Library>,
-    object: Arc<S3Object>,
-    left: Range<u64>,
-    /// Whether the memory of all parts is reserved already.
-    is_paid: bool,
-    stage: Stage,
-    under_way: VecDeque<JoinHandle<Result<Bytes, NoAnswer>>>,
-}
-
-impl Parts {
-    fn new(library: Arc<Library>, object: S3Object, range: Range<u64>) -> Self {
-        let (object, under_way) = (Arc::new(object), VecDeque::new());
-        Self { library, object, left: range, is_paid: false, stage: Stage::Before, under_way }
-    }
-
-    /// Of an object whose memory is reserved already.
-    const fn paid(mut self, stage: Stage) -> Self {
-        (self.is_paid, self.stage) = (true, stage);
-        self
-    }
-
-    async fn next(&mut self) -> Option<Result<Bytes, NoAnswer>> {
-        let ahead = if self.is_paid { PARTS_AHEAD } else { 2 };
-        while self.under_way.len() < ahead && !self.left.is_empty() {
-            let end = self.left.end.min(self.left.start + PART_BYTES);
-            let range = std::mem::replace(&mut self.left.start, end)..end;
-            let (library, object) = (Arc::clone(&self.library), Arc::clone(&self.object));
-            // Memory is asked for in the order of the parts: the first of them is never waited for by the next.
-            let permit = match self.is_paid {
-                true => None,
-                false if self.under_way.is_empty() => {
-                    Some(library.reserve(range.end - range.start).await)
-                }
-                false => match library.reserve_now(range.end - range.start) {
-                    Some(permit) => Some(permit),
-                    None => {
-                        self.left.start = range.start;
-                        break;
-                    }
-                },
-            };
-            let stage = self.stage;
-            self.under_way.push_back(tokio::spawn(async move {
-                let bytes = library.store.range(&object, range, stage).await?;
-                Ok(match permit {
-                    Some(permit) => held(bytes, permit),
-                    None => bytes,
-                })
-            }));
-        }
-        let part = self.under_way.pop_front()?;
-        Some(part.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
-    }
-}
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        self.under_way.iter().for_each(JoinHandle::abort);
-    }
-}
-
-impl Library {
-    fn reserve_now(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.budget).try_acquire_many_owned(permits).ok()
-    }
-}
-
-/// Parts as they come, to read from.
-struct PartStream {
-    parts: mpsc::Receiver<Result<Bytes, NoAnswer>>,
-    part: Bytes,
-}
-
-impl Read for PartStream {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.part.is_empty() {
-            match self.parts.blocking_recv() {
-                None => return Ok(0),
-                Some(Ok(part)) => self.part = part,
-                Some(Err(NoAnswer::Failed(failure))) => {
-                    return Err(io::Error::other(failure.message));
-                }
-                Some(Err(NoAnswer::Stopped)) => return Err(io::Error::other("it was stopped")),
-            }
-        }
-        let taken = out.len().min(self.part.len());
-        self.part.copy_to_slice(&mut out[..taken]);
-        Ok(taken)
-    }
 }

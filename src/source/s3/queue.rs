@@ -290,8 +290,9 @@ impl Keeper {
     async fn finish(mut self) -> Result<(), Fatal> {
         self.readers.give_up_waiting();
         while self.readers.reading_count() > 0 {
-            let end = self.readers.next().await?;
-            self.object_ended(end);
+            if let Some(end) = self.readers.step().await? {
+                self.object_ended(end);
+            }
         }
         let deadline = Instant::now() + LAST_ANSWERS_MAX;
         while !self.readers.is_idle()

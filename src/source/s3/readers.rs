@@ -106,15 +106,18 @@ impl Readers {
     /// The next object of which something is known; waits for ever if there is none. May be dropped while it waits.
     pub(super) async fn next(&mut self) -> Result<(Arc<str>, Outcome), Fatal> {
         loop {
-            let Some(step) = self.tasks.join_next().await else {
-                std::future::pending::<()>().await;
-                continue;
-            };
-            let step = step.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            if let Some(end) = self.take(step)? {
+            if let Some(end) = self.step().await? {
                 return Ok(end);
             }
         }
+    }
+
+    /// As [`Self::next`], but gives `None` also when an object is read that is not safe yet.
+    pub(super) async fn step(&mut self) -> Result<Option<(Arc<str>, Outcome)>, Fatal> {
+        let Some(step) = self.tasks.join_next().await else {
+            return std::future::pending().await;
+        };
+        self.take(step.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
     }
 
     fn take(&mut self, step: Step) -> Result<Option<(Arc<str>, Outcome)>, Fatal> {

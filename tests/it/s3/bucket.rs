@@ -213,10 +213,15 @@ pub(crate) fn object(directory: &Path, number: u64) -> Object {
     Object { key: format!("{folders}/{name}.{ending}"), bytes, file }
 }
 
+/// Lines of flow logs that no other number has.
 fn text(directory: &Path, number: u64) -> Vec<u8> {
+    generated(directory, number, RECORDS_PER_OBJECT)
+}
+
+pub(crate) fn generated(directory: &Path, number: u64, records: u64) -> Vec<u8> {
     let path = directory.join("text");
     let (seed, start) = (number.to_string(), (1_767_225_600 + number * 300).to_string());
-    let records = RECORDS_PER_OBJECT.to_string();
+    let records = records.to_string();
     let target = path.to_str().unwrap();
     let output = run(&[
         "generate",
@@ -238,14 +243,22 @@ fn text(directory: &Path, number: u64) -> Vec<u8> {
     std::fs::read(&path).unwrap()
 }
 
-pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    gzip_at(bytes, Compression::default())
+}
+
+pub(crate) fn gzip_at(bytes: &[u8], compression: Compression) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), compression);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-/// The same records as columns, in several row groups.
-pub(crate) fn parquet(text: &[u8]) -> Vec<u8> {
+fn parquet(text: &[u8]) -> Vec<u8> {
+    parquet_of(text, 300)
+}
+
+/// The same records as columns, in groups of so many rows.
+pub(crate) fn parquet_of(text: &[u8], group_rows: usize) -> Vec<u8> {
     use arrow_array::{ArrayRef, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
     use parquet::file::properties::WriterProperties;
@@ -257,7 +270,10 @@ pub(crate) fn parquet(text: &[u8]) -> Vec<u8> {
         (name.replace('-', "_"), array)
     });
     let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(300)).build();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group_rows))
+        .set_dictionary_enabled(false)
+        .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()

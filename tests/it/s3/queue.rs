@@ -5,10 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flate2::Compression;
 use serde_json::json;
 
 use super::bucket::{
-    Bucket, Object, Queue, RECORDS_PER_OBJECT, event, eventbridge, objects, sample_parquet,
+    Bucket, Object, Queue, RECORDS_PER_OBJECT, event, eventbridge, generated, gzip_at, objects,
+    parquet_of, sample_parquet,
 };
 use crate::job::{Job, figures};
 use crate::program::summary;
@@ -144,6 +146,40 @@ fn a_drain_gives_messages_back() {
     queue.wait_until_empty();
     let counted = job.drain();
     assert_eq!(figures(&counted), figures(&summary(&files(&objects))));
+}
+
+#[test]
+fn large_objects_are_read_in_parts() {
+    const NAME: &str = "queue-large";
+    const RECORDS: u64 = 400_000;
+    let directory = tempfile::tempdir().unwrap();
+    let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
+    queue.watch(&bucket, NAME);
+    let text = |number| generated(directory.path(), number, RECORDS);
+    let objects = [
+        ("a.log", text(0)),
+        // Stored as it is, so that it is large.
+        ("b.log.gz", gzip_at(&text(1), Compression::none())),
+        ("c.log.parquet", parquet_of(&text(2), 20_000)),
+    ];
+    let mut files = Vec::new();
+    for (key, bytes) in objects {
+        assert!(bytes.len() > 32 << 20, "{key} is read in parts: {}", bytes.len());
+        let file = directory.path().join(key);
+        std::fs::write(&file, &bytes).unwrap();
+        files.push(file);
+        bucket.put(key, bytes);
+    }
+    let more = "read_ahead_max = '64MiB'\nrate_limit = '30MiB/s'";
+    let config = configuration(directory.path(), &bucket, &queue, more);
+    let mut job = Job::start(&config);
+    job.read_until(RECORDS / 2);
+    job.kill();
+    let mut job = Job::start(&config);
+    job.read_until(3 * RECORDS);
+    queue.wait_until_empty();
+    let counted = job.drain();
+    assert_eq!(figures(&counted), figures(&summary(&files)));
 }
 
 #[test]
