@@ -102,14 +102,17 @@ impl Head {
 
     /// The head as bytes, with a field of its own for the connection.
     pub(crate) fn write(&self, connection: &str) -> Vec<u8> {
-        let mut bytes = format!("{}\r\n", self.start);
-        for (name, value) in &self.fields {
-            if name != "connection" && name != "keep-alive" {
-                bytes.push_str(&format!("{name}: {value}\r\n"));
+        let mut text = format!("{}\r\n", self.start);
+        let kept = |name: &str| name != "connection" && name != "keep-alive";
+        for (name, value) in self.fields.iter().filter(|(name, _)| kept(name)) {
+            for part in [name.as_str(), ": ", value, "\r\n"] {
+                text.push_str(part);
             }
         }
-        bytes.push_str(&format!("connection: {connection}\r\n\r\n"));
-        bytes.into_bytes()
+        for part in ["connection: ", connection, "\r\n\r\n"] {
+            text.push_str(part);
+        }
+        text.into_bytes()
     }
 }
 

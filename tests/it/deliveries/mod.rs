@@ -3,7 +3,7 @@
 #![cfg(all(feature = "kinesis", feature = "cloudwatch", feature = "firehose"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-//mod firehose;
+mod firehose;
 mod subscription;
 
 use std::path::{Path, PathBuf};

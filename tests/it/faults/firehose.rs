@@ -138,5 +138,5 @@ fn deliveries_count_once_over_faults_and_kills() {
     let text = std::fs::read_to_string(&file).expect("UTF-8");
     let lines: Vec<&str> = text.lines().collect();
     let expected = figures(&summary(&[&file]));
-    over_seeds("deliveries", seeds(3), AT_A_TIME, &[], |seed| check(seed, &lines, &expected));
+    over_seeds("deliveries", &seeds(3), AT_A_TIME, &[], |seed| check(seed, &lines, &expected));
 }

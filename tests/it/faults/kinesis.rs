@@ -183,12 +183,12 @@ pub(super) const KINDS: &[FaultKind] = &[
 #[test]
 fn polling_neither_loses_nor_doubles() {
     let history = wide("faults");
-    over_seeds("polling", seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history, |_| {}));
+    over_seeds("polling", &seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history, |_| {}));
 }
 
 #[test]
 fn polling_neither_loses_nor_doubles_over_splits_and_merges() {
     let history = deep("faults-lineage");
     let check = |seed| check(seed, &history, |_| {});
-    over_seeds("polling, resharded", seeds(4), AT_A_TIME, KINDS, check);
+    over_seeds("polling, resharded", &seeds(4), AT_A_TIME, KINDS, check);
 }

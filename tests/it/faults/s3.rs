@@ -122,5 +122,5 @@ fn objects_count_once_over_faults_redelivery_and_kills() {
     let metas = objects.iter().map(put).collect();
     let files: Vec<&Path> = objects.iter().map(|object| object.file.as_path()).collect();
     let shelf = Shelf { metas, expected: figures(&summary(&files)) };
-    over_seeds("objects", seeds(2), AT_A_TIME, &[], |seed| check(seed, &shelf));
+    over_seeds("objects", &seeds(2), AT_A_TIME, &[], |seed| check(seed, &shelf));
 }

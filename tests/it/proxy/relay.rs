@@ -127,7 +127,7 @@ fn pass_on(
         answer.write(if length == Length::UntilClosed { "close" } else { "keep-alive" });
     if fault == Some(FaultKind::CutHead) {
         let mut client = client;
-        client.write_all(&answer_head[..1 + drawn.dice.place(answer_head.len() - 1)])?;
+        client.write_all(&answer_head[..=drawn.dice.place(answer_head.len() - 1)])?;
         return Ok(false);
     }
     if length == Length::Chunked {
