@@ -105,7 +105,11 @@ impl TryFrom<Written> for FirehoseSettings {
                 return Err("`private_key` is set without `certificate`; add it".to_owned());
             }
         };
+        let has_keys = written.access_keys.is_some();
         let access_keys = written.access_keys.map(|keys| keys.0).unwrap_or_default();
+        if access_keys.is_empty() && has_keys {
+            return Err("`access_keys` is empty; add a key to it".to_owned());
+        }
         if access_keys.is_empty() && !written.allow_anonymous {
             return Err(
                 "it has no `access_keys`; add one such as `access_keys = { current = { env = \"FIREHOSE_KEY\" } }`, or `allow_anonymous = true`"
@@ -266,6 +270,7 @@ mod tests {
         check("listen = 'localhost'", "an address with a port");
         check("path = 'firehose'", "the path of a URL");
         check("access_keys = 5", "a secret, or a table of secrets by name");
+        check(&format!("{TLS}access_keys = {{}}"), "`access_keys` is empty");
         check("access_keys = ''", "1 to 4096 bytes");
         check("access_keys = { a = '' }", "1 to 4096 bytes");
         check("memory_max = '1MiB'", "at least `160MiB`");
