@@ -16,6 +16,9 @@ pub mod s3;
 use std::error::Error;
 use std::time::Duration;
 
+use aws_config::default_provider::region::DefaultRegionChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -57,6 +60,18 @@ pub enum AwsAccessError {
 }
 
 impl AwsAccess {
+    /// With what the provider of a profile's credentials reaches STS.
+    async fn provider_config(&self, profile: &str) -> ProviderConfig {
+        let region = match &self.region {
+            Some(region) => Some(Region::new(region.clone())),
+            None => {
+                let chain = DefaultRegionChain::builder().profile_name(profile).build();
+                chain.region().await
+            }
+        };
+        ProviderConfig::without_region().with_region(region)
+    }
+
     /// The configuration for the SDK's clients, after checking that a region and credentials exist.
     ///
     /// # Errors
@@ -72,7 +87,12 @@ impl AwsAccess {
             loader = loader.region(Region::new(region.clone()));
         }
         if let Some(profile) = &self.profile {
-            loader = loader.profile_name(profile);
+            // Asked for by name, it comes before the keys of the environment, as with Amazon's own tools.
+            let provider = ProfileFileCredentialsProvider::builder()
+                .configure(&self.provider_config(profile).await)
+                .profile_name(profile)
+                .build();
+            loader = loader.profile_name(profile).credentials_provider(provider);
         }
         if let Some(endpoint) = &self.endpoint {
             loader = loader.endpoint_url(endpoint);

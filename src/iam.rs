@@ -13,6 +13,8 @@ const LANGUAGE_VERSION: &str = "2012-10-17";
 pub const REGION_PLACEHOLDER: &str = "REGION";
 /// Stands in an ARN for an account that nobody names.
 pub const ACCOUNT_PLACEHOLDER: &str = "ACCOUNT_ID";
+/// Stands in an ARN for a bucket that nobody names.
+pub const BUCKET_PLACEHOLDER: &str = "BUCKET";
 
 /// Where resources are that are told by their names alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,14 +83,25 @@ impl Statement {
         Self { sid, actions, resources, conditions: Vec::new() }
     }
 
-    /// Use of encryption keys through some services: reading what they encrypt.
+    /// Use of encryption keys through some services alone.
     #[must_use]
-    pub fn decrypt(keys: Vec<String>, service_hosts: Vec<String>) -> Self {
-        Self {
-            conditions: vec![("StringEquals", "kms:ViaService", service_hosts)],
-            ..Self::new("Decrypt", &["kms:Decrypt"], keys)
-        }
+    pub fn of_keys(use_of: KeyUse, keys: Vec<String>, service_hosts: Vec<String>) -> Self {
+        let (sid, actions): (&'static str, &'static [&'static str]) = match use_of {
+            KeyUse::Read => ("Decrypt", &["kms:Decrypt"]),
+            KeyUse::Write => ("Encrypt", &["kms:Decrypt", "kms:GenerateDataKey"]),
+        };
+        let conditions = vec![("StringEquals", "kms:ViaService", service_hosts)];
+        Self { conditions, ..Self::new(sid, actions, keys) }
     }
+}
+
+/// What is done with what an encryption key protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyUse {
+    /// Reading it.
+    Read,
+    /// Writing it, in parts as well, which takes reading too.
+    Write,
 }
 
 /// Statements in order, those for the same purpose put together.
@@ -144,8 +157,9 @@ impl Policy {
                     0 => statement.sid.to_owned(),
                     others => format!("{}{}", statement.sid, others + 1),
                 };
-                sids.push(sid.clone());
-                statement_json(sid, statement)
+                let json = statement_json(&sid, statement);
+                sids.push(sid);
+                json
             })
             .collect();
         json!({ "Version": LANGUAGE_VERSION, "Statement": statements })
@@ -155,14 +169,17 @@ impl Policy {
     #[must_use]
     pub fn placeholders(&self) -> Vec<&'static str> {
         let text = self.json().to_string();
-        let left = |placeholder: &&str| {
-            text.contains(&format!(":{placeholder}:")) || text.contains(&format!(".{placeholder}."))
-        };
-        [REGION_PLACEHOLDER, ACCOUNT_PLACEHOLDER].into_iter().filter(left).collect()
+        let forms = [
+            (REGION_PLACEHOLDER, [":REGION:", ".REGION."]),
+            (ACCOUNT_PLACEHOLDER, [":ACCOUNT_ID:", ":ACCOUNT_ID:"]),
+            (BUCKET_PLACEHOLDER, [":::BUCKET\"", ":::BUCKET/"]),
+        ];
+        let left = forms.iter().filter(|(_, forms)| forms.iter().any(|form| text.contains(form)));
+        left.map(|(placeholder, _)| *placeholder).collect()
     }
 }
 
-fn statement_json(sid: String, statement: &Statement) -> Value {
+fn statement_json(sid: &str, statement: &Statement) -> Value {
     let mut json = Map::new();
     json.insert("Sid".to_owned(), json!(sid));
     json.insert("Effect".to_owned(), json!("Allow"));

@@ -3,6 +3,7 @@
 //! For a handful of calls a client of our own costs seconds to compile where the service's SDK crate
 //! costs minutes. Signing, HTTP and TLS are those of the SDK.
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::SdkConfig;
@@ -253,7 +254,7 @@ fn push_encoded(body: &mut String, value: &str) {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
             body.push(char::from(byte));
         } else {
-            body.push_str(&format!("%{byte:02X}"));
+            write!(body, "%{byte:02X}").expect("a String takes everything");
         }
     }
 }

@@ -100,6 +100,7 @@ impl StateDirectory {
     }
 
     /// Moves files into a directory within this one, in place of those of the same names there.
+    #[cfg(feature = "s3")]
     pub(super) fn set_aside(&self, names: &[&String], into: &str) -> Result<(), CheckpointError> {
         let target = self.path.join(into);
         self.disk.create_directory(&target).map_err(CheckpointError::io("make", &target))?;

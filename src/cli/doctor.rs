@@ -315,17 +315,25 @@ impl Look<'_> {
     }
 
     /// A plan that soon gives something, of what is new.
+    #[cfg_attr(
+        not(any(feature = "kinesis", feature = "s3")),
+        expect(clippy::unused_self, reason = "no kind is left whose look depends on the time")
+    )]
     fn for_a_look(&self, mut plan: SourcePlan) -> SourcePlan {
         match &mut plan.kind {
             SourceKind::File { .. } | SourceKind::Stdin | SourceKind::Demo(_) => {}
             #[cfg(feature = "kinesis")]
             SourceKind::Kinesis(settings) => {
-                use crate::source::kinesis::{Moment, StartPosition};
+                use crate::source::kinesis::{Moment, ReadMode, StartPosition};
+                // A consumer has one subscription to a shard: a look must not take it from the job.
+                settings.mode = ReadMode::Polling;
                 if !matches!(settings.start, StartPosition::AtTimestamp(_)) {
                     let unix_ms = self.clock.now_ms().saturating_sub(STREAM_LOOK_BACK_MS);
                     settings.start = StartPosition::AtTimestamp(Moment { unix_ms });
                 }
             }
+            #[cfg(feature = "firehose")]
+            SourceKind::Firehose(settings) => settings.is_look = true,
             // Nobody tells the source what is safe, so it gives all messages back.
             #[cfg(feature = "s3")]
             SourceKind::S3(settings) => {

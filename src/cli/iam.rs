@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use super::output;
 use crate::config::{self, Extras};
-use crate::iam::Home;
+use crate::iam::{BUCKET_PLACEHOLDER, Home};
 
 /// Permissions in AWS
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ struct PolicyArgs {
     /// ARN of a KMS key with which a stream, bucket or queue is encrypted; may be repeated
     #[arg(long, value_name = "ARN", value_parser = key_arn)]
     kms_key: Vec<String>,
-    /// Allow what `doctor --flow-log` and `--vpc` ask for
+    /// Allow what `doctor` does beyond what the job does
     #[arg(long)]
     doctor: bool,
 }
@@ -70,12 +70,18 @@ pub(crate) fn run(args: &IamArgs) -> Result<(), Failure> {
         output::write_note("this configuration needs nothing from AWS\n");
         return Ok(());
     }
-    let placeholders = policy.placeholders();
-    if !placeholders.is_empty() {
+    let (buckets, homes): (Vec<&str>, Vec<&str>) =
+        policy.placeholders().into_iter().partition(|name| *name == BUCKET_PLACEHOLDER);
+    if !homes.is_empty() {
+        let names = homes.join(" and ");
         output::write_note(&format!(
-            "replace {} in the policy, or say --region and --account\n",
-            placeholders.join(" and ")
+            "replace {names} in the policy, or say --region and --account\n"
         ));
+    }
+    if !buckets.is_empty() {
+        output::write_note(
+            "replace BUCKET in the policy with the bucket that the queue tells of\n",
+        );
     }
     let mut text = serde_json::to_string_pretty(&policy.json()).map_err(Failure::running)?;
     text.push('\n');

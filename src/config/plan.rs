@@ -10,6 +10,8 @@ use crate::record::FormatChoice;
 use crate::source::DemoSettings;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::CloudWatchSettings;
+#[cfg(feature = "firehose")]
+use crate::source::firehose::FirehoseSettings;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSettings;
 #[cfg(feature = "s3")]
@@ -96,13 +98,16 @@ pub enum SourceKind {
     Demo(DemoSettings),
     /// A Kinesis data stream.
     #[cfg(feature = "kinesis")]
-    Kinesis(KinesisSettings),
+    Kinesis(Box<KinesisSettings>),
     /// Log groups of CloudWatch Logs.
     #[cfg(feature = "cloudwatch")]
     CloudWatch(CloudWatchSettings),
     /// Objects of S3 that a queue tells of, or that are listed.
     #[cfg(feature = "s3")]
     S3(S3Settings),
+    /// The HTTPS endpoint that Firehose delivers to.
+    #[cfg(feature = "firehose")]
+    Firehose(FirehoseSettings),
 }
 
 /// One sink.

@@ -3,11 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::iam::{Home, Statement};
+
 use super::engine::Limits;
 use super::reader::{TableReader, Text};
 
 /// What the bucket's URL looks like.
 const URL_FORM: &str = "`s3://BUCKET/PREFIX`";
+
+/// The calls of `checkpoint::remote` on objects.
+const KEEPING: &[&str] =
+    &["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"];
 
 /// Longest prefix, in bytes; S3 takes keys of 1,024.
 const PREFIX_BYTES_MAX: usize = 900;
@@ -71,6 +77,27 @@ impl RemotePlan {
         let content = |text: Option<Text>| text.map(|text| text.content);
         let (region, profile) = (content(region), content(profile));
         Some(Self { bucket, prefix, region, endpoint, profile, takeover_after })
+    }
+}
+
+impl RemotePlan {
+    /// What copying and restoring snapshots need from IAM, on the prefix alone.
+    #[must_use]
+    pub fn statements(&self, home: &Home) -> Vec<Statement> {
+        let region = self.region.as_deref();
+        let objects = home.bucket_arn(region, &format!("{}/{}/*", self.bucket, self.prefix));
+        let bucket = home.bucket_arn(region, &self.bucket);
+        // Without a condition on the prefix: that would make an absent object look like a denied one.
+        vec![
+            Statement::new("KeepSnapshots", KEEPING, vec![objects]),
+            Statement::new("ListSnapshots", &["s3:ListBucket"], vec![bucket]),
+        ]
+    }
+
+    /// S3, as conditions name it.
+    #[must_use]
+    pub fn service_host(&self, home: &Home) -> String {
+        home.service_host("s3", self.region.as_deref())
     }
 }
 

@@ -9,6 +9,8 @@ pub mod cloudwatch;
 mod demo;
 mod discover;
 mod file;
+#[cfg(feature = "firehose")]
+pub mod firehose;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 mod rate_limit;
@@ -19,7 +21,6 @@ mod settled;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use crate::framing::{Chunk, InputId, Positions};
 use crate::metrics::IntakeMeter;
@@ -76,7 +77,8 @@ pub enum SourceError {
 }
 
 /// How soon a request to stop is seen by who waits for something else.
-const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+#[cfg(any(feature = "kinesis", feature = "cloudwatch"))]
+const STOP_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A request to stop that every thread of a run can see.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +103,7 @@ impl StopFlag {
     }
 
     /// Does the work, or gives it up when a stop is requested: then `None`.
+    #[cfg(any(feature = "kinesis", feature = "cloudwatch"))]
     pub(crate) async fn unless_requested<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let requested = async {
             while !self.is_requested() {

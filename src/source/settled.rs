@@ -1,6 +1,7 @@
 //! What of the emitted events is safe, so that a source may tell whoever it has them from.
 //!
-//! The sequencer publishes after every snapshot how many of each input's events it holds; without
+//! The sequencer publishes after every snapshot how many of each input's events it holds; where snapshots are copied
+//! elsewhere, after every copy, because the machine may vanish with what it alone has; without
 //! snapshots, how many were handed on. Sources whose service keeps a message until it is told (a
 //! queue, a spool) watch their inputs; nothing is kept of inputs that nobody watches.
 

@@ -64,8 +64,10 @@ struct Reading {
     records: Vec<SourceRecord>,
     name: Option<Arc<str>>,
     point: Option<ResumePoint>,
-    /// Whether the input was closed for good, and by which fault.
-    closed: Option<Option<String>>,
+    /// Whether the input was closed for good.
+    is_closed: bool,
+    /// By which fault.
+    fault: Option<String>,
     next_sequence: u64,
 }
 
@@ -101,7 +103,8 @@ impl Reading {
             records: Vec::new(),
             name: None,
             point: None,
-            closed: None,
+            is_closed: false,
+            fault: None,
             next_sequence: 0,
         }
     }
@@ -121,7 +124,8 @@ impl Reading {
                 self.point = Some(saved_and_loaded(&point));
             }
             ChunkEvent::Close(fault) => {
-                self.closed = Some(fault.map(|fault| fault.to_string()));
+                self.is_closed = true;
+                self.fault = fault.map(|fault| fault.to_string());
             }
             ChunkEvent::Idle | ChunkEvent::Stop => {}
         }
@@ -134,10 +138,11 @@ impl Reading {
         }
     }
 
-    fn to_the_end(mut self) -> (Vec<SourceRecord>, Option<String>, Result<(), SourceError>) {
+    fn until_it_ends(mut self) -> (Vec<SourceRecord>, Option<String>, Result<(), SourceError>) {
         while self.step() {}
         let outcome = self.thread.join().unwrap();
-        (self.records, self.closed.flatten(), outcome)
+        assert!(self.is_closed || self.stop.is_requested());
+        (self.records, self.fault, outcome)
     }
 
     /// Hangs up without a word, as a process that is killed.
@@ -197,7 +202,7 @@ fn every_event_comes_once_whatever_fails() {
     });
     let reading = Reading::start(settings(&server.endpoint));
     let counters = Arc::clone(&reading.counters);
-    let (records, fault, outcome) = reading.to_the_end();
+    let (records, fault, outcome) = reading.until_it_ends();
     outcome.unwrap();
     assert_eq!(fault, None);
     check_each_once(&records, 1_000);
@@ -221,7 +226,7 @@ fn a_restart_goes_on_exactly_wherever_it_stopped() {
         reading.until(first);
         let (mut records, positions) = reading.kill();
         let (rest, fault, outcome) =
-            Reading::resume(settings(&server.endpoint), positions).to_the_end();
+            Reading::resume(settings(&server.endpoint), positions).until_it_ends();
         outcome.unwrap();
         assert_eq!(fault, None);
         records.extend(rest);
@@ -258,7 +263,7 @@ fn late_events_are_found_and_nothing_comes_twice() {
     let mut again = Reading::resume(follow, positions);
     again.until(1);
     again.stop.request();
-    let (rest, _, outcome) = again.to_the_end();
+    let (rest, _, outcome) = again.until_it_ends();
     outcome.unwrap();
     records.extend(rest);
     check_each_once(&records, 5);
@@ -282,7 +287,7 @@ fn an_end_that_is_near_waits_for_late_events() {
     let mut reading = Reading::start(near);
     reading.until(1);
     server.add(event(1, "late"));
-    let (records, fault, outcome) = reading.to_the_end();
+    let (records, fault, outcome) = reading.until_it_ends();
     outcome.unwrap();
     assert_eq!(fault, None);
     check_each_once(&records, 2);
@@ -296,7 +301,7 @@ fn refusals_say_what_to_do() {
             faults: [(0, fault)].into_iter().collect(),
             ..Script::default()
         });
-        let (_, closed, outcome) = Reading::start(settings(&server.endpoint)).to_the_end();
+        let (_, closed, outcome) = Reading::start(settings(&server.endpoint)).until_it_ends();
         let message = outcome.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
         assert!(closed.is_some());

@@ -76,8 +76,8 @@ fn files_are_told() {
     check("gaps.log.gz", &gzip(&(default.clone() + nodata + &line(start) + "\n")), &[], 0);
     let header = "version srcaddr dstaddr end action\n2 10.0.0.1 10.0.0.2 1767225600 ACCEPT\n";
     check("header.log.gz", &gzip(header), &[], 0);
-    let export: String =
-        default.lines().map(|line| format!("2026-01-01T00:00:00.000Z {line}\n")).collect();
+    let exported = default.lines().map(|line| format!("2026-01-01T00:00:00.000Z {line}"));
+    let export = exported.collect::<Vec<String>>().join("\n");
     check("000000.gz", &gzip(&export), &[], 0);
     check("without-header.log", V5.repeat(3).as_bytes(), &[], 0);
     check("given.log", V5.as_bytes(), &["--format", "v5"], 0);

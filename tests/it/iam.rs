@@ -1,5 +1,5 @@
 //! `iam policy`: the least that a configuration needs, as IAM takes it.
-#![cfg(all(feature = "kinesis", feature = "cloudwatch"))]
+#![cfg(all(feature = "kinesis", feature = "cloudwatch", feature = "s3"))]
 
 use serde_json::Value;
 
@@ -76,6 +76,38 @@ fn polling_a_stream() {
     let arn = "[sources.a]\ntype = 'kinesis'\nstream_arn = 'arn:aws:kinesis:eu-west-1:123456789012:stream/a'\n\
                [sources.b]\ntype = 'kinesis'\nstream_arn = 'arn:aws:kinesis:eu-west-1:123456789012:stream/b'\n";
     check("kinesis-encrypted", arn, &["--kms-key", key], "");
+}
+
+#[test]
+fn being_pushed_to() {
+    let home = ["--region", "eu-west-1", "--account", "123456789012"];
+    let config =
+        "[sources.prod]\ntype = 'kinesis'\nstream = 'vpc-flow-logs'\nconsumer = 'flowgauge'\n";
+    check("fan-out", config, &home, "");
+    check("fan-out-doctor", config, &[&home[..], &["--doctor"]].concat(), "");
+    let config = "[sources.prod]\ntype = 'kinesis'\nderegister_consumer = true\n\
+                  stream_arn = 'arn:aws:kinesis:eu-west-1:123456789012:stream/a'\n\
+                  consumer_arn = 'arn:aws:kinesis:eu-west-1:123456789012:stream/a/consumer/c:1767225600'\n";
+    check("fan-out-arns", config, &[], "");
+}
+
+#[test]
+fn objects_and_queues() {
+    let listing = "[sources.archive]\ntype = 's3'\nbucket = 'logs'\nprefix = 'AWSLogs/'\nregion = 'cn-north-1'\n";
+    check("s3-listing", listing, &[], "");
+    let queue = "[sources.prod]\ntype = 's3'\n\
+                 queue_url = 'https://sqs.eu-west-1.amazonaws.com/123456789012/flow-logs'\n";
+    let key = "arn:aws:kms:eu-west-1:123456789012:key/0a1b";
+    let note = "replace BUCKET in the policy with the bucket that the queue tells of\n";
+    check("s3-queue", queue, &["--kms-key", key], note);
+}
+
+#[test]
+fn copies_of_snapshots() {
+    let config = "[engine]\nstate_dir = 'state'\n[engine.checkpoint]\nremote = 's3://bucket/flowgauge/prod'\n\
+                  region = 'eu-west-1'\n[sources.demo]\ntype = 'demo'\n";
+    let key = "arn:aws:kms:eu-west-1:123456789012:key/0a1b";
+    check("snapshots", config, &["--kms-key", key], "");
 }
 
 #[test]

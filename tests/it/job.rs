@@ -62,7 +62,7 @@ impl Job {
     /// The next event that it logs.
     pub(crate) fn next_event(&mut self) -> Value {
         let line = self.log.recv_timeout(DEADLINE).expect("it goes on");
-        let event: Value = serde_json::from_str(&line).expect("JSON");
+        let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
         assert!(self.is_tolerant || event["level"] != "ERROR", "{event}");
         if let Some(records) = event["stats"]["records"].as_u64() {
             self.records += records;

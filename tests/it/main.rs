@@ -10,10 +10,13 @@ mod doctor;
 mod durable;
 mod engine;
 mod faults;
+mod firehose;
 mod framing;
 mod generate;
+#[cfg(all(feature = "kinesis", feature = "cloudwatch"))]
 mod golden;
 mod hostile;
+mod http;
 mod iam;
 mod init;
 mod job;

@@ -19,6 +19,7 @@ impl Remote {
     ///
     /// # Errors
     /// None.
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is that of a build with S3")]
     pub fn claim(
         settings: RemoteSettings,
         _directory: &Arc<StateDirectory>,

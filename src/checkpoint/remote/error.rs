@@ -71,6 +71,14 @@ pub enum RemoteError {
         /// Where the copies lie.
         url: String,
     },
+    /// The store takes writes whose condition does not hold.
+    #[error(
+        "the store behind `{url}` ignores the conditions of writes, so two processes could both believe to own it; use one that knows `If-Match` and `If-None-Match`"
+    )]
+    Unconditional {
+        /// Where the copies lie.
+        url: String,
+    },
     /// The list of the copies cannot be used.
     #[error("`{object}` cannot be used: {reason}")]
     Manifest {

@@ -117,7 +117,8 @@ impl Fence {
     /// Takes the list, which must still be as it was found.
     ///
     /// # Errors
-    /// [`RemoteError::Owned`] if another process was faster.
+    /// [`RemoteError::Owned`] if another process was faster; [`RemoteError::Unconditional`] if the store does not
+    /// know conditional writes.
     pub(super) async fn claim(
         bucket: Bucket,
         found: Option<Found>,
@@ -135,6 +136,11 @@ impl Fence {
             RemoteError::Overtaken { url, owner } => RemoteError::Owned { url, owner },
             other => other,
         })?;
+        // The list is there now: a write that wants none there must be refused.
+        let probe = fence.manifest.to_bytes();
+        if fence.bucket.replace(NAME, probe, None).await.is_ok() {
+            return Err(RemoteError::Unconditional { url: fence.bucket.url });
+        }
         Ok(fence)
     }
 

@@ -23,6 +23,7 @@ pub(super) struct Token(pub(super) u128);
 
 /// Which snapshots there are, and whose.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     /// The fingerprint of the job.
     pub(super) job: Token,
@@ -40,6 +41,7 @@ pub(super) struct Manifest {
 
 /// A process that keeps its snapshots here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Owner {
     pub(super) run: Token,
     pub(super) host: String,
@@ -54,6 +56,7 @@ pub(super) struct Owner {
 
 /// A snapshot that was uploaded whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Copied {
     pub(super) epoch: u64,
     pub(super) object: String,
@@ -62,12 +65,14 @@ pub(super) struct Copied {
 
 /// An upload in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Begun {
     pub(super) object: String,
     pub(super) id: String,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ManifestFile {
     form: u16,
     content: Manifest,

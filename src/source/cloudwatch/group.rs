@@ -183,10 +183,11 @@ impl GroupReader {
             // The service's end belongs to its range.
             .set_end_time(range.until_ms.map(|until_ms| until_ms - 1))
             .set_next_token(token.map(str::to_owned));
-        let call = async {
+        // The future of a call is large, and would be part of all that wait for it.
+        let call = Box::pin(async {
             self.shared.pacer.turn().await;
             request.send().await.map_err(Failure::from)
-        };
+        });
         self.unless_stopped(call).await
     }
 

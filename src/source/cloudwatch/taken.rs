@@ -38,6 +38,7 @@ impl EventMark {
         Self { timestamp_ms, digest }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a number of 128 bits")]
     const fn stored(self) -> TakenEvent {
         let [high, low] = [(self.digest >> 64) as u64, self.digest as u64];
         [self.timestamp_ms.cast_unsigned(), high, low]

@@ -15,7 +15,8 @@
 //!
 //! Memory: payload that was fetched and not yet emitted is limited by `read_ahead_max`; while
 //! an answer is being read it takes about 2.4 times its payload, for at most [`CALLS_MAX`] answers, and a
-//! subscription one event. An idle shard costs about 20 KiB by polling.
+//! subscription up to one event that is not whole. An idle shard costs 22 KiB by polling, 41 KiB by
+//! fan-out (`benches/kinesis_replay.rs`).
 
 mod answer;
 mod audit;
@@ -72,7 +73,7 @@ pub use settings::{
 pub const CALLS_MAX: usize = 128;
 /// Chunks that may wait to be emitted; their payload counts against the byte budget.
 const CHUNKS_WAITING_MAX: usize = 64;
-/// Threads for network and decoding: one per four cores. One decodes about 100 MB a second.
+/// Threads for network and decoding: one per four cores. One reads more than a gigabyte a second.
 const CORES_PER_THREAD: usize = 4;
 const THREADS_MAX: usize = 8;
 /// How long calls in flight may hold up the end of a run that nobody listens to any more.

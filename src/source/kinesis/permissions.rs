@@ -15,16 +15,36 @@ const SUBSCRIBING: &[&str] = &["kinesis:DescribeStreamConsumer", "kinesis:Subscr
 const REGISTERING: &[&str] = &["kinesis:RegisterStreamConsumer"];
 const DEREGISTERING: &[&str] = &["kinesis:DeregisterStreamConsumer"];
 
+/// What polling makes beyond the calls of a consumer that is pushed to.
+const LOOKING: &[&str] = &["kinesis:GetRecords", "kinesis:GetShardIterator"];
+
 impl KinesisSettings {
-    /// The actions that the source makes, on its stream and its consumer alone.
-    #[must_use]
-    pub fn statements(&self, home: &Home) -> Vec<Statement> {
-        let arn = match &self.stream {
+    /// The stream's ARN, as far as it is known.
+    fn stream_arn(&self, home: &Home) -> String {
+        match &self.stream {
             StreamAddress::Arn(arn) => arn.clone(),
             StreamAddress::Name(name) => {
                 home.arn("kinesis", self.access.region.as_deref(), &format!("stream/{name}"))
             }
-        };
+        }
+    }
+
+    /// The actions that a look at the stream makes beyond those of the source: it polls, because a consumer
+    /// has one subscription to a shard.
+    #[must_use]
+    pub fn statements_of_a_look(&self, home: &Home) -> Vec<Statement> {
+        match &self.mode {
+            ReadMode::Polling => Vec::new(),
+            ReadMode::FanOut(_) => {
+                vec![Statement::new("LookAtStreams", LOOKING, vec![self.stream_arn(home)])]
+            }
+        }
+    }
+
+    /// The actions that the source makes, on its stream and its consumer alone.
+    #[must_use]
+    pub fn statements(&self, home: &Home) -> Vec<Statement> {
+        let arn = self.stream_arn(home);
         let ReadMode::FanOut(fan_out) = &self.mode else {
             return vec![Statement::new("ReadStreams", POLLING, vec![arn])];
         };

@@ -27,6 +27,9 @@ const SILENT_AFTER: Duration = Duration::from_secs(35);
 const STALLED_AFTER_DEFAULT: Duration = Duration::from_mins(2);
 const STALLED_AFTER_MIN: Duration = Duration::from_secs(10);
 const STALLED_AFTER_MAX: Duration = Duration::from_hours(1);
+const LIST_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+const LIST_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const LIST_INTERVAL_MAX: Duration = Duration::from_mins(10);
 
 /// How a stream is read.
 ///
@@ -43,6 +46,7 @@ const STALLED_AFTER_MAX: Duration = Duration::from_hours(1);
 /// consumer = "flowgauge"          # or consumer_arn = "arn:…/consumer/flowgauge:1767225600"
 /// deregister_consumer = false     # whether the end of a run takes the consumer off the stream
 /// stalled_after = "2m"            # "10s" to "1h"; when a reader without an answer is started again
+/// list_interval = "30s"           # "1s" to "10m"; between two listings, which audit what is read
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
@@ -63,6 +67,8 @@ pub struct KinesisSettings {
     pub mode: ReadMode,
     /// After how long without a successful answer a reader is started again, and that is told.
     pub stalled_after: Duration,
+    /// Time between two listings of shards, which find what nobody told of and audit what is read.
+    pub list_interval: Duration,
 }
 
 /// How records come out of shards.
@@ -116,6 +122,7 @@ impl KinesisSettings {
             read_ahead_bytes_max: READ_AHEAD_BYTES_DEFAULT,
             mode: ReadMode::Polling,
             stalled_after: STALLED_AFTER_DEFAULT,
+            list_interval: LIST_INTERVAL_DEFAULT,
         }
     }
 }
@@ -193,6 +200,7 @@ struct Written {
     #[serde(default)]
     deregister_consumer: bool,
     stalled_after: Option<StalledWritten>,
+    list_interval: Option<ListIntervalWritten>,
 }
 
 impl TryFrom<Written> for KinesisSettings {
@@ -217,6 +225,9 @@ impl TryFrom<Written> for KinesisSettings {
         }
         if let Some(StalledWritten(limit)) = written.stalled_after {
             settings.stalled_after = limit;
+        }
+        if let Some(ListIntervalWritten(interval)) = written.list_interval {
+            settings.list_interval = interval;
         }
         let consumer = consumer_address(written.consumer, written.consumer_arn, &settings.stream)?;
         settings.mode = read_mode(written.mode, consumer, written.deregister_consumer)?;
@@ -334,6 +345,21 @@ impl TryFrom<String> for StalledWritten {
             .filter(|limit| (STALLED_AFTER_MIN..=STALLED_AFTER_MAX).contains(limit))
             .map(Self)
             .ok_or("it must be `10s` to `1h`")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ListIntervalWritten(Duration);
+
+impl TryFrom<String> for ListIntervalWritten {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_duration(&text)
+            .filter(|interval| (LIST_INTERVAL_MIN..=LIST_INTERVAL_MAX).contains(interval))
+            .map(Self)
+            .ok_or("it must be `1s` to `10m`")
     }
 }
 
@@ -506,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_has_a_range() {
+    fn stalls_and_listings_have_ranges() {
         let after =
             |seconds| KinesisSettings { stalled_after: Duration::from_secs(seconds), ..flow() };
         check("stream = 'flow'\nstalled_after = '10s'", Ok(after(10)));
@@ -514,6 +540,11 @@ mod tests {
         for wrong in ["'9s'", "'61m'"] {
             check(&format!("stream = 'flow'\nstalled_after = {wrong}"), Err("`10s` to `1h`"));
         }
+        let listed =
+            |seconds| KinesisSettings { list_interval: Duration::from_secs(seconds), ..flow() };
+        check("stream = 'flow'\nlist_interval = '1s'", Ok(listed(1)));
+        check("stream = 'flow'\nlist_interval = '10m'", Ok(listed(600)));
+        check("stream = 'flow'\nlist_interval = '999ms'", Err("`1s` to `10m`"));
     }
 
     #[test]

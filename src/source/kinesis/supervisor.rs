@@ -37,8 +37,9 @@ use super::shared::{STOP_CHECK_INTERVAL, Shared};
 use super::subscription::SubscribedReader;
 use super::trouble::TroubleLog;
 
-/// Time between two listings that look for shards nobody told of, and audit those that are read.
-const RELIST_INTERVAL: Duration = Duration::from_secs(30);
+/// Listings in a row that say that a shard is closed, while its subscription is at the tip and does not end,
+/// until the rest is polled. The service ends it within a second.
+const UNENDED_LISTINGS_MAX: u32 = 2;
 /// Least time between two listings, for whatever reason.
 const RELIST_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Time between two looks for readers that stand still.
@@ -82,6 +83,8 @@ struct Running {
     last_at_retake: Option<SequenceNumber>,
     /// How its reader ended, until a listing says the same.
     doubted: Option<Outcome>,
+    /// Listings in a row that said that its subscription should have ended.
+    unended_listings: u32,
 }
 
 /// The task that owns all others of a source.
@@ -112,6 +115,7 @@ impl Supervisor {
         to: mpsc::Sender<Outgoing>,
     ) -> Self {
         let now = Instant::now();
+        let list_interval = shared.settings.list_interval;
         Self {
             shared,
             beginning,
@@ -125,7 +129,7 @@ impl Supervisor {
             shard_of_task: HashMap::new(),
             stop: watch::Sender::new(false),
             listing: false,
-            next_listing: now + RELIST_INTERVAL,
+            next_listing: now + list_interval,
             last_listing: now,
             listing_backoff: Backoff::default(),
         }
@@ -214,7 +218,9 @@ impl Supervisor {
                 Begin::FirstRecord => Position::Start(StartPosition::TrimHorizon),
                 Begin::Resumed(point) => Position::of(&point),
             };
-            let (pulse, task) = self.spawn(shard.clone(), position, feed.clone(), Duration::ZERO);
+            let consumer = self.consumer.clone();
+            let reader = self.reader(shard.clone(), position, &feed);
+            let (pulse, task) = self.spawn(reader, consumer, Duration::ZERO);
             let id = Arc::clone(&shard.id);
             let running = Running {
                 shard,
@@ -225,25 +231,26 @@ impl Supervisor {
                 fruitless_retakes: 0,
                 last_at_retake: None,
                 doubted: None,
+                unended_listings: 0,
             };
             self.running.insert(id, running);
         }
         Ok(())
     }
 
-    /// Starts a reader after a delay.
+    fn reader(&self, shard: Shard, position: Position, feed: &Feed) -> Reader {
+        let stop = self.stop.subscribe();
+        Reader::new(Arc::clone(&self.shared), shard, position, feed.clone(), stop)
+    }
+
+    /// Starts a reader after a delay, by polling if it has no consumer.
     fn spawn(
         &mut self,
-        shard: Shard,
-        position: Position,
-        feed: Feed,
+        mut reader: Reader,
+        consumer: Option<Consumer>,
         delay: Duration,
     ) -> (Arc<Pulse>, AbortHandle) {
-        let id = Arc::clone(&shard.id);
-        let stop = self.stop.subscribe();
-        let mut reader = Reader::new(Arc::clone(&self.shared), shard, position, feed, stop);
-        let pulse = Arc::clone(&reader.pulse);
-        let consumer = self.consumer.clone();
+        let (id, pulse) = (Arc::clone(reader.id()), Arc::clone(&reader.pulse));
         let silent_after = match &self.shared.settings.mode {
             ReadMode::FanOut(fan_out) => fan_out.silent_after,
             ReadMode::Polling => Duration::ZERO,
@@ -353,8 +360,10 @@ impl Supervisor {
         };
         let position = Position::of(&running.first);
         running.doubted = None;
-        (running.pulse, running.task) =
-            self.spawn(running.shard.clone(), position, running.feed.clone(), delay);
+        let is_unended = running.unended_listings >= UNENDED_LISTINGS_MAX;
+        let consumer = self.consumer.clone().filter(|_| !is_unended);
+        let reader = self.reader(running.shard.clone(), position, &running.feed);
+        (running.pulse, running.task) = self.spawn(reader, consumer, delay);
         self.running.insert(Arc::clone(id), running);
     }
 
@@ -366,7 +375,7 @@ impl Supervisor {
         }
         self.listing = true;
         self.last_listing = now;
-        self.next_listing = now + RELIST_INTERVAL;
+        self.next_listing = now + self.shared.settings.list_interval;
         let shared = Arc::clone(&self.shared);
         let mut stop = self.stop.subscribe();
         self.tasks.spawn(async move {
@@ -386,6 +395,7 @@ impl Supervisor {
             Ok(shards) => {
                 self.listing_backoff.reset();
                 self.settle_doubts(&shards).await?;
+                self.take_down_unended(&shards);
                 self.compare(&shards);
                 Ok(())
             }
@@ -427,10 +437,15 @@ impl Supervisor {
             };
             match doubted {
                 Some(outcome) if is_true => closed.push((id, outcome)),
-                _ => {
+                doubted => {
+                    let said = match doubted {
+                        Some(Outcome::Missing(message)) => message,
+                        _ => "its end, and no children".to_owned(),
+                    };
                     tracing::warn!(
                         source = &*self.shared.source_name,
                         shard = &*id,
+                        said,
                         "a shard seemed to end, but the stream still lists it; it is read on"
                     );
                     self.retake(&id);
@@ -447,6 +462,27 @@ impl Supervisor {
             self.close(&id, outcome).await?;
         }
         Ok(())
+    }
+
+    /// Takes down subscriptions that do not end though their shards are closed and they are at the tip: what
+    /// is left is then polled, which tells the end.
+    fn take_down_unended(&mut self, listing: &[Shard]) {
+        if self.consumer.is_none() {
+            return;
+        }
+        for shard in listing.iter().filter(|shard| shard.closed) {
+            let Some(running) = self.running.get_mut(&shard.id) else { continue };
+            let is_at_tip = running.pulse.behind() == Some(Duration::ZERO);
+            running.unended_listings = if is_at_tip { running.unended_listings + 1 } else { 0 };
+            if running.unended_listings == UNENDED_LISTINGS_MAX && running.doubted.is_none() {
+                tracing::warn!(
+                    source = &*self.shared.source_name,
+                    shard = &*shard.id,
+                    "a subscription does not end with its shard; the rest is polled"
+                );
+                running.task.abort();
+            }
+        }
     }
 
     /// Tells what of the stream is not read.

@@ -1,6 +1,6 @@
 //! What reading objects needs from IAM.
 
-use crate::iam::{Home, Statement};
+use crate::iam::{BUCKET_PLACEHOLDER, Home, Statement};
 
 use super::settings::{Intake, S3Settings};
 
@@ -21,7 +21,7 @@ impl S3Settings {
                 let home =
                     Home { account: account.or_else(|| home.account.clone()), ..home.clone() };
                 let arn = home.arn("sqs", region, queue.name());
-                let objects = home.bucket_arn(region, "BUCKET/*");
+                let objects = home.bucket_arn(region, &format!("{BUCKET_PLACEHOLDER}/*"));
                 vec![
                     Statement::new("ReceiveMessages", RECEIVING, vec![arn]),
                     Statement::new("ReadObjects", &["s3:GetObject"], vec![objects]),
@@ -39,6 +39,18 @@ impl S3Settings {
                     ),
                 ]
             }
+        }
+    }
+}
+
+impl S3Settings {
+    /// The services whose encrypted data the source reads with the caller's permission.
+    #[must_use]
+    pub fn decrypting_services(&self, home: &Home) -> Vec<String> {
+        let host = |service| home.service_host(service, self.access.region.as_deref());
+        match &self.intake {
+            Intake::Queue(_) => vec![host("s3"), host("sqs")],
+            Intake::Listing(_) => vec![host("s3")],
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowgauge::framing::{InputId, Positions, ReadUntil};
+use flowgauge::source::kinesis::KinesisSettings;
 
 use super::{over_seeds, seeds};
 use crate::kinesis::emulator::{Stream, settings};
@@ -16,15 +17,16 @@ use crate::servers::Emulator;
 type Records = BTreeMap<String, Vec<Vec<u8>>>;
 
 /// Runs at one time. They wait most of the time: for pauses between calls and after failures.
-const AT_A_TIME: usize = 16;
+pub(super) const AT_A_TIME: usize = 16;
 
 /// How long a half-open connection stays so for every twentieth seed: longer than a call may take.
 const HALF_OPEN: Duration = Duration::from_secs(40);
 
 /// A stream that is complete, and is only read.
-struct History {
+pub(super) struct History {
     emulator: &'static Emulator,
-    stream: &'static str,
+    name: &'static str,
+    pub(super) stream: Stream,
     expected: Records,
     /// Child and parent.
     lineage: Vec<(String, String)>,
@@ -39,32 +41,30 @@ fn shard(stream: &str, number: usize) -> String {
 }
 
 /// Four shards.
-fn wide() -> History {
-    const STREAM: &str = "faults";
+pub(super) fn wide(name: &'static str) -> History {
     let emulator = Emulator::shared_ministack();
-    let stream = Stream::create(emulator, STREAM, 4);
+    let stream = Stream::create(emulator, name, 4);
     let mut expected = Records::new();
     let mut records = Vec::new();
     for number in 0..160 {
-        expected.entry(shard(STREAM, number % 4)).or_default().push(record(number));
+        expected.entry(shard(name, number % 4)).or_default().push(record(number));
         records.push(((number as u128 % 4) << 126, record(number)));
     }
     stream.put(&records);
-    History { emulator, stream: STREAM, expected, lineage: Vec::new() }
+    History { emulator, name, stream, expected, lineage: Vec::new() }
 }
 
 /// Shard 0 was split into 1 and 2, those were merged into 3.
-fn deep() -> History {
-    const STREAM: &str = "faults-lineage";
+pub(super) fn deep(name: &'static str) -> History {
     let emulator = Emulator::shared_kinesis_local();
-    let stream = Stream::create(emulator, STREAM, 1);
+    let stream = Stream::create(emulator, name, 1);
     let mut expected = Records::new();
     let mut put = |numbers: std::ops::Range<usize>, low: usize, high: usize| {
         let mut records = Vec::new();
         for number in numbers {
             let (shard_number, key) =
                 if number % 2 == 0 { (low, 0) } else { (high, u128::MAX - 1) };
-            expected.entry(shard(STREAM, shard_number)).or_default().push(record(number));
+            expected.entry(shard(name, shard_number)).or_default().push(record(number));
             records.push((key, record(number)));
         }
         stream.put(&records);
@@ -75,8 +75,8 @@ fn deep() -> History {
     stream.merge("shardId-000000000001", "shardId-000000000002");
     put(80..120, 3, 3);
     let lineage = [(1, 0), (2, 0), (3, 1), (3, 2)];
-    let lineage = lineage.map(|(child, parent)| (shard(STREAM, child), shard(STREAM, parent)));
-    History { emulator, stream: STREAM, expected, lineage: lineage.into() }
+    let lineage = lineage.map(|(child, parent)| (shard(name, child), shard(name, parent)));
+    History { emulator, name, stream, expected, lineage: lineage.into() }
 }
 
 /// What a process left behind in its last snapshot.
@@ -105,15 +105,20 @@ impl Snapshot {
 }
 
 /// Reads a history through a proxy, with some restarts; what the faults were.
-fn check(seed: u64, history: &History) -> BTreeMap<FaultKind, u64> {
+pub(super) fn check(
+    seed: u64,
+    history: &History,
+    adapt: impl Fn(&mut KinesisSettings),
+) -> BTreeMap<FaultKind, u64> {
     let mut dice = Dice::new(seed);
     let mut plan = FaultPlan::everything(seed);
     if seed % 20 == 19 {
         plan.half_open = HALF_OPEN;
     }
     let proxy = FaultProxy::start(history.emulator.address(), plan);
-    let mut settings = settings(&proxy.endpoint, history.stream);
+    let mut settings = settings(&proxy.endpoint, history.name);
     settings.records_per_call_max = u16::try_from(4 + dice.below(17)).expect("a small number");
+    adapt(&mut settings);
     let total: usize = history.expected.values().map(Vec::len).sum();
 
     let mut snapshot = Snapshot::default();
@@ -161,7 +166,7 @@ fn check_order(inputs: &BTreeMap<InputId, Input>, history: &History) {
     }
 }
 
-const KINDS: &[FaultKind] = &[
+pub(super) const KINDS: &[FaultKind] = &[
     FaultKind::Delay,
     FaultKind::Reset,
     FaultKind::HalfOpen,
@@ -177,12 +182,13 @@ const KINDS: &[FaultKind] = &[
 
 #[test]
 fn polling_neither_loses_nor_doubles() {
-    let history = wide();
-    over_seeds("polling", seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history));
+    let history = wide("faults");
+    over_seeds("polling", &seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history, |_| {}));
 }
 
 #[test]
 fn polling_neither_loses_nor_doubles_over_splits_and_merges() {
-    let history = deep();
-    over_seeds("polling, resharded", seeds(4), AT_A_TIME, KINDS, |seed| check(seed, &history));
+    let history = deep("faults-lineage");
+    let check = |seed| check(seed, &history, |_| {});
+    over_seeds("polling, resharded", &seeds(4), AT_A_TIME, KINDS, check);
 }

@@ -4,7 +4,10 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::print_stdout, reason = "a failure names its seed")]
 
+mod fan_out;
+mod firehose;
 mod kinesis;
+mod s3;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -29,7 +32,7 @@ fn seeds(few: u64) -> Range<u64> {
 /// Runs `check` for every seed, some at a time; it returns which faults there were.
 fn over_seeds(
     name: &str,
-    seeds: Range<u64>,
+    seeds: &Range<u64>,
     at_a_time: usize,
     kinds: &[FaultKind],
     check: impl Fn(u64) -> BTreeMap<FaultKind, u64> + Sync,

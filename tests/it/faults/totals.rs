@@ -60,5 +60,5 @@ fn totals_are_those_of_the_records_over_faults_and_kills() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = produce(emulator, STREAM, directory.path(), 0);
     let expected = figures(&summary(&[file]));
-    over_seeds("totals", seeds(2), AT_A_TIME, &[], |seed| check(seed, emulator, &expected));
+    over_seeds("totals", &seeds(2), AT_A_TIME, &[], |seed| check(seed, emulator, &expected));
 }

@@ -42,6 +42,13 @@ impl Stream {
         summary.stream_description_summary.unwrap().stream_arn
     }
 
+    /// Takes a consumer off the stream, unless a run has done so itself.
+    pub(crate) fn deregister(&self, consumer: &str) {
+        let call = self.client.deregister_stream_consumer().stream_arn(self.arn());
+        // There is none of this name, or it goes.
+        let _gone = self.runtime.block_on(call.consumer_name(consumer).send()).is_ok();
+    }
+
     /// Puts records, each with the hash key that decides on its shard.
     pub(crate) fn put(&self, records: &[(u128, Vec<u8>)]) {
         for call in records.chunks(500) {

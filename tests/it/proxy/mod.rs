@@ -7,7 +7,6 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod http;
 mod plan;
 mod relay;
 
@@ -22,8 +21,9 @@ pub(crate) use plan::{Dice, FaultKind, FaultPlan};
 pub(crate) struct FaultProxy {
     /// What clients are told to call.
     pub(crate) endpoint: String,
+    /// The same, for a call over a bare connection.
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
-    address: SocketAddr,
     accepting: Option<JoinHandle<()>>,
 }
 

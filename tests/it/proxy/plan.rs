@@ -119,7 +119,7 @@ impl FaultPlan {
         hasher.write(name.as_bytes());
         let mut dice = Dice::new(
             self.seed
-                ^ u64::from(hasher.finalize()) << 32
+                ^ (u64::from(hasher.finalize()) << 32)
                 ^ operation.calls.wrapping_mul(0x9e37_79b9),
         );
         operation.calls += 1;

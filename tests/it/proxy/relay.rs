@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Shared;
-use super::http::{Head, Length, read_body, read_chunk, write_chunk};
 use super::plan::{Dice, Drawn, FaultKind};
+use crate::http::{Head, Length, read_body, read_chunk, write_chunk};
 
 /// The longest delay of a call.
 const DELAY_MS_MAX: u64 = 300;
@@ -74,6 +74,7 @@ fn refusal(kind: FaultKind, operation: &str) -> Option<(u16, &'static str)> {
         }
         (FaultKind::Throttled, "SubscribeToShard") => (400, "ResourceInUseException"),
         (FaultKind::Throttled, "FilterLogEvents") => (400, "ThrottlingException"),
+        (FaultKind::Throttled, _) if operation.contains("Message") => (400, "RequestThrottled"),
         (FaultKind::Throttled, _) => (400, "LimitExceededException"),
         (FaultKind::IteratorExpired, "GetRecords") => (400, "ExpiredIteratorException"),
         (FaultKind::Internal | FaultKind::IteratorExpired, _) if is_s3 => (500, "InternalError"),
@@ -126,7 +127,7 @@ fn pass_on(
         answer.write(if length == Length::UntilClosed { "close" } else { "keep-alive" });
     if fault == Some(FaultKind::CutHead) {
         let mut client = client;
-        client.write_all(&answer_head[..1 + drawn.dice.place(answer_head.len() - 1)])?;
+        client.write_all(&answer_head[..=drawn.dice.place(answer_head.len() - 1)])?;
         return Ok(false);
     }
     if length == Length::Chunked {

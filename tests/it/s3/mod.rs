@@ -2,7 +2,7 @@
 //! process, against real servers.
 #![cfg(all(feature = "kinesis", feature = "s3"))]
 
-mod bucket;
+pub(crate) mod bucket;
 mod listing;
 mod queue;
 mod urls;

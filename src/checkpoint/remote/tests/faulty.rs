@@ -46,6 +46,7 @@ pub(super) struct FaultyStore {
     /// Requests until the client is killed.
     life: Arc<Mutex<Option<u64>>>,
     is_paused_at_random: bool,
+    knows_conditions: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ impl FaultyStore {
             shared: Arc::new(Mutex::new(shared)),
             life: Arc::default(),
             is_paused_at_random: false,
+            knows_conditions: true,
         }
     }
 
@@ -80,6 +82,11 @@ impl FaultyStore {
     /// A client that lets others go first at random.
     pub(super) fn slow_client(&self, life: Option<u64>) -> Self {
         Self { is_paused_at_random: true, ..self.client(life) }
+    }
+
+    /// A client of a store that takes every write.
+    pub(super) fn without_conditions(&self) -> Self {
+        Self { knows_conditions: false, ..self.clone() }
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -165,6 +172,7 @@ impl ObjectStore for FaultyStore {
             }
             Fate::Good | Fate::DoneUnsaid | Fate::Cut => {}
         }
+        let how = if self.knows_conditions { how } else { PutOptions::default() };
         let done = self.inner.put_opts(at, payload, how).await;
         if fate == Fate::Cut && done.is_ok() {
             self.cut(at).await?;

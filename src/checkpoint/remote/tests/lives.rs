@@ -204,6 +204,14 @@ fn a_prefix_of_another_job_is_refused() {
     assert!(error.starts_with(expected), "{error}");
 }
 
+#[test]
+fn a_store_without_conditional_writes_is_refused() {
+    let store = FaultyStore::new(1).without_conditions();
+    let error = claim(settings(store, 1), &directory(&MemoryDisk::new(1))).err().unwrap();
+    let unconditional = RemoteError::Unconditional { url: URL.to_owned() };
+    assert_eq!(error.to_string(), unconditional.to_string());
+}
+
 /// What a start says and finds when the newest copy was changed so: new bytes, or none.
 fn check_damage(change: impl Fn(Vec<u8>) -> Option<Vec<u8>>, expected: &str) {
     let (store, line) = three_copies();
@@ -265,12 +273,13 @@ fn an_owner_that_is_alive_is_not_replaced() {
     };
     let mut owner = claim(settings_of(1, 60_000), &first).unwrap();
     let (over_out, over) = crossbeam_channel::bounded::<()>(1);
-    let alive = std::thread::spawn(move || {
+    let alive = std::thread::Builder::new().spawn(move || {
         while over.try_recv().is_err() {
             owner.renew().unwrap();
         }
         owner
     });
+    let alive = alive.unwrap();
     let error = claim(settings_of(2, 0), &second).err().unwrap();
     over_out.send(()).unwrap();
     assert!(matches!(error, CheckpointError::Remote(RemoteError::Owned { .. })), "{error}");

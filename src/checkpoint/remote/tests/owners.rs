@@ -66,9 +66,9 @@ async fn live(store: FaultyStore, run: u64, snapshots: u64, history: &RefCell<Hi
     for (writes, epoch, by) in &history.borrow().safe {
         assert!(*writes > claimed || line.contains(&(*epoch, *by)), "{epoch} of {by} is lost");
     }
-    let mut epoch = fence.manifest.snapshots.last().map_or(1, |copied| copied.epoch + 1);
+    let first = fence.manifest.snapshots.last().map_or(1, |copied| copied.epoch + 1);
     let mut copies = Copies::new(fence, token, 64);
-    for _ in 0..snapshots {
+    for epoch in first..first + snapshots {
         line.push((epoch, run));
         match copies.upload(&file(&line)).await {
             Ok(()) => {
@@ -78,7 +78,6 @@ async fn live(store: FaultyStore, run: u64, snapshots: u64, history: &RefCell<Hi
             Err(error) if error.is_final() => return,
             Err(_) => {}
         }
-        epoch += 1;
     }
 }
 

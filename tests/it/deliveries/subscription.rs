@@ -1,33 +1,17 @@
-//! Flow logs as Amazon's services deliver them, from the service's own API to totals: what was put in is
-//! what was counted.
-#![cfg(all(feature = "kinesis", feature = "cloudwatch"))]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-use std::path::{Path, PathBuf};
+//! CloudWatch Logs to a Kinesis stream, by the one emulator whose subscriptions deliver.
 
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::types::InputLogEvent;
 use flowgauge::clock::{Clock, SystemClock};
 
+use super::{RECORDS, generated};
 use crate::job::{Job, figures};
 use crate::kinesis::emulator::Stream;
-use crate::program::{run, summary};
+use crate::program::summary;
 use crate::servers::{Emulator, Sdk};
 
-/// Records of a test.
-const RECORDS: usize = 3_000;
 /// Log events of one call, which become one record of the stream.
 const EVENTS_PER_CALL: usize = 250;
-
-/// Made-up flow logs.
-fn generated(directory: &Path) -> PathBuf {
-    let path = directory.join("flow.log");
-    let records = RECORDS.to_string();
-    let target = path.to_str().unwrap();
-    let output = run(&["generate", "--records", &records, "--rate", "20", "-o", target]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    path
-}
 
 /// A log group whose subscription delivers to a stream.
 struct Group {
