@@ -73,11 +73,6 @@ impl ContactSet {
         self.slots.bytes() + self.index.bytes() + self.beside.bytes() + lists
     }
 
-    /// About as many bytes as it takes when it is saved: without its index, which is made anew.
-    pub(super) fn saved_bytes(&self) -> usize {
-        self.bytes() - self.index.bytes()
-    }
-
     /// Memory that the set takes with up to `more` further contacts, in bytes, as if none of it had been
     /// used before: the same for the same records, whatever was kept from other panes.
     #[inline]

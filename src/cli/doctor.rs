@@ -332,6 +332,8 @@ impl Look<'_> {
                     settings.start = StartPosition::AtTimestamp(Moment { unix_ms });
                 }
             }
+            #[cfg(feature = "firehose")]
+            SourceKind::Firehose(settings) => settings.is_look = true,
             // Nobody tells the source what is safe, so it gives all messages back.
             #[cfg(feature = "s3")]
             SourceKind::S3(settings) => {

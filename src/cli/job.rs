@@ -31,6 +31,8 @@ use crate::simd::Isa;
 use crate::sink::{FileSink, Sink, SinkError, StdoutSink, encode};
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::CloudWatchSource;
+#[cfg(feature = "firehose")]
+use crate::source::firehose::FirehoseSource;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSource;
 #[cfg(feature = "s3")]
@@ -310,6 +312,20 @@ pub(crate) fn plan_inputs(
                 let source = CloudWatchSource::new(name, settings.clone(), format, ids, clock);
                 inputs.sources.push(Box::new(source));
             }
+            #[cfg(feature = "firehose")]
+            SourceKind::Firehose(settings) => {
+                let (format, ids, clock) =
+                    (plan.format.clone(), Arc::clone(&ids), Arc::clone(clock));
+                let state_dir = engine.state_dir.as_ref().filter(|_| !settings.is_look);
+                let spool = state_dir.map(|path| path.join("spool").join(&name));
+                let source = FirehoseSource::new(name, settings.clone(), format, ids, clock);
+                let source = match spool {
+                    Some(spool) => source.with_spool(spool),
+                    None => source,
+                };
+                inputs.sources.push(Box::new(source));
+                inputs.is_bounded = false;
+            }
         }
         if let Some(limit) = plan.rate_limit {
             let held = inputs.sources.split_off(first);
@@ -333,6 +349,14 @@ impl Inputs {
     /// Sources that end by themselves, of so many inputs.
     pub(crate) fn bounded(sources: Vec<Box<dyn Source>>, count: usize) -> Self {
         Self { sources, expected_count: count, is_bounded: true }
+    }
+
+    /// These and another source that ends by itself, of so many inputs.
+    #[cfg(feature = "s3")]
+    pub(crate) fn and(mut self, source: Box<dyn Source>, count: usize) -> Self {
+        self.sources.push(source);
+        self.expected_count += count;
+        self
     }
 
     /// The sources alone, for who reads a little of them.

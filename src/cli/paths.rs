@@ -85,6 +85,7 @@ impl Paths {
     }
 
     /// Sources over all of it.
+    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "files need no clock"))]
     pub(crate) fn inputs(
         self,
         format: &FormatChoice,
@@ -92,41 +93,20 @@ impl Paths {
         clock: &Arc<dyn Clock>,
     ) -> Inputs {
         let (ids, limits) = (InputIds::default(), job::limits(engine));
-        let mut count = self.files.len();
-        let mut sources = match self.files.as_slice() {
+        let sources = match self.files.as_slice() {
             [] => Vec::new(),
             files => FileSource::split(files, format, &limits, engine.thread_count().get(), &ids),
         };
-        self.add_objects(&mut sources, &mut count, (format.clone(), limits), &ids, clock);
-        Inputs::bounded(sources, count)
-    }
-
-    #[cfg(feature = "s3")]
-    fn add_objects(
-        self,
-        sources: &mut Vec<Box<dyn crate::source::Source>>,
-        count: &mut usize,
-        read_as: (FormatChoice, crate::framing::Limits),
-        ids: &InputIds,
-        clock: &Arc<dyn Clock>,
-    ) {
-        if self.objects.is_empty() {
-            return;
-        }
-        *count += self.objects.len();
-        let access = crate::aws::AwsAccess::default();
-        let source = ObjectsSource::new(self.objects, access, read_as, ids, Arc::clone(clock));
-        sources.push(Box::new(source));
-    }
-
-    #[cfg(not(feature = "s3"))]
-    fn add_objects(
-        self,
-        _sources: &mut Vec<Box<dyn crate::source::Source>>,
-        _count: &mut usize,
-        _read_as: (FormatChoice, crate::framing::Limits),
-        _ids: &InputIds,
-        _clock: &Arc<dyn Clock>,
-    ) {
+        let inputs = Inputs::bounded(sources, self.files.len());
+        #[cfg(feature = "s3")]
+        let inputs = if self.objects.is_empty() {
+            inputs
+        } else {
+            let (count, read_as) = (self.objects.len(), (format.clone(), limits));
+            let access = crate::aws::AwsAccess::default();
+            let source = ObjectsSource::new(self.objects, access, read_as, &ids, Arc::clone(clock));
+            inputs.and(Box::new(source), count)
+        };
+        inputs
     }
 }

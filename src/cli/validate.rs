@@ -241,6 +241,11 @@ fn source_text(kind: &SourceKind) -> String {
             let groups: Vec<&str> = settings.log_groups.iter().map(LogGroup::text).collect();
             format!("CloudWatch log groups {}{}", groups.join(", "), range_text(settings))
         }
+        #[cfg(feature = "firehose")]
+        SourceKind::Firehose(settings) => {
+            let scheme = if settings.tls.is_some() { "https" } else { "http" };
+            format!("Firehose deliveries to {scheme}://{}{}", settings.listen, settings.path)
+        }
     }
 }
 

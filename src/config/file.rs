@@ -22,7 +22,8 @@ use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use super::reader::{Document, ResolvedReference, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
 
-const SOURCE_TYPES: [&str; 6] = ["file", "stdin", "demo", "kinesis", "s3", "cloudwatch_logs"];
+const SOURCE_TYPES: [&str; 7] =
+    ["file", "stdin", "demo", "kinesis", "s3", "cloudwatch_logs", "firehose_http"];
 const SINK_TYPES: [&str; 2] = ["stdout", "file"];
 
 /// What a file says, with everything that is wrong with it. Whoever shows what is in it lets
@@ -329,6 +330,7 @@ impl Draft {
             "kinesis" => kinesis(table),
             "s3" => s3(table),
             "cloudwatch_logs" => cloudwatch(table),
+            "firehose_http" => firehose(table),
             other => unreachable!("`{other}` is not in SOURCE_TYPES"),
         }
     }
@@ -368,15 +370,7 @@ fn kinesis(table: &mut TableReader<'_>) -> Option<SourceKind> {
 
 #[cfg(not(feature = "kinesis"))]
 fn kinesis(table: &mut TableReader<'_>) -> Option<SourceKind> {
-    table.table = DeTable::new();
-    table.wrong(
-        table.span.clone(),
-        format!(
-            "`[{}]` reads Kinesis, which this build leaves out; build with the feature `kinesis`",
-            table.path
-        ),
-    );
-    None
+    left_out(table, "reads Kinesis", "kinesis")
 }
 
 #[cfg(feature = "s3")]
@@ -386,15 +380,7 @@ fn s3(table: &mut TableReader<'_>) -> Option<SourceKind> {
 
 #[cfg(not(feature = "s3"))]
 fn s3(table: &mut TableReader<'_>) -> Option<SourceKind> {
-    table.table = DeTable::new();
-    table.wrong(
-        table.span.clone(),
-        format!(
-            "`[{}]` reads S3, which this build leaves out; build with the feature `s3`",
-            table.path
-        ),
-    );
-    None
+    left_out(table, "reads S3", "s3")
 }
 
 #[cfg(feature = "cloudwatch")]
@@ -404,14 +390,33 @@ fn cloudwatch(table: &mut TableReader<'_>) -> Option<SourceKind> {
 
 #[cfg(not(feature = "cloudwatch"))]
 fn cloudwatch(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    left_out(table, "reads CloudWatch Logs", "cloudwatch")
+}
+
+#[cfg(feature = "firehose")]
+fn firehose(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    table.component().map(SourceKind::Firehose)
+}
+
+#[cfg(not(feature = "firehose"))]
+fn firehose(table: &mut TableReader<'_>) -> Option<SourceKind> {
+    left_out(table, "is an endpoint for Firehose", "firehose")
+}
+
+/// A kind of source that this build does not have.
+#[cfg(not(all(
+    feature = "kinesis",
+    feature = "s3",
+    feature = "cloudwatch",
+    feature = "firehose"
+)))]
+fn left_out(table: &mut TableReader<'_>, does: &str, feature: &str) -> Option<SourceKind> {
     table.table = DeTable::new();
-    table.wrong(
-        table.span.clone(),
-        format!(
-            "`[{}]` reads CloudWatch Logs, which this build leaves out; build with the feature `cloudwatch`",
-            table.path
-        ),
+    let path = &table.path;
+    let message = format!(
+        "`[{path}]` {does}, which this build leaves out; build with the feature `{feature}`"
     );
+    table.wrong(table.span.clone(), message);
     None
 }
 

@@ -68,6 +68,8 @@ pub(super) enum Kind {
     Start,
     /// A moment in RFC 3339.
     Moment,
+    /// A text, or texts under names of the user's.
+    Secrets,
     /// A table within.
     Table(&'static Table),
     /// Tables with names of the user's, of which each says its type.
@@ -154,7 +156,7 @@ const DEAD_LETTERS: Table = table(
 const SHUTDOWN: Table =
     table("engine.shutdown", &[key("limit", Kind::Duration(EnginePlan::SHUTDOWN_LIMIT))]);
 
-const SOURCES: [(&str, Table); 6] = [
+const SOURCES: [(&str, Table); 7] = [
     (
         "file",
         source(
@@ -254,6 +256,26 @@ const SOURCES: [(&str, Table); 6] = [
                 key("lookback", Kind::DurationText),
                 key("poll_interval", Kind::DurationText),
                 count("calls_per_second_max", 1, 25),
+            ],
+        ),
+    ),
+    (
+        "firehose_http",
+        source(
+            "sources.deliveries",
+            &[
+                FORMAT,
+                RATE_LIMIT,
+                key("listen", Kind::Text),
+                key("path", Kind::Text),
+                key("certificate", Kind::Text),
+                key("private_key", Kind::Text),
+                key("allow_plaintext", Kind::Switch),
+                key("access_keys", Kind::Secrets),
+                key("allow_anonymous", Kind::Switch),
+                count("connections_max", 1, 100_000),
+                key("memory_max", Kind::SizeText),
+                key("spool_max", Kind::SizeText),
             ],
         ),
     ),
@@ -389,12 +411,13 @@ mod tests {
                     collect(inner, &path, found);
                 }
                 Kind::Components(components) => {
-                    let is_built = |name: &str| match name {
-                        "kinesis" => cfg!(feature = "kinesis"),
-                        "s3" => cfg!(feature = "s3"),
-                        "cloudwatch_logs" => cfg!(feature = "cloudwatch"),
-                        _ => true,
-                    };
+                    let featured = [
+                        ("kinesis", cfg!(feature = "kinesis")),
+                        ("s3", cfg!(feature = "s3")),
+                        ("cloudwatch_logs", cfg!(feature = "cloudwatch")),
+                        ("firehose_http", cfg!(feature = "firehose")),
+                    ];
+                    let is_built = |name: &str| !featured.contains(&(name, false));
                     for (name, inner) in components.iter().filter(|(name, _)| is_built(name)) {
                         let required = match *name {
                             "file" if path == "sources" => "paths = ['x']\n",
@@ -402,6 +425,7 @@ mod tests {
                             "kinesis" => "stream = 'x'\n",
                             "s3" => "bucket = 'xxx'\n",
                             "cloudwatch_logs" => "log_groups = ['x']\n",
+                            "firehose_http" => "access_keys.a = 'x'\n",
                             _ => "",
                         };
                         found.push((format!("[{path}.x]\ntype = '{name}'\n{required}"), inner));

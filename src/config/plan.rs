@@ -10,6 +10,8 @@ use crate::record::FormatChoice;
 use crate::source::DemoSettings;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::CloudWatchSettings;
+#[cfg(feature = "firehose")]
+use crate::source::firehose::FirehoseSettings;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::KinesisSettings;
 #[cfg(feature = "s3")]
@@ -103,6 +105,9 @@ pub enum SourceKind {
     /// Objects of S3 that a queue tells of, or that are listed.
     #[cfg(feature = "s3")]
     S3(S3Settings),
+    /// The HTTPS endpoint that Firehose delivers to.
+    #[cfg(feature = "firehose")]
+    Firehose(FirehoseSettings),
 }
 
 /// One sink.

@@ -120,6 +120,10 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
             or_reference(&json!({ "anyOf": [{ "enum": ["trim_horizon", "latest"] }, moment] }))
         }
         Kind::Moment => or_reference(&json!({ "type": "string", "format": "date-time" })),
+        Kind::Secrets => {
+            let text = or_reference(&json!({ "type": "string" }));
+            json!({ "anyOf": [text, { "type": "object", "additionalProperties": text }] })
+        }
         Kind::Table(table) => table_schema(table, documentation),
         Kind::Components(components) => {
             let alternatives: Vec<Value> = components

@@ -19,7 +19,7 @@ const HEADER_CHECKSUM: u8 = 1 << 1;
 
 /// What came out of a compressed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Inflated {
+pub enum Inflated {
     /// Everything.
     Whole,
     /// What came before damage.
@@ -30,13 +30,13 @@ pub(super) enum Inflated {
 
 /// A decoder that is made once per worker.
 #[derive(Debug, Default)]
-pub(super) struct Inflater {
+pub struct Inflater {
     decoder: GzipDecoder,
 }
 
 impl Inflater {
     /// Inflates gzip of any number of members to at most `bytes_max`, into `out`, which is empty.
-    pub(super) fn gzip(&mut self, packed: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Inflated {
+    pub fn gzip(&mut self, packed: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Inflated {
         debug_assert!(out.is_empty());
         match self.members(packed, packed.len(), out, bytes_max) {
             Some(()) => Inflated::Whole,
@@ -47,8 +47,9 @@ impl Inflater {
         }
     }
 
-    /// How large a buffer the members of `packed` are likely to need.
-    pub(super) fn room_for(packed: &[u8], bytes_max: usize) -> usize {
+    /// How large a buffer the members of `packed` are likely to need, bytes.
+    #[must_use]
+    pub fn room_for(packed: &[u8], bytes_max: usize) -> usize {
         // The last member says its size modulo 2^32, which may be forged.
         let claimed = packed.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
         let claimed = claimed.min(packed.len().saturating_mul(DEFLATE_RATIO_MAX));

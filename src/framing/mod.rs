@@ -43,6 +43,7 @@ pub use fault::InputFault;
 pub use file_range::FileRange;
 pub use finished::{FinishedInputs, InputKind};
 pub use framed::{EXCERPT_BYTES, Framed, LayoutScope, RecordFault, Run, Segment};
+pub use inflate::{Inflated, Inflater};
 pub use limits::Limits;
 pub use object::{ObjectForm, packed_object};
 pub use packed::PackedFile;

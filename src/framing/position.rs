@@ -30,6 +30,7 @@ enum Place {
     /// Before a day of a listing.
     Day(i64),
     LogGroup(LogGroupPlace),
+    Spooled(u64),
 }
 
 /// A place in what a compressed file holds.
@@ -150,6 +151,21 @@ impl Position {
         }
     }
 
+    /// At an offset of what a source wrote down before it acknowledged it.
+    #[must_use]
+    pub const fn spooled(offset: u64) -> Self {
+        Self(Place::Spooled(offset))
+    }
+
+    /// The offset, if the input is a spool.
+    #[must_use]
+    pub const fn as_spooled(&self) -> Option<u64> {
+        match self.0 {
+            Place::Spooled(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
     /// In a plain file.
     pub(super) const fn bytes(offset: u64) -> Self {
         Self(Place::Bytes(offset))
@@ -241,6 +257,7 @@ impl Position {
                     place.taken.iter().filter(since_floor).copied().collect();
                 out.plain(&taken);
             }
+            Place::Spooled(offset) => tagged(out, 7, *offset),
         }
     }
 
@@ -267,6 +284,7 @@ impl Position {
                 let runs = if taken.is_empty() { Vec::new() } else { vec![taken.into()] };
                 Place::LogGroup(LogGroupPlace { floor_ms, taken: TakenEvents { runs } })
             }
+            7 => Place::Spooled(from.u64()?),
             _ => return Err(DecodeError::Invalid("position")),
         }))
     }
@@ -303,6 +321,7 @@ impl fmt::Display for Position {
                     place.floor_ms
                 )
             }
+            Place::Spooled(offset) => write!(f, "spool offset {offset}"),
         }
     }
 }
@@ -476,6 +495,7 @@ mod tests {
         check(Position(Place::RowGroup(3)), "row group 3");
         check(Position::before_day(20_454), "day 20454 since 1970-01-01");
         check(Position::generated(11), "generated record 11");
+        check(Position::spooled(13), "spool offset 13");
         check(Position::in_shard(ShardPlace::Oldest), "the oldest record");
         check(
             Position::in_shard(ShardPlace::Moment(1_000)),

@@ -9,6 +9,8 @@ pub mod cloudwatch;
 mod demo;
 mod discover;
 mod file;
+#[cfg(feature = "firehose")]
+pub mod firehose;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 mod rate_limit;

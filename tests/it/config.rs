@@ -18,7 +18,7 @@ use crate::init::fault_by_schema;
 fn variables(name: &str) -> Option<String> {
     match name {
         "LOG_FORMAT" => Some("srcaddr dstaddr".to_owned()),
-        "PASSWORD" => Some("hunter2".to_owned()),
+        "PASSWORD" | "FIREHOSE_KEY" => Some("hunter2".to_owned()),
         _ => None,
     }
 }
@@ -79,7 +79,7 @@ fn the_default_file_shows_each_key_with_its_default() {
     assert_eq!(format!("{:?}", plan(&shown)), format!("{:?}", Plan::demo()));
 }
 
-#[cfg(feature = "kinesis")]
+#[cfg(all(feature = "kinesis", feature = "firehose"))]
 #[test]
 fn the_default_file_is_valid_with_all_its_examples() {
     let examples: Vec<&str> = DEFAULT_CONFIG
@@ -141,6 +141,8 @@ fn every_key_stands_in_the_default_file() {
         ("[sources.x]\ntype = \"file\"\npaths = ['x']", "[sources.archive]"),
         #[cfg(feature = "kinesis")]
         ("[sources.x]\ntype = \"kinesis\"", "[sources.prod]"),
+        #[cfg(feature = "firehose")]
+        ("[sources.x]\ntype = \"firehose_http\"", "[sources.deliveries]"),
         ("[detectors.port_scan]", "[detectors.port_scan]"),
         ("[detectors.host_sweep]", "[detectors.host_sweep]"),
         ("[detectors.ssh_bruteforce]", "[detectors.ssh_bruteforce]"),
@@ -278,7 +280,7 @@ listen = "127.0.0.1:9600"
             "4:1: unknown key `latenes` in `[engine]`; did you mean `lateness`?",
             "5:1: field `engine.threads` is `-1`; it must be 0 to 1024, as a whole number; remove the line to use 0",
             "6:10: source name `Prod` has other characters than `a-z`, `0-9`, `_` and `-`; rename it",
-            "7:1: field `sources.Prod.type` is `kinesys`; it must be one of `file`, `stdin`, `demo`, `kinesis`, `s3`, `cloudwatch_logs`; did you mean `kinesis`?",
+            "7:1: field `sources.Prod.type` is `kinesys`; it must be one of `file`, `stdin`, `demo`, `kinesis`, `s3`, `cloudwatch_logs`, `firehose_http`; did you mean `kinesis`?",
             "8:10: `[sources.files]` names no file; add `paths = [\"DIRECTORY, FILE or PATTERN\"]`",
             "10:1: field `sources.files.format`: the format names `srcaddr` twice; a flow log has each field once",
             "11:8: `[sinks.out]` has no `path`; add `path = \"FILE\"`, the file that findings go to",
@@ -363,7 +365,7 @@ fn components_say_which_keys_they_have() {
     check_part(
         "[sources.a]\nformat = 'v2'\n[sources.b]\ntype = 'stdin'\n[sources.c]\ntype = 'stdin'\npaths = []",
         &[
-            "1:10: `[sources.a]` has no `type`; add one of `file`, `stdin`, `demo`, `kinesis`, `s3`, `cloudwatch_logs`",
+            "1:10: `[sources.a]` has no `type`; add one of `file`, `stdin`, `demo`, `kinesis`, `s3`, `cloudwatch_logs`, `firehose_http`",
             "5:10: source `c` reads standard input, as source `b` does; remove one",
             "7:1: unknown key `paths` in `[sources.c]`; it has `type`, `format`, `rate_limit`",
         ],

@@ -10,8 +10,10 @@ mod doctor;
 mod durable;
 mod engine;
 mod faults;
+mod firehose;
 mod framing;
 mod generate;
+#[cfg(all(feature = "kinesis", feature = "cloudwatch"))]
 mod golden;
 mod hostile;
 mod http;

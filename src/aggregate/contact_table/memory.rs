@@ -60,10 +60,10 @@ impl ContactTable {
         open + places + importance + spare
     }
 
-    /// About as many bytes as it takes when it is saved.
+    /// At least as many bytes as it takes when it is saved, and not many more: indexes are made anew.
     #[must_use]
     pub fn saved_bytes(&self) -> usize {
-        let open: usize = self.open.iter().map(|open| open.contacts.contacts.saved_bytes()).sum();
+        let open: usize = self.open.iter().map(|open| open.contacts.contacts.bytes()).sum();
         let places: usize = self.place_lists.iter().map(Places::bytes).sum();
         open + places + self.importance.as_ref().map_or(0, Importance::bytes)
     }

@@ -91,7 +91,8 @@ mod tests {
     fn every_length_is_written_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("whole");
-        let content: Vec<u8> = (0..2 * WRITE_BYTES + 5).map(|at| (at % 251) as u8).collect();
+        let content: Vec<u8> =
+            (0..2 * WRITE_BYTES + 5).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let lengths = [0, 1, BLOCK_BYTES, WRITE_BYTES - 1, WRITE_BYTES, WRITE_BYTES + 1];
         for length in lengths.into_iter().chain([content.len()]) {
             for piece in [3 << 20, 4097, 1 << 23] {

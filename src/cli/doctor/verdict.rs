@@ -227,6 +227,8 @@ fn kind_name(kind: &SourceKind) -> &'static str {
         SourceKind::S3(_) => "s3",
         #[cfg(feature = "cloudwatch")]
         SourceKind::CloudWatch(_) => "cloudwatch_logs",
+        #[cfg(feature = "firehose")]
+        SourceKind::Firehose(_) => "firehose_http",
     }
 }
 

@@ -9,7 +9,7 @@
 //! ranges ─which time─► group ─FilterLogEvents─► pages ─► taken: each event once ─channel─► run() ─► emit
 //! ```
 //!
-//! Memory: a page (1 MB of messages) a group and [`CHUNKS_WAITING_MAX`] in the channel, and the events that are
+//! Memory: a page (1 MB of messages) a group and eight in the channel, and the events that are
 //! remembered so that none comes twice (`taken.rs`).
 
 mod counters;

@@ -81,11 +81,11 @@ impl Queue {
     }
 
     /// Has the bucket tell of each new object from now on.
-    pub(crate) fn watch(&self, bucket: &Bucket, name: &str) {
+    pub(crate) fn watch(&self, bucket: &Bucket) {
         let configuration = format!(
             "<NotificationConfiguration><QueueConfiguration><Id>all</Id><Queue>{}</Queue>\
              <Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>",
-            arn(name)
+            arn(self.url.rsplit('/').next().unwrap())
         );
         put(bucket.emulator, &format!("/{}?notification", bucket.name), &configuration);
     }

@@ -41,7 +41,7 @@ fn objects_count_once_over_kills() {
     const NAME: &str = "queue-kills";
     let directory = tempfile::tempdir().unwrap();
     let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
-    queue.watch(&bucket, NAME);
+    queue.watch(&bucket);
     let objects = objects(directory.path(), 24);
     let config =
         configuration(directory.path(), &bucket, &queue, "parallel = 2\nrate_limit = '100KiB/s'");
@@ -111,7 +111,7 @@ fn a_slow_object_stays_with_its_reader() {
     const NAME: &str = "queue-slow";
     let directory = tempfile::tempdir().unwrap();
     let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
-    queue.watch(&bucket, NAME);
+    queue.watch(&bucket);
     let objects = objects(directory.path(), 3);
     objects.iter().for_each(|object| drop(bucket.put(&object.key, object.bytes.clone())));
     // Three quarters of a minute, over a visibility of half a minute: delivered twice, it would go to the dead.
@@ -130,7 +130,7 @@ fn a_drain_gives_messages_back() {
     const NAME: &str = "queue-drain";
     let directory = tempfile::tempdir().unwrap();
     let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
-    queue.watch(&bucket, NAME);
+    queue.watch(&bucket);
     let objects = objects(directory.path(), 16);
     objects.iter().for_each(|object| drop(bucket.put(&object.key, object.bytes.clone())));
     let config =
@@ -154,7 +154,7 @@ fn large_objects_are_read_in_parts() {
     const RECORDS: u64 = 400_000;
     let directory = tempfile::tempdir().unwrap();
     let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
-    queue.watch(&bucket, NAME);
+    queue.watch(&bucket);
     let text = |number| generated(directory.path(), number, RECORDS);
     let objects = [
         ("a.log", text(0)),
@@ -229,16 +229,16 @@ fn without_a_state_directory_messages_go_too() {
     const NAME: &str = "queue-stateless";
     let directory = tempfile::tempdir().unwrap();
     let (bucket, queue) = (Bucket::create(NAME), Queue::create(NAME));
-    queue.watch(&bucket, NAME);
+    queue.watch(&bucket);
     let objects = objects(directory.path(), 4);
     objects.iter().for_each(|object| drop(bucket.put(&object.key, object.bytes.clone())));
     let config = configuration(directory.path(), &bucket, &queue, "");
     let text = std::fs::read_to_string(&config).unwrap();
-    let text: String = text
-        .lines()
-        .filter(|line| !line.starts_with("state_dir"))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let lines = text.lines().filter(|line| !line.starts_with("state_dir"));
+    let text = lines.collect::<Vec<_>>().join(
+        "
+",
+    );
     std::fs::write(&config, text).unwrap();
     let mut job = Job::start(&config);
     job.read_until(4 * RECORDS_PER_OBJECT);

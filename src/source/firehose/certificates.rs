@@ -1,0 +1,157 @@
+//! The certificate that connections are shown, read again when its files change.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+
+use super::settings::TlsFiles;
+
+/// Why a certificate can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CertificateError {
+    #[error("cannot read `{}`", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("`{}` is not PEM with {what}", path.display())]
+    Pem { path: PathBuf, what: &'static str, source: pem::Error },
+    #[error("`{}` holds no certificate", path.display())]
+    Empty { path: PathBuf },
+    #[error("`{}` and `{}` do not make a TLS server", certificate.display(), private_key.display())]
+    Pair { certificate: PathBuf, private_key: PathBuf, source: rustls::Error },
+}
+
+/// What tells a file from the one that was there before.
+type Stamp = (u64, u64, i64, i64);
+
+/// The certificate of now.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    files: TlsFiles,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<(Arc<CertifiedKey>, [Stamp; 2])>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// If they hold no certificate with its key.
+    pub(super) fn load(files: TlsFiles) -> Result<Arc<Self>, CertificateError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let stamps = stamps(&files)?;
+        let key = read(&files, &provider)?;
+        let current = RwLock::new((Arc::new(key), stamps));
+        Ok(Arc::new(Self { files, provider, current }))
+    }
+
+    /// How connections are secured.
+    pub(super) fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Reads the files again if they are others than before; true if they are in force from now on. Connections that are
+    /// open keep theirs.
+    ///
+    /// # Errors
+    /// If they hold no certificate with its key, as while only one of them is replaced: the one before stays.
+    pub(super) fn reload(&self) -> Result<bool, CertificateError> {
+        let stamps = stamps(&self.files)?;
+        let known = self.current.read().unwrap_or_else(PoisonError::into_inner).1;
+        if stamps == known {
+            return Ok(false);
+        }
+        let key = read(&self.files, &self.provider)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(key), stamps);
+        Ok(true)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).0))
+    }
+}
+
+fn stamps(files: &TlsFiles) -> Result<[Stamp; 2], CertificateError> {
+    let stamp = |path: &Path| match fs::metadata(path) {
+        Ok(data) => Ok((data.ino(), data.size(), data.mtime(), data.mtime_nsec())),
+        Err(source) => Err(CertificateError::Io { path: path.to_owned(), source }),
+    };
+    Ok([stamp(&files.certificate)?, stamp(&files.private_key)?])
+}
+
+fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
+    let TlsFiles { certificate, private_key } = files;
+    let bytes = |path: &PathBuf| {
+        fs::read(path).map_err(|source| CertificateError::Io { path: path.clone(), source })
+    };
+    let pem = |path: &PathBuf, what| {
+        let path = path.clone();
+        move |source| CertificateError::Pem { path, what, source }
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&bytes(certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(pem(certificate, "certificates"))?;
+    if chain.is_empty() {
+        return Err(CertificateError::Empty { path: certificate.clone() });
+    }
+    let key = PrivateKeyDer::from_pem_slice(&bytes(private_key)?)
+        .map_err(pem(private_key, "a private key"))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|source| CertificateError::Pair {
+        certificate: certificate.clone(),
+        private_key: private_key.clone(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey as Generated, generate_simple_self_signed};
+
+    use super::*;
+
+    fn write(files: &TlsFiles) {
+        let Generated { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&files.certificate, cert.pem()).unwrap();
+        fs::write(&files.private_key, signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn changed_files_are_taken_when_they_fit_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, private_key] = ["c.pem", "k.pem"].map(|name| folder.path().join(name));
+        let files = TlsFiles { certificate, private_key };
+        assert!(matches!(Certificates::load(files.clone()), Err(CertificateError::Io { .. })));
+        write(&files);
+        let certificates = Certificates::load(files.clone()).unwrap();
+        let shown = || certificates.current.read().unwrap().0.cert[0].clone();
+        let first = shown();
+        assert!(!certificates.reload().unwrap());
+        let key = fs::read(&files.private_key).unwrap();
+        write(&files);
+        let new_key = fs::read(&files.private_key).unwrap();
+        fs::write(&files.private_key, key).unwrap();
+        assert!(matches!(certificates.reload(), Err(CertificateError::Pair { .. })));
+        assert_eq!(shown(), first, "the one before stays");
+        fs::write(&files.private_key, new_key).unwrap();
+        assert!(certificates.reload().unwrap());
+        assert_ne!(shown(), first);
+        fs::write(&files.certificate, "no PEM").unwrap();
+        assert!(matches!(certificates.reload(), Err(CertificateError::Empty { .. })));
+    }
+}
