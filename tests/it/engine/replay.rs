@@ -122,7 +122,7 @@ fn a_replay_that_cannot_begin_says_why() {
     for (arguments, said) in [
         (&["replay", "no/such/file"][..], "no such file"),
         (&["replay", "-c", "no/such.toml", "datasets"], "no/such.toml"),
-        (&["replay", "s3://bucket/prefix"], "aws s3 cp"),
+        (&["replay", "s3://B/"], "names no bucket"),
     ] {
         let output = run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
