@@ -1,6 +1,6 @@
 //! A bucket of S3 as an object store: credentials by the AWS chain, region, endpoint.
 //!
-//! The store signs every request with what [`ChainCredentials`] holds, which asks the chain again before
+//! The store signs every request with what `ChainCredentials` holds, which asks the chain again before
 //! what it has expires. A custom endpoint gets the bucket in the path, since few emulators and private
 //! stores have a host name per bucket; plain HTTP is spoken only to an endpoint that is written so.
 
