@@ -7,5 +7,6 @@ mod delivery;
 mod durable;
 mod endpoint;
 mod load;
+mod look;
 mod refused;
 mod tls;
