@@ -18,8 +18,8 @@ use aws_sdk_kinesis::config::Credentials;
 use flowgauge::aws::AwsAccess;
 use flowgauge::clock::{Clock, SystemClock};
 
-/// How long anything may take before a test gives up.
-pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+/// How long anything may take before a test gives up. A consumer that is in use is waited for up to 20 s at a time.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
 /// Time between two looks at a condition that nothing announces.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
