@@ -13,7 +13,6 @@ pub(crate) mod retry;
 #[cfg(feature = "s3")]
 pub mod s3;
 
-use std::error::Error;
 use std::time::Duration;
 
 use aws_config::default_provider::region::DefaultRegionChain;
@@ -26,6 +25,8 @@ use aws_credential_types::provider::ProvideCredentials;
 
 pub use flow_logs::{FlowLog, FlowLogQuery, describe_flow_logs};
 pub use query::{QueryClient, QueryError};
+
+use crate::causes::with_causes;
 
 /// What the settings say about reaching AWS; everything else comes from the environment, the profile
 /// files and the instance or task role.
@@ -108,42 +109,10 @@ impl AwsAccess {
         let provider = config
             .credentials_provider()
             .ok_or_else(|| no_credentials("the chain is empty".to_owned()))?;
-        provider.provide_credentials().await.map_err(|error| no_credentials(causes(&error)))?;
+        provider
+            .provide_credentials()
+            .await
+            .map_err(|error| no_credentials(with_causes(&error)))?;
         Ok(config)
-    }
-}
-
-/// An error of the SDK with all its causes on one line: its own text says only which layer failed.
-#[must_use]
-pub fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let layer = error.to_string();
-        // Some layers repeat what they wrap.
-        if !text.ends_with(&layer) {
-            text.push_str(": ");
-            text.push_str(&layer);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    struct Layer(&'static str, #[source] Option<Box<Layer>>);
-
-    #[test]
-    fn causes_are_said_once_each() {
-        let layers = ["dispatch failure", "io error", "io error", "connection refused"];
-        let chain =
-            layers.into_iter().rev().fold(None, |cause, text| Some(Box::new(Layer(text, cause))));
-        let text = causes(&*chain.unwrap());
-        assert_eq!(text, "dispatch failure: io error: connection refused");
     }
 }

@@ -17,6 +17,8 @@ pub mod secret;
 
 pub mod recent;
 
+pub mod causes;
+
 pub mod codec;
 
 pub mod net;

@@ -24,7 +24,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use super::retry::{Backoff, Failure, FailureKind, jitter, kind_of_code};
-use super::{AwsAccess, AwsAccessError, causes};
+use super::{AwsAccess, AwsAccessError};
+use crate::causes::with_causes;
 use crate::clock::Clock;
 
 /// Most bytes of one answer; a page of a thousand items has far fewer.
@@ -183,16 +184,16 @@ impl QueryClient {
         let credentials =
             self.credentials.provide_credentials().await.map_err(|error| Failure {
                 kind: FailureKind::Denied,
-                message: format!("no credentials: {}", causes(&error)),
+                message: format!("no credentials: {}", with_causes(&error)),
             })?;
         let request = self.signed(&body, &credentials).map_err(transient)?;
         let response =
-            self.connector.call(request).await.map_err(|error| transient(causes(&error)))?;
+            self.connector.call(request).await.map_err(|error| transient(with_causes(&error)))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await
-            .map_err(|error| transient(causes(&*error)))?;
+            .map_err(|error| transient(with_causes(&*error)))?;
         let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
         if (200..300).contains(&status) { Ok(text) } else { Err(refusal(status, &text)) }
     }
@@ -218,13 +219,13 @@ impl QueryClient {
             [CONTENT_TYPE].into_iter(),
             SignableBody::Bytes(body.as_bytes()),
         )
-        .map_err(|error| causes(&error))?;
+        .map_err(|error| with_causes(&error))?;
         let (instructions, _) =
-            sign(signable, &parameters).map_err(|error| causes(&error))?.into_parts();
+            sign(signable, &parameters).map_err(|error| with_causes(&error))?.into_parts();
         let (headers, _) = instructions.into_parts();
         let mut request = HttpRequest::new(SdkBody::from(body));
-        request.set_method("POST").map_err(|error| causes(&error))?;
-        request.set_uri(self.url.as_str()).map_err(|error| causes(&error))?;
+        request.set_method("POST").map_err(|error| with_causes(&error))?;
+        request.set_uri(self.url.as_str()).map_err(|error| with_causes(&error))?;
         request.headers_mut().insert(CONTENT_TYPE.0, CONTENT_TYPE.1);
         for header in headers {
             request.headers_mut().insert(header.name(), header.value().to_owned());

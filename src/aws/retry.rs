@@ -9,6 +9,8 @@ use std::time::Duration;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::causes::with_causes;
+
 /// Why a call failed, as far as it decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
@@ -55,7 +57,7 @@ where
         let message = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
-            (None, _) => super::causes(&error),
+            (None, _) => with_causes(&error),
         };
         Self { kind, message }
     }

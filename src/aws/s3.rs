@@ -15,7 +15,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
 use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig};
 
-use super::causes;
+use crate::causes::with_causes;
 use crate::clock::Clock;
 
 /// The endpoint of S3 alone, which the SDKs prefer to the one for all services.
@@ -130,7 +130,7 @@ impl ChainCredentials {
             Ok(credentials) => Known::of(&credentials, now_ms),
             Err(error) => match known {
                 Some(known) if now_ms < known.expires_at_ms => {
-                    tracing::warn!(error = causes(&error), "cannot renew AWS credentials yet");
+                    tracing::warn!(error = with_causes(&error), "cannot renew AWS credentials yet");
                     Known { renew_at_ms: now_ms + ASK_INTERVAL_MS, ..known }
                 }
                 _ => {

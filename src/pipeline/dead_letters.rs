@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::parse_stage::LineSample;
-use super::sequence::with_causes;
+use crate::causes::with_causes;
 use crate::checkpoint::{CheckpointError, DeadLetter, DeadLetterCounters, DeadLetters};
 use crate::clock::Clock;
 use crate::framing::{InputFault, Position};

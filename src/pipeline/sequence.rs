@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::dead_letters::Letter;
 use super::parse_stage::{LineSample, ParseStage, ParsedChunk, ParsedData, ParsedEvent};
 use crate::aggregate::{RoutedBatch, TimeSettings, Totals, Watermarks};
+use crate::causes::with_causes;
 use crate::framing::{
     FileStart, FinishedInputs, InputFault, InputId, InputInfo, InputKind, Position,
 };
@@ -401,18 +402,6 @@ fn warn_of_unknown_names(warned: &mut BTreeSet<String>, layout: &Layout, input: 
             );
         }
     }
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl InputState {

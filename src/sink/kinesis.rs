@@ -15,7 +15,8 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use tokio::runtime::Runtime;
 
-use crate::aws::{self, AwsAccess, AwsAccessError};
+use crate::aws::{AwsAccess, AwsAccessError};
+use crate::causes::with_causes;
 
 /// Most records in one PutRecords call.
 const CALL_RECORDS_MAX: usize = 500;
@@ -195,7 +196,7 @@ impl StreamWriter {
                 let message = match (error.code(), error.message()) {
                     (Some(code), Some(message)) => format!("{code}: {message}"),
                     (Some(code), None) => code.to_owned(),
-                    (None, _) => aws::causes(&error),
+                    (None, _) => with_causes(&error),
                 };
                 match error.code().and_then(advice_if_final) {
                     Some(advice) => Err(self.refused(message, advice)),

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["record"],
     &["metrics", "aws", "iam"],
     &["clock", "codec"],
-    &["simd", "net", "units", "secret", "recent"],
+    &["simd", "net", "units", "secret", "recent", "causes"],
 ];
 
 /// What may lie at the top level beside names that start with a dot.

@@ -44,6 +44,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
+use crate::causes::with_causes;
 use crate::checkpoint::disk::SystemDisk;
 use crate::clock::Clock;
 use crate::framing::{
@@ -361,16 +362,4 @@ fn chunk_length(frames: &[(Frame, u64)]) -> usize {
         bytes <= FRAME_BYTES
     };
     frames.iter().take_while(fits).count().max(1)
-}
-
-/// An error and what caused it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

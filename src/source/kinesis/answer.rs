@@ -19,7 +19,7 @@ use bytes::Bytes;
 use memchr::memchr2;
 use serde::Deserialize;
 
-use crate::aws::causes;
+use crate::causes::with_causes;
 use crate::framing::SourceRecord;
 
 use super::discovery::hash_keys_of;
@@ -82,7 +82,7 @@ async fn read_whole(body: SdkBody) -> Result<Vec<u8>, Failure> {
     let mut whole = Vec::with_capacity(expected.unwrap_or(0).min(BODY_BYTES_MAX));
     let mut stream = ByteStream::new(body);
     while let Some(part) = stream.next().await {
-        let part = part.map_err(|error| passing(causes(&error)))?;
+        let part = part.map_err(|error| passing(with_causes(&error)))?;
         if whole.len() + part.len() > BODY_BYTES_MAX {
             return Err(passing(format!("an answer of more than {BODY_BYTES_MAX} bytes")));
         }

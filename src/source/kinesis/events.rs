@@ -9,7 +9,7 @@ use aws_sdk_kinesis::operation::subscribe_to_shard::builders::SubscribeToShardFl
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::aws::causes;
+use crate::causes::with_causes;
 
 use super::answer::{self, Answer, Taken, passing};
 use super::retry::{Failure, FailureKind, kind_of_code};
@@ -61,7 +61,7 @@ impl Events {
             }
             match self.body.next().await {
                 Some(Ok(part)) => self.received.extend_from_slice(&part),
-                Some(Err(error)) => return Err(passing(causes(&error))),
+                Some(Err(error)) => return Err(passing(with_causes(&error))),
                 None if self.received.is_empty() => return Ok(None),
                 None => return Err(wrong("it ends within a frame")),
             }

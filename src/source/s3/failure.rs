@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::aws::causes;
+use crate::causes::with_causes;
 
 /// Why a request failed, as far as it decides what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) enum Asked<'a> {
 impl Failure {
     /// What an error of the store means.
     pub(super) fn of(error: &object_store::Error, asked: Asked<'_>) -> Self {
-        Self::of_text(&causes(error), asked)
+        Self::of_text(&with_causes(error), asked)
     }
 
     fn of_text(said: &str, asked: Asked<'_>) -> Self {

@@ -13,7 +13,7 @@ use aws_sdk_sqs::types::{
 
 use super::failure::FailureKind;
 use super::settings::QueueSettings;
-use crate::aws::causes;
+use crate::causes::with_causes;
 
 /// Most messages of one call.
 pub(super) const BATCH_MAX: usize = 10;
@@ -59,7 +59,7 @@ impl QueueFailure {
         let reason = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
-            (None, _) => causes(error),
+            (None, _) => with_causes(error),
         };
         let code = error.code().unwrap_or_default();
         let (kind, hint) = match code.rsplit(['.', '#']).next().unwrap_or_default() {
