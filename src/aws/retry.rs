@@ -108,6 +108,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Something succeeded.
+    #[cfg(any(feature = "kinesis", feature = "cloudwatch", test))]
     pub(crate) fn reset(&mut self) {
         self.failures_in_a_row = 0;
     }

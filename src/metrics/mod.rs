@@ -3,6 +3,7 @@
 //! reports.
 
 mod back_pressure;
+mod count;
 mod intake;
 mod latency;
 mod memory;
@@ -10,6 +11,7 @@ mod profile;
 mod stats;
 
 pub use back_pressure::{BackPressure, ChannelMeter, ChannelMeters};
+pub use count::Count;
 pub use intake::{Intake, IntakeMeter};
 pub use latency::{LatencyHistogram, Quantiles};
 pub use memory::{MemoryLimit, MemoryOrigin, memory_limit, resident_bytes};

@@ -16,6 +16,8 @@ pub mod kinesis;
 mod rate_limit;
 #[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(any(feature = "aws", feature = "firehose"))]
+mod service;
 mod settled;
 
 use std::ops::ControlFlow;
@@ -77,7 +79,7 @@ pub enum SourceError {
 }
 
 /// How soon a request to stop is seen by who waits for something else.
-#[cfg(any(feature = "kinesis", feature = "cloudwatch"))]
+#[cfg(feature = "aws")]
 const STOP_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A request to stop that every thread of a run can see.
@@ -103,7 +105,7 @@ impl StopFlag {
     }
 
     /// Does the work, or gives it up when a stop is requested: then `None`.
-    #[cfg(any(feature = "kinesis", feature = "cloudwatch"))]
+    #[cfg(feature = "aws")]
     pub(crate) async fn unless_requested<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let requested = async {
             while !self.is_requested() {

@@ -66,6 +66,17 @@ impl Job {
         assert!(self.is_tolerant || event["level"] != "ERROR", "{event}");
         if let Some(records) = event["stats"]["records"].as_u64() {
             self.records += records;
+            // A source that has given something says how it stands.
+            let sources = event["stats"]["sources"].as_object();
+            let is_told = sources.is_some_and(|sources| {
+                let stands = |source: &Value| {
+                    let totals = source["totals"].as_object();
+                    let is_any = totals.is_some_and(|totals| totals.values().any(|n| *n != 0));
+                    source["inputs"].is_u64() && is_any
+                };
+                !sources.is_empty() && sources.values().all(stands)
+            });
+            assert!(is_told || records == 0, "{event}");
         }
         event
     }

@@ -1,6 +1,8 @@
 //! What a CloudWatch Logs source counted: added to by its tasks, read by whoever reports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crate::metrics::{Count, Intake};
 
 /// Counts of one source since it was made. Each is exact; together they are not one moment.
 #[derive(Debug, Default)]
@@ -22,18 +24,25 @@ pub struct CloudWatchCounters {
     pub overfull: Count,
 }
 
-/// A count that many tasks add to.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// The count so far.
+impl CloudWatchCounters {
+    /// All of it, as reports take it.
     #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub fn intake(&self, source: &Arc<str>, inputs: u64) -> Intake {
+        Intake {
+            source: Arc::clone(source),
+            inputs,
+            behind: Vec::new(),
+            totals: vec![
+                ("events", self.events.get()),
+                ("repeated", self.repeated.get()),
+                ("answers", self.answers.get()),
+            ],
+            troubles: vec![
+                ("throttled", self.throttled.get()),
+                ("retried", self.retried.get()),
+                ("tokens_replaced", self.tokens_replaced.get()),
+                ("overfull", self.overfull.get()),
+            ],
+        }
     }
 }

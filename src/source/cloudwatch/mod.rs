@@ -21,7 +21,6 @@ mod settings;
 mod taken;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::config::retry::RetryConfig;
@@ -31,19 +30,22 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::framing::{Chunk, ChunkEvent, InputInfo, Positions};
+use crate::metrics::IntakeMeter;
 use crate::record::FormatChoice;
+use crate::source::service::{self, Threads, shut_down};
 use crate::source::{Emit, InputIds, Source, SourceError, StopFlag};
 
 use group::{Feed, GroupReader, Outcome, first_place};
 use pacer::Pacer;
 
-pub use counters::{CloudWatchCounters, Count};
+pub use counters::CloudWatchCounters;
 pub use settings::{CloudWatchSettings, LOG_GROUPS_MAX, LogGroup};
 
 /// Pages that may wait to be emitted.
 const CHUNKS_WAITING_MAX: usize = 8;
-/// How long calls in flight may hold up the end of a run that nobody listens to any more.
-const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(1);
+/// For the network; the service gives a few megabytes a second.
+const THREADS: Threads =
+    Threads { name: "cloudwatch-read", cores_each: 1, max: 1, blocking_max: None };
 
 /// What all readers of a source share.
 struct Shared {
@@ -96,25 +98,13 @@ impl CloudWatchSource {
     }
 
     fn refused(&self, message: String) -> SourceError {
-        SourceError::Refused { name: self.name.clone(), message }
-    }
-
-    fn runtime(&self) -> Result<Runtime, SourceError> {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("cloudwatch-read")
-            .enable_all()
-            .build()
-            .map_err(|error| {
-                self.refused(format!("cannot start its thread: {error}; raise the thread limit"))
-            })
+        service::refused(&self.name, message)
     }
 
     /// `None` if a stop was requested meanwhile.
     fn connect(&self, runtime: &Runtime, stop: &StopFlag) -> Result<Option<Client>, SourceError> {
-        let loading = stop.unless_requested(self.settings.access.load());
-        let Some(loaded) = runtime.block_on(loading) else { return Ok(None) };
-        let config = loaded.map_err(|error| self.refused(error.to_string()))?;
+        let connected = service::connect(&self.name, &self.settings.access, runtime, stop)?;
+        let Some(config) = connected else { return Ok(None) };
         // The readers know better what to repeat and when, and count it.
         let config = aws_sdk_cloudwatchlogs::config::Builder::from(&config)
             .retry_config(RetryConfig::disabled())
@@ -167,8 +157,14 @@ impl Source for CloudWatchSource {
         self.positions = positions;
     }
 
+    fn meter(&self) -> Option<IntakeMeter> {
+        let (name, counters) = (Arc::from(self.name.as_str()), Arc::clone(&self.counters));
+        let group_count = self.settings.log_groups.len() as u64;
+        Some(Arc::new(move || counters.intake(&name, group_count)))
+    }
+
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
-        let runtime = self.runtime()?;
+        let runtime = THREADS.start(&self.name)?;
         let Some(client) = self.connect(&runtime, stop)? else { return Ok(()) };
         let shared = Arc::new(Shared {
             source_name: self.name.as_str().into(),
@@ -187,7 +183,7 @@ impl Source for CloudWatchSource {
         while let Some(chunk) = from.blocking_recv() {
             if emit(chunk).is_break() {
                 drop(from);
-                runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+                shut_down(runtime);
                 return Ok(());
             }
         }
@@ -199,7 +195,7 @@ impl Source for CloudWatchSource {
                 refused.get_or_insert(message);
             }
         }
-        runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+        shut_down(runtime);
         refused.map_or(Ok(()), |message| Err(self.refused(message)))
     }
 }

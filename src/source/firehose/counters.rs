@@ -1,6 +1,8 @@
 //! What a Firehose source counted: added to by its tasks, read by whoever reports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crate::metrics::{Count, Intake};
 
 /// Counts of one source since it was made. Each is exact; together they are not one moment.
 #[derive(Debug, Default)]
@@ -29,18 +31,29 @@ pub struct FirehoseCounters {
     pub handshakes_failed: Count,
 }
 
-/// A count that many tasks add to.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// The count so far.
+impl FirehoseCounters {
+    /// All of it, as reports take it.
     #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub fn intake(&self, source: &Arc<str>) -> Intake {
+        Intake {
+            source: Arc::clone(source),
+            inputs: 1,
+            behind: Vec::new(),
+            totals: vec![
+                ("requests", self.requests.get()),
+                ("records", self.records.get()),
+                ("repeated", self.repeated.get()),
+                ("connections", self.connections.get()),
+            ],
+            troubles: vec![
+                ("unauthorized", self.unauthorized.get()),
+                ("rejected", self.rejected.get()),
+                ("refused_full", self.refused_full.get()),
+                ("unwritten", self.unwritten.get()),
+                ("cut", self.cut.get()),
+                ("connections_refused", self.connections_refused.get()),
+                ("handshakes_failed", self.handshakes_failed.get()),
+            ],
+        }
     }
 }

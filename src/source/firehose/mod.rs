@@ -33,12 +33,10 @@ mod writer;
 
 use std::collections::HashSet;
 use std::net::TcpListener;
-use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -50,7 +48,9 @@ use crate::clock::Clock;
 use crate::framing::{
     Chunk, ChunkData, ChunkEvent, InputId, InputInfo, Payload, Position, Positions, ResumePoint,
 };
+use crate::metrics::IntakeMeter;
 use crate::record::FormatChoice;
+use crate::source::service::{self, Threads, shut_down};
 use crate::source::{Emit, InputIds, Settled, Source, SourceError, StopFlag};
 
 use access::AccessKeys;
@@ -62,18 +62,15 @@ use server::Server;
 use spool::{Replay, Spool, SpoolLimits};
 use writer::{Outgoing, Progress, Store, Taken, Writer, tell};
 
-pub use counters::{Count, FirehoseCounters};
+pub use counters::FirehoseCounters;
 pub use settings::{FirehoseSettings, TlsFiles};
 
 /// Requests that may wait for the disk; their memory counts against the budget.
 const SUBMISSIONS_MAX: usize = 4_096;
 /// The least that a request takes of the budget, and so how many may wait to be emitted.
 const REQUEST_BYTES_MIN: u64 = 16 << 10;
-/// Threads for connections: one per two cores.
-const CORES_PER_THREAD: usize = 2;
-const THREADS_MAX: usize = 16;
-/// How long connections may hold up the end of a run that nobody listens to any more.
-const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(1);
+/// For connections.
+const THREADS: Threads = Threads { name: "firehose", cores_each: 2, max: 16, blocking_max: None };
 
 /// An endpoint that takes deliveries for as long as it runs.
 pub struct FirehoseSource {
@@ -126,19 +123,7 @@ impl FirehoseSource {
     }
 
     fn refused(&self, message: String) -> SourceError {
-        SourceError::Refused { name: self.name.clone(), message }
-    }
-
-    fn runtime(&self) -> Result<Runtime, SourceError> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads((cores / CORES_PER_THREAD).clamp(1, THREADS_MAX))
-            .thread_name("firehose")
-            .enable_all()
-            .build()
-            .map_err(|error| {
-                self.refused(format!("cannot start its threads: {error}; raise the thread limit"))
-            })
+        service::refused(&self.name, message)
     }
 
     fn listen(&self) -> Result<TcpListener, SourceError> {
@@ -238,13 +223,18 @@ impl Source for FirehoseSource {
         self.settled = settled;
     }
 
+    fn meter(&self) -> Option<IntakeMeter> {
+        let (name, counters) = (Arc::from(self.name.as_str()), Arc::clone(&self.counters));
+        Some(Arc::new(move || counters.intake(&name)))
+    }
+
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
         let name: Arc<str> = format!("{}/firehose", self.name).into();
         let point = self.positions.point(&name).cloned();
         let resume_at = point.as_ref().and_then(|point| point.position.as_spooled());
         let (listener, tls) = (self.listen()?, self.tls()?);
         let (store, replay) = self.store(resume_at)?;
-        let runtime = self.runtime()?;
+        let runtime = THREADS.start(&self.name)?;
         let input = self.inputs.next();
         let progress = Arc::new(Progress::new(self.settled.watch(input)));
         let from = self.start(&runtime, (listener, tls, store), &progress, stop)?;
@@ -255,7 +245,7 @@ impl Source for FirehoseSource {
         });
         let mut feed = Feed { input, event_count: 0, progress, emit };
         let outcome = feed.run(info, replay, from);
-        runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+        shut_down(runtime);
         outcome.map_err(|error| self.refused(with_causes(&error)))
     }
 }

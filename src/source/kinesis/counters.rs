@@ -2,11 +2,10 @@
 //! whoever reports.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::metrics::Intake;
+use crate::metrics::{Count, Intake};
 
 use super::pulse::Pulse;
 
@@ -102,22 +101,6 @@ impl KinesisCounters {
     /// The shard is read no more.
     pub(super) fn forget(&self, shard: &str) {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).remove(shard);
-    }
-}
-
-/// A count that many tasks add to.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// The count so far.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -41,9 +41,7 @@ mod subscription;
 mod supervisor;
 mod trouble;
 
-use std::num::NonZero;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
@@ -53,6 +51,7 @@ use crate::clock::Clock;
 use crate::framing::Positions;
 use crate::metrics::IntakeMeter;
 use crate::record::FormatChoice;
+use crate::source::service::{self, Threads, shut_down};
 use crate::source::{Emit, InputIds, Source, SourceError, StopFlag};
 
 use beginning::Beginning;
@@ -63,7 +62,7 @@ use shared::Shared;
 use supervisor::{Fatal, Supervisor};
 use trouble::Trouble;
 
-pub use counters::{Count, KinesisCounters};
+pub use counters::KinesisCounters;
 pub use settings::{
     ConsumerAddress, FanOut, KinesisSettings, Moment, POLL_INTERVAL_MIN, RECORDS_PER_CALL_LIMIT,
     ReadMode, StartPosition, StreamAddress,
@@ -73,11 +72,9 @@ pub use settings::{
 pub const CALLS_MAX: usize = 128;
 /// Chunks that may wait to be emitted; their payload counts against the byte budget.
 const CHUNKS_WAITING_MAX: usize = 64;
-/// Threads for network and decoding: one per four cores. One reads more than a gigabyte a second.
-const CORES_PER_THREAD: usize = 4;
-const THREADS_MAX: usize = 8;
-/// How long calls in flight may hold up the end of a run that nobody listens to any more.
-const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(1);
+/// For network and decoding; one reads more than a gigabyte a second.
+const THREADS: Threads =
+    Threads { name: "kinesis-read", cores_each: 4, max: 8, blocking_max: None };
 
 /// A stream, read shard by shard from its start position on, for as long as it lasts.
 pub struct KinesisSource {
@@ -119,19 +116,7 @@ impl KinesisSource {
     }
 
     fn refused(&self, message: String) -> SourceError {
-        SourceError::Refused { name: self.name.clone(), message }
-    }
-
-    fn runtime(&self) -> Result<Runtime, SourceError> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads((cores / CORES_PER_THREAD).clamp(1, THREADS_MAX))
-            .thread_name("kinesis-read")
-            .enable_all()
-            .build()
-            .map_err(|error| {
-                self.refused(format!("cannot start its threads: {error}; raise the thread limit"))
-            })
+        service::refused(&self.name, message)
     }
 
     /// `None` if a stop was requested meanwhile.
@@ -140,9 +125,8 @@ impl KinesisSource {
         runtime: &Runtime,
         stop: &StopFlag,
     ) -> Result<Option<Arc<Clients>>, SourceError> {
-        let loading = stop.unless_requested(self.settings.access.load());
-        let Some(loaded) = runtime.block_on(loading) else { return Ok(None) };
-        let config = loaded.map_err(|error| self.refused(error.to_string()))?;
+        let connected = service::connect(&self.name, &self.settings.access, runtime, stop)?;
+        let Some(config) = connected else { return Ok(None) };
         Ok(Some(Clients::new(&config)))
     }
 }
@@ -158,7 +142,7 @@ impl Source for KinesisSource {
     }
 
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
-        let runtime = self.runtime()?;
+        let runtime = THREADS.start(&self.name)?;
         let Some(clients) = self.connect(&runtime, stop)? else { return Ok(()) };
         let shared = Arc::new(Shared {
             source_name: self.name.as_str().into(),
@@ -180,7 +164,7 @@ impl Source for KinesisSource {
         while let Some(Outgoing { chunk, reservation }) = from.blocking_recv() {
             if emit(chunk).is_break() {
                 drop(from);
-                runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+                shut_down(runtime);
                 return Ok(());
             }
             drop(reservation);
@@ -188,7 +172,7 @@ impl Source for KinesisSource {
         let outcome = runtime
             .block_on(supervised)
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+        shut_down(runtime);
         match outcome {
             Ok(()) | Err(Fatal::HungUp) => Ok(()),
             Err(Fatal::Refused(message)) => Err(self.refused(message)),

@@ -1,6 +1,8 @@
 //! What a source of objects counted: added to by its tasks, read by whoever reports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crate::metrics::{Count, Intake};
 
 /// Counts of one source since it was made. Each is exact; together they are not one moment.
 #[derive(Debug, Default)]
@@ -29,18 +31,29 @@ pub struct S3Counters {
     pub keys_listed: Count,
 }
 
-/// A count that many tasks add to.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// The count so far.
+impl S3Counters {
+    /// All of it, as reports take it.
     #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub fn intake(&self, source: &Arc<str>) -> Intake {
+        Intake {
+            source: Arc::clone(source),
+            inputs: 1,
+            behind: Vec::new(),
+            totals: vec![
+                ("objects", self.objects.get()),
+                ("bytes", self.bytes.get()),
+                ("messages", self.messages.get()),
+                ("messages_deleted", self.messages_deleted.get()),
+                ("repeated", self.repeated.get()),
+                ("keys_listed", self.keys_listed.get()),
+            ],
+            troubles: vec![
+                ("throttled", self.throttled.get()),
+                ("retried", self.retried.get()),
+                ("denied", self.denied.get()),
+                ("gone", self.gone.get()),
+                ("messages_left", self.messages_left.get()),
+            ],
+        }
     }
 }

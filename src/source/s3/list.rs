@@ -12,11 +12,12 @@ use super::layout::may_hold;
 use super::object::{Library, ReadEnd, S3Object};
 use super::store::{Depth, NoAnswer, Page, Patience, Store};
 use super::url::{MATCH_OPTIONS, S3Url, S3UrlError};
-use super::{Fatal, S3Counters, connect, hand_on, runtime};
+use super::{Fatal, S3Counters, hand_on, runtime};
 use crate::aws::AwsAccess;
 use crate::clock::Clock;
 use crate::framing::{Chunk, ChunkEvent, InputFault, InputId, InputInfo, Limits, Positions};
 use crate::record::FormatChoice;
+use crate::source::service::connect;
 use crate::source::{Emit, InputIds, Source, SourceError, StopFlag};
 use crate::units::UnixSeconds;
 

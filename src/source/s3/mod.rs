@@ -31,18 +31,16 @@ mod sqs;
 mod store;
 mod url;
 
-use std::num::NonZero;
 use std::sync::Arc;
-use std::time::Duration;
 
-use aws_config::SdkConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::aws::AwsAccess;
 use crate::clock::Clock;
 use crate::framing::{Chunk, InputInfo, Limits, Positions};
+use crate::metrics::IntakeMeter;
 use crate::record::FormatChoice;
+use crate::source::service::{Threads, connect, refused, shut_down};
 use crate::source::{Emit, InputIds, Settled, Source, SourceError, StopFlag};
 
 use feed::CHUNKS_WAITING_MAX;
@@ -51,18 +49,15 @@ use object::Library;
 use queue::Keeper;
 use store::{Patience, Store};
 
-pub use counters::{Count, S3Counters};
+pub use counters::S3Counters;
 pub use list::{ObjectsSource, S3ListError, discover_objects};
 pub use notification::{Told, read_notification};
 pub use object::S3Object;
 pub use settings::{Intake, ListingSettings, QueueSettings, S3Settings};
 pub use url::{S3_SCHEME, S3Url, S3UrlError};
 
-/// Threads for the network: one per two cores; TLS decodes some hundred MB a second on each.
-const CORES_PER_THREAD: usize = 2;
+/// Threads for the network at most, one per two cores; TLS decodes some hundred MB a second on each.
 const THREADS_MAX: usize = 8;
-/// How long requests under way may hold up the end of a run that nobody listens to any more.
-const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// New objects of a bucket, for as long as they come.
 pub struct S3Source {
@@ -140,6 +135,11 @@ impl Source for S3Source {
         self.settled = Some(settled);
     }
 
+    fn meter(&self) -> Option<IntakeMeter> {
+        let (name, counters) = (Arc::from(self.name.as_str()), Arc::clone(&self.counters));
+        Some(Arc::new(move || counters.intake(&name)))
+    }
+
     fn run(self: Box<Self>, stop: &StopFlag, emit: &mut Emit<'_>) -> Result<(), SourceError> {
         let Self { name, settings, format, limits, inputs, clock, counters, positions, settled } =
             *self;
@@ -180,29 +180,9 @@ impl Source for S3Source {
 
 /// A runtime that reads so many objects at a time.
 fn runtime(name: &str, parallel: usize) -> Result<Runtime, SourceError> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores / CORES_PER_THREAD).clamp(1, THREADS_MAX))
-        // One cuts each object, and names of hosts are looked up on such threads too.
-        .max_blocking_threads(parallel + THREADS_MAX)
-        .thread_name("s3-read")
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            refused(name, format!("cannot start its threads: {error}; raise the thread limit"))
-        })
-}
-
-/// `None` if a stop was requested meanwhile.
-fn connect(
-    name: &str,
-    access: &AwsAccess,
-    runtime: &Runtime,
-    stop: &StopFlag,
-) -> Result<Option<SdkConfig>, SourceError> {
-    let loading = stop.unless_requested(access.load());
-    let loaded = runtime.block_on(loading).transpose();
-    loaded.map_err(|error| refused(name, error.to_string()))
+    // One cuts each object, and names of hosts are looked up on such threads too.
+    let blocking_max = Some(parallel + THREADS_MAX);
+    Threads { name: "s3-read", cores_each: 2, max: THREADS_MAX, blocking_max }.start(name)
 }
 
 /// Emits what comes over the channel until it is closed, and tells how finding ended.
@@ -216,22 +196,18 @@ fn hand_on(
     while let Some(chunk) = from.blocking_recv() {
         if emit(chunk).is_break() {
             drop(from);
-            runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+            shut_down(runtime);
             return Ok(());
         }
     }
     let outcome = runtime
         .block_on(found)
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
+    shut_down(runtime);
     match outcome {
         Ok(()) | Err(Fatal::HungUp) => Ok(()),
         Err(Fatal::Refused(message)) => Err(refused(name, message)),
     }
-}
-
-fn refused(name: &str, message: String) -> SourceError {
-    SourceError::Refused { name: name.to_owned(), message }
 }
 
 impl Desk {

@@ -10,6 +10,7 @@
 //! the last worker has dropped them.
 
 use std::io::Read;
+#[cfg(feature = "parquet")]
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -342,6 +343,7 @@ impl Library {
 }
 
 /// How the rest of an object that is open could not be had.
+#[cfg(feature = "parquet")]
 fn fault_of(error: NoAnswer) -> InputFault {
     InputFault::Stream(match error {
         NoAnswer::Failed(failure) => failure.message,
