@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::aws::AwsAccess;
-use crate::units::{Moment, parse_duration};
+use crate::units::Moment;
+use crate::units::checked::{URL_FORM, checked, duration_in, number_in, url};
 
 /// Most log groups of one source: each holds pages of its own.
 pub const LOG_GROUPS_MAX: usize = 64;
@@ -223,61 +224,25 @@ impl TryFrom<String> for LogGroupWritten {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct EndpointWritten(String);
+checked!(EndpointWritten(String), |text: String| url(text), URL_FORM);
 
-impl TryFrom<String> for EndpointWritten {
-    type Error = &'static str;
+checked!(
+    LookbackWritten(Duration),
+    |text: String| duration_in(&text, &(Duration::ZERO..=LOOKBACK_MAX)),
+    "it must be `0s` to `24h`"
+);
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let is_url = text.starts_with("http://") || text.starts_with("https://");
-        is_url.then_some(Self(text)).ok_or("it must be a URL with `http://` or `https://`")
-    }
-}
+checked!(
+    IntervalWritten(Duration),
+    |text: String| duration_in(&text, &(POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX)),
+    "it must be `1s` to `1h`"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct LookbackWritten(Duration);
-
-impl TryFrom<String> for LookbackWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_duration(&text)
-            .filter(|lookback| *lookback <= LOOKBACK_MAX)
-            .map(Self)
-            .ok_or("it must be `0s` to `24h`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct IntervalWritten(Duration);
-
-impl TryFrom<String> for IntervalWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_duration(&text)
-            .filter(|interval| (POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(interval))
-            .map(Self)
-            .ok_or("it must be `1s` to `1h`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u32")]
-struct CallsWritten(u32);
-
-impl TryFrom<u32> for CallsWritten {
-    type Error = &'static str;
-
-    fn try_from(calls: u32) -> Result<Self, Self::Error> {
-        let is_possible = (1..=CALLS_PER_SECOND_LIMIT).contains(&calls);
-        is_possible.then_some(Self(calls)).ok_or("it must be 1 to 25")
-    }
-}
+checked!(
+    CallsWritten(u32),
+    |calls: u32| number_in(calls, &(1..=CALLS_PER_SECOND_LIMIT)),
+    "it must be 1 to 25"
+);
 
 #[cfg(test)]
 mod tests {

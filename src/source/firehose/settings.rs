@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::secret::Secret;
-use crate::units::parse_size;
+use crate::units::checked::{checked, number_in, size_from};
 
 const LISTEN_DEFAULT: &str = "0.0.0.0:8443";
 const PATH_DEFAULT: &str = "/firehose";
@@ -130,31 +130,20 @@ impl TryFrom<Written> for FirehoseSettings {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct ListenWritten(SocketAddr);
+checked!(
+    ListenWritten(SocketAddr),
+    |text: String| text.parse().ok(),
+    "it must be an address with a port, like `0.0.0.0:8443`"
+);
 
-impl TryFrom<String> for ListenWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self).map_err(|_| "it must be an address with a port, like `0.0.0.0:8443`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct PathWritten(String);
-
-impl TryFrom<String> for PathWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+checked!(
+    PathWritten(String),
+    |text: String| {
         let is_part = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
-        let is_path = text.starts_with('/') && text.bytes().all(is_part);
-        is_path.then_some(Self(text)).ok_or("it must be the path of a URL, like `/firehose`")
-    }
-}
+        (text.starts_with('/') && text.bytes().all(is_part)).then_some(text)
+    },
+    "it must be the path of a URL, like `/firehose`"
+);
 
 #[derive(Deserialize)]
 #[serde(try_from = "OneOrMore")]
@@ -184,44 +173,23 @@ impl TryFrom<OneOrMore> for KeysWritten {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "u32")]
-struct ConnectionsWritten(u32);
+checked!(
+    ConnectionsWritten(u32),
+    |count: u32| number_in(count, &(1..=CONNECTIONS_LIMIT)),
+    "it must be 1 to 100000"
+);
 
-impl TryFrom<u32> for ConnectionsWritten {
-    type Error = &'static str;
+checked!(
+    MemoryWritten(u64),
+    |text: String| size_from(&text, MEMORY_BYTES_MIN),
+    "it must be at least `160MiB`"
+);
 
-    fn try_from(count: u32) -> Result<Self, Self::Error> {
-        let is_possible = (1..=CONNECTIONS_LIMIT).contains(&count);
-        is_possible.then_some(Self(count)).ok_or("it must be 1 to 100000")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct MemoryWritten(u64);
-
-impl TryFrom<String> for MemoryWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let size = parse_size(&text).filter(|bytes| *bytes >= MEMORY_BYTES_MIN);
-        size.map(Self).ok_or("it must be at least `160MiB`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct SpoolWritten(u64);
-
-impl TryFrom<String> for SpoolWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let size = parse_size(&text).filter(|bytes| *bytes >= SPOOL_BYTES_MIN);
-        size.map(Self).ok_or("it must be at least `256MiB`")
-    }
-}
+checked!(
+    SpoolWritten(u64),
+    |text: String| size_from(&text, SPOOL_BYTES_MIN),
+    "it must be at least `256MiB`"
+);
 
 #[cfg(test)]
 mod tests {

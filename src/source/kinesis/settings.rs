@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::aws::AwsAccess;
-use crate::units::{parse_duration, parse_size};
+use crate::units::checked::{URL_FORM, checked, duration_in, number_in, size_from, url};
 
 pub use crate::units::Moment;
 
@@ -235,61 +235,25 @@ impl TryFrom<Written> for KinesisSettings {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct EndpointWritten(String);
+checked!(EndpointWritten(String), |text: String| url(text), URL_FORM);
 
-impl TryFrom<String> for EndpointWritten {
-    type Error = &'static str;
+checked!(
+    IntervalWritten(Duration),
+    |text: String| duration_in(&text, &(POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX)),
+    "it must be `200ms` to `60s`"
+);
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let is_url = text.starts_with("http://") || text.starts_with("https://");
-        is_url.then_some(Self(text)).ok_or("it must be a URL with `http://` or `https://`")
-    }
-}
+checked!(
+    RecordsWritten(u16),
+    |records: u16| number_in(records, &(1..=RECORDS_PER_CALL_LIMIT)),
+    "it must be 1 to 10000"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct IntervalWritten(Duration);
-
-impl TryFrom<String> for IntervalWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_duration(&text)
-            .filter(|interval| (POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(interval))
-            .map(Self)
-            .ok_or("it must be `200ms` to `60s`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u16")]
-struct RecordsWritten(u16);
-
-impl TryFrom<u16> for RecordsWritten {
-    type Error = &'static str;
-
-    fn try_from(records: u16) -> Result<Self, Self::Error> {
-        let is_possible = (1..=RECORDS_PER_CALL_LIMIT).contains(&records);
-        is_possible.then_some(Self(records)).ok_or("it must be 1 to 10000")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct SizeWritten(u64);
-
-impl TryFrom<String> for SizeWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_size(&text)
-            .filter(|bytes| *bytes >= READ_AHEAD_BYTES_MIN)
-            .map(Self)
-            .ok_or("it must be at least `16MiB`")
-    }
-}
+checked!(
+    SizeWritten(u64),
+    |text: String| size_from(&text, READ_AHEAD_BYTES_MIN),
+    "it must be at least `16MiB`"
+);
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -300,68 +264,38 @@ enum ModeWritten {
     FanOut,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct ConsumerName(String);
-
-impl TryFrom<String> for ConsumerName {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+checked!(
+    ConsumerName(String),
+    |text: String| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         let is_name = (1..=128).contains(&text.len()) && text.bytes().all(is_allowed);
-        is_name.then_some(Self(text)).ok_or(
-            "it must be 1 to 128 letters, digits, `_`, `.` or `-`; an ARN goes into `consumer_arn`",
-        )
-    }
-}
+        is_name.then_some(text)
+    },
+    "it must be 1 to 128 letters, digits, `_`, `.` or `-`; an ARN goes into `consumer_arn`"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct ConsumerArn(String);
-
-impl TryFrom<String> for ConsumerArn {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+checked!(
+    ConsumerArn(String),
+    |text: String| {
         let is_arn = text.starts_with("arn:")
             && text.split(':').nth(2) == Some("kinesis")
             && text.split_once("/consumer/").is_some_and(|(_, consumer)| consumer.contains(':'));
-        is_arn.then_some(Self(text)).ok_or(
-            "it must be like `arn:aws:kinesis:eu-central-1:123456789012:stream/NAME/consumer/NAME:1767225600`",
-        )
-    }
-}
+        is_arn.then_some(text)
+    },
+    "it must be like `arn:aws:kinesis:eu-central-1:123456789012:stream/NAME/consumer/NAME:1767225600`"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct StalledWritten(Duration);
+checked!(
+    StalledWritten(Duration),
+    |text: String| duration_in(&text, &(STALLED_AFTER_MIN..=STALLED_AFTER_MAX)),
+    "it must be `10s` to `1h`"
+);
 
-impl TryFrom<String> for StalledWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_duration(&text)
-            .filter(|limit| (STALLED_AFTER_MIN..=STALLED_AFTER_MAX).contains(limit))
-            .map(Self)
-            .ok_or("it must be `10s` to `1h`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct ListIntervalWritten(Duration);
-
-impl TryFrom<String> for ListIntervalWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_duration(&text)
-            .filter(|interval| (LIST_INTERVAL_MIN..=LIST_INTERVAL_MAX).contains(interval))
-            .map(Self)
-            .ok_or("it must be `1s` to `10m`")
-    }
-}
+checked!(
+    ListIntervalWritten(Duration),
+    |text: String| duration_in(&text, &(LIST_INTERVAL_MIN..=LIST_INTERVAL_MAX)),
+    "it must be `1s` to `10m`"
+);
 
 fn consumer_address(
     name: Option<ConsumerName>,

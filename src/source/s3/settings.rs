@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::url::is_bucket;
 use crate::aws::AwsAccess;
-use crate::units::{UnixSeconds, parse_duration, parse_size};
+use crate::units::UnixSeconds;
+use crate::units::checked::{URL_FORM, checked, duration_in, number_in, size_from, url};
 
 const PARALLEL_MAX: u16 = 64;
 const PARALLEL_DEFAULT: u16 = 8;
@@ -178,128 +179,58 @@ impl TryFrom<Written> for S3Settings {
     }
 }
 
-fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
+checked!(
+    QueueUrlWritten(String),
+    |text: String| {
+        let has_queue = text.split('/').filter(|part| !part.is_empty()).count() >= 4;
+        url(text).filter(|_| has_queue)
+    },
+    "it must be the queue's URL, like `https://sqs.eu-central-1.amazonaws.com/123456789012/NAME`"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct QueueUrlWritten(String);
+checked!(
+    BucketWritten(String),
+    |text: String| is_bucket(&text).then_some(text),
+    "it must be a bucket's name alone, such as `flow-logs`"
+);
 
-impl TryFrom<String> for QueueUrlWritten {
-    type Error = &'static str;
+checked!(EndpointWritten(String), |text: String| url(text), URL_FORM);
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let has_queue =
-            is_url(&text) && text.split('/').filter(|part| !part.is_empty()).count() >= 4;
-        has_queue.then_some(Self(text)).ok_or(
-            "it must be the queue's URL, like `https://sqs.eu-central-1.amazonaws.com/123456789012/NAME`",
-        )
-    }
-}
+checked!(
+    VisibilityWritten(Duration),
+    |text: String| duration_in(&text, &(VISIBILITY_MIN..=VISIBILITY_MAX)),
+    "it must be `30s` to `12h`"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct BucketWritten(String);
+checked!(
+    PollWritten(Duration),
+    |text: String| duration_in(&text, &(POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX)),
+    "it must be `1s` to `24h`"
+);
 
-impl TryFrom<String> for BucketWritten {
-    type Error = &'static str;
+checked!(
+    SinceWritten(UnixSeconds),
+    |text: String| UnixSeconds::from_text(&text).ok(),
+    "it must be a date, like `2026-01-01`, or a moment in RFC 3339"
+);
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let is_name = is_bucket(&text);
-        is_name.then_some(Self(text)).ok_or("it must be a bucket's name alone, such as `flow-logs`")
-    }
-}
+checked!(
+    LateDaysWritten(u16),
+    |days: u16| number_in(days, &(0..=LATE_DAYS_MAX)),
+    "it must be 0 to 31"
+);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct EndpointWritten(String);
+checked!(
+    ParallelWritten(u16),
+    |count: u16| number_in(count, &(1..=PARALLEL_MAX)),
+    "it must be 1 to 64"
+);
 
-impl TryFrom<String> for EndpointWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        is_url(&text).then_some(Self(text)).ok_or("it must be a URL with `http://` or `https://`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct VisibilityWritten(Duration);
-
-impl TryFrom<String> for VisibilityWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let range = VISIBILITY_MIN..=VISIBILITY_MAX;
-        let time = parse_duration(&text).filter(|time| range.contains(time));
-        time.map(Self).ok_or("it must be `30s` to `12h`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct PollWritten(Duration);
-
-impl TryFrom<String> for PollWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let range = POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX;
-        let interval = parse_duration(&text).filter(|interval| range.contains(interval));
-        interval.map(Self).ok_or("it must be `1s` to `24h`")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct SinceWritten(UnixSeconds);
-
-impl TryFrom<String> for SinceWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let moment = UnixSeconds::from_text(&text).ok();
-        moment.map(Self).ok_or("it must be a date, like `2026-01-01`, or a moment in RFC 3339")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u16")]
-struct LateDaysWritten(u16);
-
-impl TryFrom<u16> for LateDaysWritten {
-    type Error = &'static str;
-
-    fn try_from(days: u16) -> Result<Self, Self::Error> {
-        (days <= LATE_DAYS_MAX).then_some(Self(days)).ok_or("it must be 0 to 31")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u16")]
-struct ParallelWritten(u16);
-
-impl TryFrom<u16> for ParallelWritten {
-    type Error = &'static str;
-
-    fn try_from(count: u16) -> Result<Self, Self::Error> {
-        (1..=PARALLEL_MAX).contains(&count).then_some(Self(count)).ok_or("it must be 1 to 64")
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct SizeWritten(u64);
-
-impl TryFrom<String> for SizeWritten {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let bytes = parse_size(&text).filter(|bytes| *bytes >= READ_AHEAD_BYTES_MIN);
-        bytes.map(Self).ok_or("it must be at least `64MiB`")
-    }
-}
+checked!(
+    SizeWritten(u64),
+    |text: String| size_from(&text, READ_AHEAD_BYTES_MIN),
+    "it must be at least `64MiB`"
+);
 
 #[cfg(test)]
 mod tests {
