@@ -46,3 +46,18 @@ impl CloudWatchCounters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told() {
+        let counters = CloudWatchCounters::default();
+        counters.events.add(3);
+        counters.throttled.add(1);
+        let intake = counters.intake(&"groups".into(), 2);
+        assert_eq!((intake.inputs, intake.totals[0]), (2, ("events", 3)));
+        assert_eq!(intake.to_string(), "groups 2 inputs, 1 throttled");
+    }
+}

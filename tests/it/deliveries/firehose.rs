@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{RECORDS, generated};
 use crate::http::call;
-use crate::job::{Job, figures};
+use crate::job::{self, Job, figures};
 use crate::program::summary;
 use crate::servers::{DEADLINE, Emulator, free_port, wait_for};
 
@@ -78,18 +78,13 @@ fn a_delivery_stream_delivers_to_the_endpoint_over_tls() {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("version")).collect();
 
     let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let config = directory.path().join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.deliveries]\ntype = 'firehose_http'\nlisten = '{listen}'\n\
-         certificate = '{}'\nprivate_key = '{}'\nallow_anonymous = true\n\
-         [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.path().join("state").display(),
+    let source = format!(
+        "[sources.deliveries]\ntype = 'firehose_http'\nlisten = '{listen}'\n\
+         certificate = '{}'\nprivate_key = '{}'\nallow_anonymous = true",
         certificate.display(),
         key.display(),
     );
-    std::fs::write(&config, text).unwrap();
+    let config = job::config(directory.path(), &source);
     let start = || {
         let job = Job::start(&config);
         wait_for("an endpoint", || TcpStream::connect(listen).ok());
@@ -102,6 +97,7 @@ fn a_delivery_stream_delivers_to_the_endpoint_over_tls() {
     let mut job = start();
     stream.put(first);
     job.read_until(RECORDS as u64 / 3);
+    assert!(job.total("deliveries", "requests") > 0);
     job.kill();
     let mut job = start();
     stream.put(rest);

@@ -5,7 +5,7 @@ use aws_sdk_cloudwatchlogs::types::InputLogEvent;
 use flowgauge::clock::{Clock, SystemClock};
 
 use super::{RECORDS, generated};
-use crate::job::{Job, figures};
+use crate::job::{self, Job, figures};
 use crate::kinesis::emulator::Stream;
 use crate::program::summary;
 use crate::servers::{Emulator, Sdk};
@@ -62,22 +62,18 @@ fn a_subscription_delivers_through_a_stream() {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("version")).collect();
     assert_eq!(lines.len(), RECORDS);
 
-    let config = directory.path().join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.prod]\ntype = 'kinesis'\nstream = '{STREAM}'\nregion = 'us-east-1'\n\
-         endpoint = '{}'\npoll_interval = '200ms'\nrecords_per_call_max = 2\n\
-         [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.path().join("state").display(),
+    let source = format!(
+        "[sources.prod]\ntype = 'kinesis'\nstream = '{STREAM}'\nregion = 'us-east-1'\n\
+         endpoint = '{}'\npoll_interval = '200ms'\nrecords_per_call_max = 2",
         moto.endpoint,
     );
-    std::fs::write(&config, text).unwrap();
+    let config = job::config(directory.path(), &source);
 
     let (first, rest) = lines.split_at(RECORDS * 2 / 3);
     group.put(first);
     let mut job = Job::start(&config);
     job.read_until(RECORDS as u64 / 3);
+    assert!(job.total("prod", "records") > 0);
     job.kill();
     group.put(rest);
     let mut job = Job::start(&config);

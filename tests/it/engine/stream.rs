@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::journal;
-use crate::job::{Job, figures};
+use crate::job::{self, Job, figures};
 use crate::kinesis::emulator::Stream;
 use crate::program::{flowgauge, summary};
 use crate::servers::{CREDENTIALS, Emulator};
@@ -61,18 +61,12 @@ fn check(stream_name: &str, settings: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let emulator = Emulator::shared_kinesis_local();
     let stream = Stream::create(emulator, stream_name, 2);
-    let state = directory.path().join("state");
-    let config = directory.path().join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.prod]\ntype = 'kinesis'\nstream = '{stream_name}'\nregion = 'us-east-1'\n\
-         endpoint = '{}'\n{settings}\n\
-         [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        state.display(),
+    let source = format!(
+        "[sources.prod]\ntype = 'kinesis'\nstream = '{stream_name}'\nregion = 'us-east-1'\n\
+         endpoint = '{}'\n{settings}",
         emulator.endpoint,
     );
-    std::fs::write(&config, text).expect("a file");
+    let config = job::config(directory.path(), &source);
 
     // Killed in the middle of two shards.
     let mut files = vec![produce(emulator, stream_name, directory.path(), 0)];
@@ -107,5 +101,5 @@ fn check(stream_name: &str, settings: &str) {
     arguments.extend(files.iter().map(|file| file.to_str().expect("UTF-8")));
     assert_eq!(figures(&summary_of_all), figures(&summary(&arguments)));
     assert_eq!(summary_of_all["records"]["total"], 3 * RECORDS);
-    assert!(!journal(&state).is_empty(), "attacks were planted");
+    assert!(!journal(&directory.path().join("state")).is_empty(), "attacks were planted");
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{over_seeds, seeds};
 use crate::http::call;
-use crate::job::{Job, figures};
+use crate::job::{self, figures};
 use crate::program::{run, summary};
 use crate::proxy::{Dice, FaultKind, FaultPlan, FaultProxy};
 use crate::servers::free_port;
@@ -96,36 +96,18 @@ fn check(seed: u64, lines: &[&str], expected: &Value) -> BTreeMap<FaultKind, u64
         for _ in 0..SENDERS {
             std::thread::Builder::new().spawn_scoped(scope, send).expect("a thread");
         }
-        let mut dice = Dice::new(seed);
-        for _ in 0..dice.below(3) {
-            let mut job = Job::start(&config);
-            job.read_until(1 + dice.below(RECORDS - 1));
-            job.kill();
-        }
-        let mut job = Job::start(&config);
-        job.read_until(RECORDS);
-        // Whatever came twice would come within a second.
-        for _ in 0..5 {
-            job.next_stats();
-        }
-        job.drain()
+        job::count_over_kills(&config, &mut Dice::new(seed), RECORDS)
     });
     assert_eq!(figures(&counted), *expected, "seed {seed}");
     proxy.faults()
 }
 
 fn config(directory: &Path, listen: SocketAddr) -> PathBuf {
-    let path = directory.join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.deliveries]\ntype = 'firehose_http'\nlisten = '{listen}'\n\
-         access_keys = {{ current = 'key' }}\n\
-         [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.join("state").display(),
+    let source = format!(
+        "[sources.deliveries]\ntype = 'firehose_http'\nlisten = '{listen}'\n\
+         access_keys = {{ current = 'key' }}",
     );
-    std::fs::write(&path, text).expect("a file");
-    path
+    job::config(directory, &source)
 }
 
 #[test]

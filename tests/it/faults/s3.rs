@@ -10,7 +10,7 @@ use aws_sdk_sqs::Client;
 use serde_json::Value;
 
 use super::{over_seeds, seeds};
-use crate::job::{Job, figures};
+use crate::job::{self, Job, figures};
 use crate::program::summary;
 use crate::proxy::{Dice, FaultKind, FaultPlan, FaultProxy};
 use crate::s3::bucket::{Bucket, Object, RECORDS_PER_OBJECT, event, objects};
@@ -98,19 +98,13 @@ fn read_until(job: &mut Job, records: u64, mut again: impl FnMut()) {
 }
 
 fn config(directory: &Path, endpoint: &str, queue_url: &str) -> PathBuf {
-    let path = directory.join("flowgauge.toml");
     let (_, queue) = queue_url.split_once("://").unwrap();
     let (_, queue) = queue.split_once('/').unwrap();
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.objects]\ntype = 's3'\nqueue_url = '{endpoint}/{queue}'\nregion = 'us-east-1'\n\
-         endpoint = '{endpoint}'\nvisibility = '30s'\nparallel = 3\n\
-         [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.join("state").display(),
+    let source = format!(
+        "[sources.objects]\ntype = 's3'\nqueue_url = '{endpoint}/{queue}'\nregion = 'us-east-1'\n\
+         endpoint = '{endpoint}'\nvisibility = '30s'\nparallel = 3",
     );
-    std::fs::write(&path, text).unwrap();
-    path
+    job::config(directory, &source)
 }
 
 #[test]

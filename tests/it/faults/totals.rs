@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{over_seeds, seeds};
 use crate::engine::stream::{RECORDS, produce};
-use crate::job::{Job, figures};
+use crate::job::{self, figures};
 use crate::kinesis::emulator::Stream;
 use crate::program::summary;
 use crate::proxy::{Dice, FaultKind, FaultPlan, FaultProxy};
@@ -22,35 +22,17 @@ fn check(seed: u64, emulator: &Emulator, expected: &Value) -> BTreeMap<FaultKind
     let proxy = FaultProxy::start(emulator.address(), FaultPlan::everything(seed));
     let directory = tempfile::tempdir().expect("a directory");
     let config = config(directory.path(), &proxy.endpoint);
-    let mut dice = Dice::new(seed);
-    for _ in 0..dice.below(3) {
-        let mut job = Job::start(&config);
-        job.read_until(1 + dice.below(RECORDS - 1));
-        job.kill();
-    }
-    let mut job = Job::start(&config);
-    job.read_until(RECORDS);
-    // Whatever came twice would come within a second.
-    for _ in 0..5 {
-        job.next_stats();
-    }
-    assert_eq!(job.records, RECORDS, "seed {seed}");
-    assert_eq!(figures(&job.drain()), *expected, "seed {seed}");
+    let counted = job::count_over_kills(&config, &mut Dice::new(seed), RECORDS);
+    assert_eq!(figures(&counted), *expected, "seed {seed}");
     proxy.faults()
 }
 
 fn config(directory: &Path, endpoint: &str) -> PathBuf {
-    let path = directory.join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.prod]\ntype = 'kinesis'\nstream = '{STREAM}'\nregion = 'us-east-1'\n\
-         endpoint = '{endpoint}'\npoll_interval = '200ms'\nrecords_per_call_max = 20\n\
-         [sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.join("state").display(),
+    let source = format!(
+        "[sources.prod]\ntype = 'kinesis'\nstream = '{STREAM}'\nregion = 'us-east-1'\n\
+         endpoint = '{endpoint}'\npoll_interval = '200ms'\nrecords_per_call_max = 20",
     );
-    std::fs::write(&path, text).expect("a file");
-    path
+    job::config(directory, &source)
 }
 
 #[test]

@@ -1,25 +1,18 @@
 //! Keys that are listed: late ones are read, and none twice, over kills and drains.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
 
 use super::bucket::{Bucket, Object, RECORDS_PER_OBJECT, object, objects};
-use crate::job::{Job, figures};
+use crate::job::{self, Job, figures};
 use crate::program::summary;
 
 fn configuration(directory: &Path, bucket: &Bucket, more: &str) -> PathBuf {
-    let path = directory.join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.bucket]\ntype = 's3'\nbucket = '{}'\nregion = 'us-east-1'\nendpoint = '{}'\n\
-         poll_interval = '1s'\n{more}\n[sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.join("state").display(),
-        bucket.name,
-        bucket.emulator.endpoint,
+    let source = format!(
+        "[sources.bucket]\ntype = 's3'\nbucket = '{}'\nregion = 'us-east-1'\nendpoint = '{}'\n\
+         poll_interval = '1s'\n{more}",
+        bucket.name, bucket.emulator.endpoint,
     );
-    std::fs::write(&path, text).unwrap();
-    path
+    job::config(directory, &source)
 }
 
 /// Today's folders, because only the last days are looked at again.

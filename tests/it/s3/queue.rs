@@ -1,6 +1,5 @@
 //! A queue that tells of objects: each counts once, its message goes when it is safe, and bad messages go to the
 //! dead-letter queue.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,24 +11,18 @@ use super::bucket::{
     Bucket, Object, Queue, RECORDS_PER_OBJECT, event, eventbridge, generated, gzip_at, objects,
     parquet_of, sample_parquet,
 };
-use crate::job::{Job, figures};
+use crate::job::{self, Job, figures};
 use crate::program::summary;
 use crate::servers::wait_for;
 
 /// A configuration that reads the queue.
 fn configuration(directory: &Path, bucket: &Bucket, queue: &Queue, more: &str) -> PathBuf {
-    let path = directory.join("flowgauge.toml");
-    let text = format!(
-        "[engine]\nlateness = '2m'\nidle_after = '2s'\nstate_dir = '{}'\n\
-         [engine.checkpoint]\ninterval = '100ms'\n[log]\nstats_interval = '200ms'\n\
-         [sources.bucket]\ntype = 's3'\nqueue_url = '{}'\nregion = 'us-east-1'\nendpoint = '{}'\n\
-         visibility = '30s'\n{more}\n[sinks.out]\ntype = 'file'\npath = '/dev/null'\n",
-        directory.join("state").display(),
-        queue.url,
-        bucket.emulator.endpoint,
+    let source = format!(
+        "[sources.bucket]\ntype = 's3'\nqueue_url = '{}'\nregion = 'us-east-1'\nendpoint = '{}'\n\
+         visibility = '30s'\n{more}",
+        queue.url, bucket.emulator.endpoint,
     );
-    std::fs::write(&path, text).unwrap();
-    path
+    job::config(directory, &source)
 }
 
 fn files(objects: &[Object]) -> Vec<&Path> {
@@ -51,6 +44,7 @@ fn objects_count_once_over_kills() {
     // Killed in the middle, twice, with messages that are not deleted.
     let mut job = Job::start(&config);
     job.read_until(5 * RECORDS_PER_OBJECT);
+    assert!(job.total("bucket", "objects") > 0 && job.total("bucket", "messages") > 0);
     job.kill();
     let mut job = Job::start(&config);
     job.next_stats();
