@@ -5,6 +5,7 @@
 //! every report writes the same quantity in the same way. So does reading what people write
 //! (`10m`, `512MiB`).
 
+#[cfg(any(feature = "aws", feature = "firehose"))]
 pub(crate) mod checked;
 mod moment;
 mod quantity;
