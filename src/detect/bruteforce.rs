@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
@@ -318,64 +319,10 @@ impl Bruteforce {
         }
     }
 
-    /// The same detector without memory, with another limit.
-    pub(super) fn emptied(self, bytes_max: usize) -> Self {
-        Self::new(self.login, self.settings, bytes_max)
-    }
-
-    pub(super) const fn evictions(&self) -> u64 {
-        self.evictions + self.episodes.evictions()
-    }
-
-    /// Memory held, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.size().bytes + self.episodes.bytes()
-    }
-
     fn size(&self) -> Size {
         let mut size = Size::default();
         self.clients.values().for_each(|client| size += client.size());
         size
-    }
-
-    /// The detector, unless it is off.
-    pub(super) fn if_on(&self) -> Option<&Self> {
-        self.settings.enabled.then_some(self)
-    }
-
-    /// Saves what the detector remembers.
-    pub(super) fn save(&self, out: &mut Encoder) {
-        out.version(1);
-        out.u64(self.evictions);
-        self.clients.save(out);
-        self.episodes.save(out);
-        self.inexact_until.save(out);
-    }
-
-    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
-    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("guessed logins", 1..=1)?;
-        let evictions = from.u64()?;
-        let clients = BTreeMap::load(from)?;
-        let episodes = self.episodes.load(from)?;
-        let inexact_until = PaneIndex::load(from)?;
-        if !self.settings.enabled {
-            return Ok(self);
-        }
-        Ok(Self { clients, episodes, evictions, inexact_until, ..self })
-    }
-
-    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
-        if !self.settings.enabled {
-            return;
-        }
-        let logins: Vec<&Tried> =
-            view.tried.iter().filter(|tried| self.is_login(view, tried)).collect();
-        for of_client in logins.chunk_by(|one, other| one.client == other.client) {
-            self.on_client(of_client, view, out);
-        }
-        self.forget(view);
-        self.episodes.end_pane(view.index().end(view.pane_seconds));
     }
 
     fn is_login(&self, view: &PaneView<'_>, tried: &Tried) -> bool {
@@ -483,6 +430,55 @@ impl Bruteforce {
             self.evictions += 1;
         }
         self.inexact_until = view.after_window(expired);
+    }
+}
+
+impl Detector for Bruteforce {
+    fn name(&self) -> &'static str {
+        self.login.kind().name()
+    }
+
+    fn is_on(&self) -> bool {
+        self.settings.enabled
+    }
+
+    fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let logins: Vec<&Tried> =
+            view.tried.iter().filter(|tried| self.is_login(view, tried)).collect();
+        for of_client in logins.chunk_by(|one, other| one.client == other.client) {
+            self.on_client(of_client, view, out);
+        }
+        self.forget(view);
+        self.episodes.end_pane(view.index().end(view.pane_seconds));
+    }
+
+    fn evictions(&self) -> u64 {
+        self.evictions + self.episodes.evictions()
+    }
+
+    fn bytes(&self) -> usize {
+        self.size().bytes + self.episodes.bytes()
+    }
+
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.evictions);
+        self.clients.save(out);
+        self.episodes.save(out);
+        self.inexact_until.save(out);
+    }
+
+    fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        from.version("guessed logins", 1..=1)?;
+        let evictions = from.u64()?;
+        let clients = BTreeMap::load(from)?;
+        let episodes = self.episodes.load(from)?;
+        let inexact_until = PaneIndex::load(from)?;
+        self.clients = clients;
+        self.episodes = episodes;
+        self.evictions = evictions;
+        self.inexact_until = inexact_until;
+        Ok(())
     }
 }
 

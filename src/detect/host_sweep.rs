@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::detector::Detector;
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
 use super::once::{Narrow, TrackedKey};
@@ -209,78 +210,6 @@ impl HostSweep {
         }
     }
 
-    /// The same detector without memory, with another limit.
-    pub(super) fn emptied(self, bytes_max: usize) -> Self {
-        Self::new(self.settings, bytes_max)
-    }
-
-    pub(super) const fn evictions(&self) -> u64 {
-        self.tracker.evictions() + self.episodes.evictions()
-    }
-
-    /// Memory held between panes, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.tracker.bytes() + self.episodes.bytes() + self.failing_count * FAILING_CLIENT_BYTES
-    }
-
-    /// Memory kept for the next pane's targets, in bytes.
-    pub(super) fn scratch_bytes(&self) -> usize {
-        (self.targets.capacity() + self.unsorted.capacity()) * size_of::<Target>()
-            + self.sorter.bytes()
-    }
-
-    /// The detector, unless it is off.
-    pub(super) fn if_on(&self) -> Option<&Self> {
-        self.settings.enabled.then_some(self)
-    }
-
-    /// Saves what the detector remembers.
-    pub(super) fn save(&self, out: &mut Encoder) {
-        out.version(1);
-        self.tracker.save(out);
-        self.episodes.save(out);
-        self.failing_inside.save(out);
-        self.inexact_until.save(out);
-    }
-
-    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
-    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("host sweeps", 1..=1)?;
-        let tracker = Tracker::load(self.tracker.limits(), from)?;
-        let episodes = self.episodes.load(from)?;
-        let failing_inside: BTreeMap<_, BTreeMap<Addr, PaneIndex>> = BTreeMap::load(from)?;
-        let failing_count = failing_inside.values().map(BTreeMap::len).sum();
-        let inexact_until = PaneIndex::load(from)?;
-        if !self.settings.enabled {
-            return Ok(self);
-        }
-        Ok(Self { tracker, episodes, failing_inside, failing_count, inexact_until, ..self })
-    }
-
-    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
-        if !self.settings.enabled {
-            return;
-        }
-        let trips = self.trips(view);
-        let expired = view.before_window(self.settings.slow_window_seconds);
-        if self.tracker.has_evicted() {
-            self.inexact_until = view.after_window(expired);
-        }
-        let actor_of = |trip: &Trip<'_>| (trip.sweep.client, trip.sweep.protocol);
-        for of_client in trips.chunk_by(|one, other| actor_of(one) == actor_of(other)) {
-            out.extend(self.report(of_client, view));
-        }
-        if self.tracker.end_pane(expired) {
-            self.inexact_until = view.after_window(expired);
-        }
-        self.episodes.end_pane(view.index().end(view.pane_seconds));
-        self.failing_inside.retain(|_, clients| {
-            clients.retain(|_, last_pane| *last_pane > expired);
-            !clients.is_empty()
-        });
-        self.failing_count = self.failing_inside.values().map(BTreeMap::len).sum();
-    }
-
     /// Adds the pane's attempts and returns the sweeps over a threshold, in order.
     fn trips<'a>(&mut self, view: &PaneView<'a>) -> Vec<Trip<'a>> {
         let expired = view.before_window(self.settings.slow_window_seconds);
@@ -471,6 +400,73 @@ impl HostSweep {
             exact: view.index() > self.inexact_until,
         };
         Some(finding(FindingKind::HostSweep, report, view, draft))
+    }
+}
+
+impl Detector for HostSweep {
+    fn name(&self) -> &'static str {
+        "host_sweep"
+    }
+
+    fn is_on(&self) -> bool {
+        self.settings.enabled
+    }
+
+    fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let trips = self.trips(view);
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        if self.tracker.has_evicted() {
+            self.inexact_until = view.after_window(expired);
+        }
+        let actor_of = |trip: &Trip<'_>| (trip.sweep.client, trip.sweep.protocol);
+        for of_client in trips.chunk_by(|one, other| actor_of(one) == actor_of(other)) {
+            out.extend(self.report(of_client, view));
+        }
+        if self.tracker.end_pane(expired) {
+            self.inexact_until = view.after_window(expired);
+        }
+        self.episodes.end_pane(view.index().end(view.pane_seconds));
+        self.failing_inside.retain(|_, clients| {
+            clients.retain(|_, last_pane| *last_pane > expired);
+            !clients.is_empty()
+        });
+        self.failing_count = self.failing_inside.values().map(BTreeMap::len).sum();
+    }
+
+    fn evictions(&self) -> u64 {
+        self.tracker.evictions() + self.episodes.evictions()
+    }
+
+    fn bytes(&self) -> usize {
+        self.tracker.bytes() + self.episodes.bytes() + self.failing_count * FAILING_CLIENT_BYTES
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        (self.targets.capacity() + self.unsorted.capacity()) * size_of::<Target>()
+            + self.sorter.bytes()
+    }
+
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        self.tracker.save(out);
+        self.episodes.save(out);
+        self.failing_inside.save(out);
+        self.inexact_until.save(out);
+    }
+
+    fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        from.version("host sweeps", 1..=1)?;
+        let tracker = Tracker::load(self.tracker.limits(), from)?;
+        let episodes = self.episodes.load(from)?;
+        let failing_inside: BTreeMap<_, BTreeMap<Addr, PaneIndex>> = BTreeMap::load(from)?;
+        let failing_count = failing_inside.values().map(BTreeMap::len).sum();
+        let inexact_until = PaneIndex::load(from)?;
+        self.tracker = tracker;
+        self.episodes = episodes;
+        self.failing_inside = failing_inside;
+        self.failing_count = failing_count;
+        self.inexact_until = inexact_until;
+        Ok(())
     }
 }
 

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! PaneContacts of every shard ─► pane (merge) ─► outcome (judge, one pane behind) ─► detectors ─► Finding
+//!                                                 └─ all contacts, judged or not ─► those that watch
 //! ```
 //!
 //! One [`DetectorSet`] sees all shards' panes in order. A pane is judged when the one after it has been
 //! merged, because an answer may come in the next pane. Every detector keeps its own sliding windows in
 //! bounded tables, walks the contacts in the order of their keys, and knows no time but the records'; so
 //! findings depend neither on the number of shards nor on the order of records within a pane. The
-//! findings of a pane come detector by detector, in the order of [`DetectorSet`]'s fields, and those of a
-//! detector in the order of their actors.
+//! findings of a pane come detector by detector, in the order of [`all`], and those of a detector in the
+//! order of their actors.
 
 mod bruteforce;
+mod detector;
 mod distinct;
 mod doorkeeper;
 mod episode;
@@ -47,25 +49,44 @@ use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
+use detector::Detector;
 use host_sweep::HostSweep;
 use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
 
-/// Bytes of a detector that has no limit of its own.
-const NO_LIMIT: usize = usize::MAX;
+/// The detectors that state of the first form was saved of, in their order.
+const FORM_1: [&str; 5] =
+    ["port_scan", "host_sweep", "ssh_bruteforce", "rdp_bruteforce", "remote_access_attempt"];
+
+/// All detectors, without memory, whose tables take at most `bytes_max` together. The first one costs most.
+fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
+    let share = |of_64: usize| bytes_max / 64 * of_64;
+    let DetectSettings {
+        port_scan,
+        host_sweep,
+        ssh_bruteforce,
+        rdp_bruteforce,
+        remote_access_attempt,
+    } = settings.clone();
+    vec![
+        Box::new(PortScan::new(port_scan, share(18))),
+        Box::new(HostSweep::new(host_sweep, share(18))),
+        Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
+        Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
+        Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+    ]
+}
 
 /// All detectors and the pane that waits for its successor.
 #[derive(Debug)]
 pub struct DetectorSet {
+    settings: DetectSettings,
     pane_seconds: i64,
     network: Network,
-    port_scan: PortScan,
-    host_sweep: HostSweep,
-    ssh_bruteforce: Bruteforce,
-    rdp_bruteforce: Bruteforce,
-    remote_access: RemoteAccess,
+    detectors: Vec<Box<dyn Detector>>,
+    bytes_max: usize,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
     /// Findings of a pane before they are put in order; kept for the memory, which costs more to get anew at each
@@ -85,16 +106,12 @@ impl DetectorSet {
     #[must_use]
     pub fn new(settings: &DetectSettings, network: Network, pane_seconds: i64) -> Self {
         assert!(pane_seconds > 0, "a pane has a length");
-        let ssh = settings.ssh_bruteforce.clone();
-        let rdp = settings.rdp_bruteforce.clone();
         Self {
+            settings: settings.clone(),
             pane_seconds,
             network,
-            port_scan: PortScan::new(settings.port_scan.clone(), NO_LIMIT),
-            host_sweep: HostSweep::new(settings.host_sweep.clone(), NO_LIMIT),
-            ssh_bruteforce: Bruteforce::new(Login::Ssh, ssh, NO_LIMIT),
-            rdp_bruteforce: Bruteforce::new(Login::Rdp, rdp, NO_LIMIT),
-            remote_access: RemoteAccess::new(settings.remote_access_attempt.clone(), NO_LIMIT),
+            detectors: all(settings, usize::MAX),
+            bytes_max: usize::MAX,
             waiting: None,
             verdicts: Verdicts::default(),
             later: Vec::new(),
@@ -114,36 +131,24 @@ impl DetectorSet {
     /// The same detectors, without memory yet, whose tables take at most `bytes_max` together. `tracked_max`
     /// of the settings still bounds the entries of each.
     ///
-    /// Three eighths are for port scans, as much for host sweeps, an eighth for remote access, a sixteenth for
-    /// each of the two guessed logins. The contacts of the pane that waits for its successor are not
-    /// counted, nor is what judging one takes ([`Self::scratch_bytes`]); both follow the limit of contacts.
+    /// The contacts of the pane that waits for its successor are not counted, nor is what judging one takes
+    /// ([`Self::scratch_bytes`]); both follow the limit of contacts.
     #[must_use]
     pub fn with_bytes_max(self, bytes_max: usize) -> Self {
-        let sixteenth = bytes_max / 16;
-        Self {
-            port_scan: self.port_scan.emptied(6 * sixteenth),
-            host_sweep: self.host_sweep.emptied(6 * sixteenth),
-            ssh_bruteforce: self.ssh_bruteforce.emptied(sixteenth),
-            rdp_bruteforce: self.rdp_bruteforce.emptied(sixteenth),
-            remote_access: self.remote_access.emptied(2 * sixteenth),
-            ..self
-        }
+        Self { detectors: all(&self.settings, bytes_max), bytes_max, ..self }
     }
 
     /// Memory that the detectors' tables hold, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.port_scan.bytes()
-            + self.host_sweep.bytes()
-            + self.ssh_bruteforce.bytes()
-            + self.rdp_bruteforce.bytes()
-            + self.remote_access.bytes()
+        self.detectors.iter().map(|detector| detector.bytes()).sum()
     }
 
     /// Memory kept for judging the next pane, in bytes: some 250 for each contact of the largest pane.
     #[must_use]
     pub fn scratch_bytes(&self) -> usize {
-        self.verdicts.bytes() + self.host_sweep.scratch_bytes()
+        let detectors = self.detectors.iter().map(|detector| detector.scratch_bytes());
+        self.verdicts.bytes() + detectors.sum::<usize>()
     }
 
     /// The pane that waits for its successor.
@@ -155,15 +160,16 @@ impl DetectorSet {
     /// Saves what the detectors remember, and the waiting pane, whose shards `save_shard` writes. Detectors
     /// that are off have nothing to save.
     pub fn save(&self, out: &mut Encoder, save_shard: impl Fn(&PaneContacts, &mut Encoder)) {
-        out.version(1);
+        out.version(2);
         out.i64(self.pane_seconds);
         out.i64(self.newest_end.0);
         out.i64(self.inexact_until.0);
-        out.option(self.port_scan.if_on(), |out, detector| detector.save(out));
-        out.option(self.host_sweep.if_on(), |out, detector| detector.save(out));
-        out.option(self.ssh_bruteforce.if_on(), |out, detector| detector.save(out));
-        out.option(self.rdp_bruteforce.if_on(), |out, detector| detector.save(out));
-        out.option(self.remote_access.if_on(), |out, detector| detector.save(out));
+        let on = || self.detectors.iter().filter(|detector| detector.is_on());
+        out.count(on().count());
+        for detector in on() {
+            out.text(detector.name());
+            detector.save(out);
+        }
         out.option(self.waiting.as_ref(), |out, waiting| waiting.save(out, save_shard));
     }
 
@@ -175,25 +181,42 @@ impl DetectorSet {
     /// # Errors
     /// If the bytes are no such state, or panes had another length.
     pub fn load(
-        self,
+        mut self,
         from: &mut Decoder<'_>,
         load_shard: impl Fn(&mut Decoder<'_>) -> Result<PaneContacts, DecodeError>,
     ) -> Result<Self, DecodeError> {
-        from.version("detectors", 1..=1)?;
+        let form = from.version("detectors", 1..=2)?;
         if from.i64()? != self.pane_seconds {
             return Err(DecodeError::Invalid("pane length, which must be that of the settings"));
         }
-        Ok(Self {
-            newest_end: UnixSeconds(from.i64()?),
-            inexact_until: PaneIndex(from.i64()?),
-            port_scan: load_if(from, self.port_scan, PortScan::load)?,
-            host_sweep: load_if(from, self.host_sweep, HostSweep::load)?,
-            ssh_bruteforce: load_if(from, self.ssh_bruteforce, Bruteforce::load)?,
-            rdp_bruteforce: load_if(from, self.rdp_bruteforce, Bruteforce::load)?,
-            remote_access: load_if(from, self.remote_access, RemoteAccess::load)?,
-            waiting: from.option(|from| MergedPane::load(self.pane_seconds, from, load_shard))?,
-            ..self
-        })
+        self.newest_end = UnixSeconds(from.i64()?);
+        self.inexact_until = PaneIndex(from.i64()?);
+        if form == 1 {
+            for name in FORM_1 {
+                if from.bool()? {
+                    self.load_detector(name, from)?;
+                }
+            }
+        } else {
+            for _ in 0..from.count(1)? {
+                let name = from.text()?;
+                self.load_detector(name, from)?;
+            }
+        }
+        let empty = all(&self.settings, self.bytes_max);
+        for (detector, empty) in self.detectors.iter_mut().zip(empty) {
+            if !detector.is_on() {
+                *detector = empty;
+            }
+        }
+        self.waiting = from.option(|from| MergedPane::load(self.pane_seconds, from, load_shard))?;
+        Ok(self)
+    }
+
+    fn load_detector(&mut self, name: &str, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        let mut detectors = self.detectors.iter_mut();
+        let detector = detectors.find(|detector| detector.name() == name);
+        detector.ok_or(DecodeError::Invalid("name of a detector"))?.load(from)
     }
 
     /// Takes what all shards have of a pane (none is fine) and judges the pane before it.
@@ -225,12 +248,8 @@ impl DetectorSet {
 
     /// Entries that left tables because those were full, over all detectors.
     #[must_use]
-    pub const fn evictions(&self) -> u64 {
-        self.port_scan.evictions()
-            + self.host_sweep.evictions()
-            + self.ssh_bruteforce.evictions()
-            + self.rdp_bruteforce.evictions()
-            + self.remote_access.evictions()
+    pub fn evictions(&self) -> u64 {
+        self.detectors.iter().map(|detector| detector.evictions()).sum()
     }
 
     fn judge(&mut self, pane: &MergedPane, next: Option<&MergedPane>, out: &mut Vec<Finding>) {
@@ -238,38 +257,31 @@ impl DetectorSet {
             let longest = settings::WINDOW_SECONDS_MAX / self.pane_seconds;
             self.inexact_until = PaneIndex(pane.pane.0.saturating_add(longest));
         }
-        self.verdicts.judge(pane, next);
+        let Self { detectors, network, .. } = self;
+        let mut detectors: Vec<&mut Box<dyn Detector>> =
+            detectors.iter_mut().filter(|detector| detector.is_on()).collect();
+        self.verdicts.judge(pane, next, |met| {
+            for detector in detectors.iter_mut().filter(|detector| detector.watches()) {
+                detector.watch(met, network);
+            }
+        });
         let view = PaneView {
             pane,
             tried: &self.verdicts.tried,
             pane_seconds: self.pane_seconds,
             detected_at: self.newest_end,
-            network: &self.network,
+            network,
             exact: pane.pane > self.inexact_until,
             detail: self.detail,
         };
-        // The two that cost most side by side, where the caller's pool has threads; findings stay in order.
-        let Self { port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access, .. } =
-            self;
+        // The one that costs most beside the rest, where the caller's pool has threads; findings stay in order.
+        let first_count = 1.min(detectors.len());
+        let (first, others) = detectors.split_at_mut(first_count);
         let rest = &mut self.later;
         rayon::join(
-            || port_scan.on_pane(&view, out),
-            || {
-                host_sweep.on_pane(&view, rest);
-                ssh_bruteforce.on_pane(&view, rest);
-                rdp_bruteforce.on_pane(&view, rest);
-                remote_access.on_pane(&view, rest);
-            },
+            || first.iter_mut().for_each(|detector| detector.on_pane(&view, out)),
+            || others.iter_mut().for_each(|detector| detector.on_pane(&view, rest)),
         );
         out.append(rest);
     }
-}
-
-/// A detector with what was saved of it, if anything was.
-fn load_if<T>(
-    from: &mut Decoder<'_>,
-    empty: T,
-    load: impl FnOnce(T, &mut Decoder<'_>) -> Result<T, DecodeError>,
-) -> Result<T, DecodeError> {
-    if from.bool()? { load(empty, from) } else { Ok(empty) }
 }

@@ -7,6 +7,7 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use super::detector::{Met, WATCHED_AT_ONCE};
 use super::order::Sorter;
 use super::pane::{MergedPane, Tried};
 use crate::aggregate::{ContactKey, ContactView, Half, TCP_RST, TCP_SYN, Tally};
@@ -63,19 +64,34 @@ impl Verdicts {
         contacts * size_of::<Tried>() + self.sorter.bytes()
     }
 
-    /// Judges the contacts of `pane`; `next` is the pane right after it, where answers may be.
-    pub(super) fn judge(&mut self, pane: &MergedPane, next: Option<&MergedPane>) {
+    /// Judges the contacts of `pane`; `next` is the pane right after it, where answers may be. All contacts
+    /// are shown to `watch` on the way, some at once.
+    pub(super) fn judge(
+        &mut self,
+        pane: &MergedPane,
+        next: Option<&MergedPane>,
+        mut watch: impl FnMut(&[Met]),
+    ) {
         let Self { tried, unsorted, doubtful, other_traffic, sorter } = self;
         let open = Vec::with_capacity(LOOK_UPS_AHEAD);
         let mut judge = Judge { next, open, doubtful, tried: unsorted };
         other_traffic.begin(pane);
+        let mut met = Vec::with_capacity(WATCHED_AT_ONCE);
         for (first_number, shard) in pane.shards() {
             for (number, key, contact) in shard.contacts.iter() {
                 other_traffic.note(&key);
-                judge.take(first_number + number, &key, contact);
+                let number = first_number + number;
+                let (forward, back) = (contact.forward(), contact.back());
+                met.push(Met { number, key, forward, back });
+                if met.len() == WATCHED_AT_ONCE {
+                    watch(&met);
+                    met.clear();
+                }
+                judge.take(number, &key, contact, (forward, back));
             }
             judge.look_up_answers();
         }
+        watch(&met);
         unsorted.extend(doubtful.drain(..).filter(|ping| !other_traffic.has_pair(ping)));
         let key = |tried: &Tried| (tried.client, tried.server, tried.protocol, tried.port);
         let packed = |tried: &Tried| {
@@ -107,13 +123,17 @@ struct Open<'a> {
 }
 
 impl<'a> Judge<'a, '_> {
-    fn take(&mut self, number: u32, key: &ContactKey, contact: ContactView<'a>) {
-        let forward = contact.forward();
+    fn take(
+        &mut self,
+        number: u32,
+        key: &ContactKey,
+        contact: ContactView<'a>,
+        (forward, back): (Half, Half),
+    ) {
         if forward.0.flows == 0 {
             // What came back alone was not tried here.
             return;
         }
-        let back = contact.back();
         if let Some(next) = self.next
             && back.0.flows == 0
         {
@@ -396,7 +416,7 @@ mod tests {
             let mut verdicts = Verdicts::default();
             for (position, pane) in panes.iter().enumerate() {
                 let next = panes.get(position + 1).filter(|next| next.pane.0 == pane.pane.0 + 1);
-                verdicts.judge(pane, next);
+                verdicts.judge(pane, next, |_| ());
                 let judged: Vec<_> = verdicts
                     .tried
                     .iter()

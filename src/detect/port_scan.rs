@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::detector::Detector;
 use super::distinct::{Attempt, Counts, Distinct};
 use super::episode::{Episodes, Sighting};
 use super::once::{Narrow, TrackedKey};
@@ -201,87 +202,8 @@ impl PortScan {
         }
     }
 
-    /// The same detector without memory, with another limit.
-    pub(super) fn emptied(self, bytes_max: usize) -> Self {
-        Self::new(self.settings, bytes_max)
-    }
-
-    pub(super) const fn evictions(&self) -> u64 {
-        self.tracker.evictions() + self.episodes.evictions() + self.block_episodes.evictions()
-    }
-
-    /// Memory held, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.tracker.bytes()
-            + self.episodes.bytes()
-            + self.block_episodes.bytes()
-            + self.block_servers() * BLOCK_SERVER_BYTES
-    }
-
     fn block_servers(&self) -> usize {
         self.blocks.values().map(BTreeSet::len).sum()
-    }
-
-    /// The detector, unless it is off.
-    pub(super) fn if_on(&self) -> Option<&Self> {
-        self.settings.enabled.then_some(self)
-    }
-
-    /// Saves what the detector remembers.
-    pub(super) fn save(&self, out: &mut Encoder) {
-        out.version(1);
-        self.tracker.save(out);
-        self.episodes.save(out);
-        self.block_episodes.save(out);
-        out.count(self.blocks.len());
-        for (client, servers) in &self.blocks {
-            client.save(out);
-            out.count(servers.len());
-            servers.iter().for_each(|server| server.save(out));
-        }
-        self.inexact_until.save(out);
-    }
-
-    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
-    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("port scans", 1..=1)?;
-        let tracker = Tracker::load(self.tracker.limits(), from)?;
-        let episodes = self.episodes.load(from)?;
-        let block_episodes = self.block_episodes.load(from)?;
-        let mut blocks: BTreeMap<Addr, BTreeSet<Addr>> = BTreeMap::new();
-        for _ in 0..from.count(Addr::BYTES_MIN + 8)? {
-            let client = Addr::load(from)?;
-            let count = from.count(Addr::BYTES_MIN)?;
-            let servers: Result<_, _> = (0..count).map(|_| Addr::load(from)).collect();
-            blocks.insert(client, servers?);
-        }
-        let inexact_until = PaneIndex::load(from)?;
-        if !self.settings.enabled {
-            return Ok(self);
-        }
-        Ok(Self { tracker, episodes, block_episodes, blocks, inexact_until, ..self })
-    }
-
-    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
-        if !self.settings.enabled {
-            return;
-        }
-        let trips = self.trips(view);
-        let expired = view.before_window(self.settings.slow_window_seconds);
-        if self.tracker.has_evicted() {
-            self.inexact_until = view.after_window(expired);
-        }
-        for of_client in trips.chunk_by(|one, other| one.pair.client == other.pair.client) {
-            self.report(of_client, view, out);
-        }
-        if self.tracker.end_pane(expired) {
-            self.inexact_until = view.after_window(expired);
-        }
-        let now = view.index().end(view.pane_seconds);
-        self.episodes.end_pane(now);
-        self.block_episodes.end_pane(now);
-        self.blocks.retain(|client, _| self.block_episodes.is_open(client));
-        self.bound_blocks();
     }
 
     /// Forgets servers of the block scanners that have most of them, if there are too many.
@@ -442,6 +364,81 @@ impl PortScan {
     fn ports_of(&self, trip: &Trip<'_>) -> Vec<u16> {
         let distinct = self.tracker.get(&trip.pair);
         distinct.map_or_else(Vec::new, |distinct| distinct.tried(trip.before).collect())
+    }
+}
+
+impl Detector for PortScan {
+    fn name(&self) -> &'static str {
+        "port_scan"
+    }
+
+    fn is_on(&self) -> bool {
+        self.settings.enabled
+    }
+
+    fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let trips = self.trips(view);
+        let expired = view.before_window(self.settings.slow_window_seconds);
+        if self.tracker.has_evicted() {
+            self.inexact_until = view.after_window(expired);
+        }
+        for of_client in trips.chunk_by(|one, other| one.pair.client == other.pair.client) {
+            self.report(of_client, view, out);
+        }
+        if self.tracker.end_pane(expired) {
+            self.inexact_until = view.after_window(expired);
+        }
+        let now = view.index().end(view.pane_seconds);
+        self.episodes.end_pane(now);
+        self.block_episodes.end_pane(now);
+        self.blocks.retain(|client, _| self.block_episodes.is_open(client));
+        self.bound_blocks();
+    }
+
+    fn evictions(&self) -> u64 {
+        self.tracker.evictions() + self.episodes.evictions() + self.block_episodes.evictions()
+    }
+
+    fn bytes(&self) -> usize {
+        self.tracker.bytes()
+            + self.episodes.bytes()
+            + self.block_episodes.bytes()
+            + self.block_servers() * BLOCK_SERVER_BYTES
+    }
+
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        self.tracker.save(out);
+        self.episodes.save(out);
+        self.block_episodes.save(out);
+        out.count(self.blocks.len());
+        for (client, servers) in &self.blocks {
+            client.save(out);
+            out.count(servers.len());
+            servers.iter().for_each(|server| server.save(out));
+        }
+        self.inexact_until.save(out);
+    }
+
+    fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        from.version("port scans", 1..=1)?;
+        let tracker = Tracker::load(self.tracker.limits(), from)?;
+        let episodes = self.episodes.load(from)?;
+        let block_episodes = self.block_episodes.load(from)?;
+        let mut blocks: BTreeMap<Addr, BTreeSet<Addr>> = BTreeMap::new();
+        for _ in 0..from.count(Addr::BYTES_MIN + 8)? {
+            let client = Addr::load(from)?;
+            let count = from.count(Addr::BYTES_MIN)?;
+            let servers: Result<_, _> = (0..count).map(|_| Addr::load(from)).collect();
+            blocks.insert(client, servers?);
+        }
+        let inexact_until = PaneIndex::load(from)?;
+        self.tracker = tracker;
+        self.episodes = episodes;
+        self.block_episodes = block_episodes;
+        self.blocks = blocks;
+        self.inexact_until = inexact_until;
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use serde::Deserialize;
 
+use super::detector::Detector;
 use super::episode::Report;
 use super::outcome::{Outcome, TCP};
 use super::pane::{Detail, PaneView, Tried};
@@ -163,87 +164,6 @@ impl RemoteAccess {
         Self { settings, reported, reported_max, told_max, evictions: 0, started_until }
     }
 
-    /// The same detector without memory, with another limit.
-    pub(super) fn emptied(self, bytes_max: usize) -> Self {
-        Self::new(self.settings, bytes_max)
-    }
-
-    pub(super) const fn evictions(&self) -> u64 {
-        self.evictions
-    }
-
-    /// Memory held, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.reported.allocation_size()
-    }
-
-    /// The detector, unless it is off.
-    pub(super) fn if_on(&self) -> Option<&Self> {
-        self.settings.enabled.then_some(self)
-    }
-
-    /// Saves what the detector remembers.
-    pub(super) fn save(&self, out: &mut Encoder) {
-        out.version(1);
-        out.u64(self.evictions);
-        self.started_until.save(out);
-        out.count(self.reported.len());
-        for (pair, reported) in &self.reported {
-            pair.save(out);
-            reported.start.save(out);
-            out.u8(reported.reach as u8);
-            out.u32(reported.revision);
-            out.bool(reported.is_told);
-        }
-    }
-
-    /// Loads what [`Self::save`] wrote into a detector without memory; one that is off stays so.
-    pub(super) fn load(self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("remote access", 1..=1)?;
-        let evictions = from.u64()?;
-        let started_until = UnixSeconds::load(from)?;
-        let count = from.count(46)?;
-        let mut reported = HashMap::with_capacity_and_hasher(count, FixedState::default());
-        for _ in 0..count {
-            let pair = Saved::load(from)?;
-            let start = UnixSeconds::load(from)?;
-            let reach = match from.u8()? {
-                0 => Reach::Rejected,
-                1 => Reach::Passed,
-                2 => Reach::Answered,
-                _ => return Err(DecodeError::Invalid("reach of an attempt")),
-            };
-            let (revision, is_told) = (from.u32()?, from.bool()?);
-            if reported.insert(pair, Reported { start, reach, revision, is_told }).is_some() {
-                return Err(DecodeError::Invalid("set of pairs"));
-            }
-        }
-        if !self.settings.enabled {
-            return Ok(self);
-        }
-        Ok(Self { reported, evictions, started_until, ..self })
-    }
-
-    pub(super) fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
-        if !self.settings.enabled {
-            return;
-        }
-        let attempts: Vec<&Tried> =
-            view.tried.iter().filter(|tried| self.is_attempt(view, tried)).collect();
-        let pair_of = |tried: &Tried| (tried.client, tried.server);
-        let pairs = attempts.chunk_by(|one, other| pair_of(one) == pair_of(other));
-        let mut due: Vec<Due<'_>> = pairs.filter_map(|pair| self.on_pair(pair)).collect();
-        let crowd = split_off_crowd(&mut due, self.told_max);
-        out.extend(due.iter().map(|due| pair_finding(due, view)));
-        for due in &crowd {
-            if let Some(reported) = self.reported.get_mut(&due.pair()) {
-                reported.is_told = false;
-            }
-        }
-        crowd_findings(crowd, view, out);
-        self.forget(view);
-    }
-
     fn is_attempt(&self, view: &PaneView<'_>, tried: &Tried) -> bool {
         tried.protocol == TCP
             && self.settings.ports.contains(&tried.port)
@@ -319,6 +239,81 @@ impl RemoteAccess {
             self.started_until = self.started_until.max(*start);
             self.evictions += 1;
         }
+    }
+}
+
+impl Detector for RemoteAccess {
+    fn name(&self) -> &'static str {
+        "remote_access_attempt"
+    }
+
+    fn is_on(&self) -> bool {
+        self.settings.enabled
+    }
+
+    fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let attempts: Vec<&Tried> =
+            view.tried.iter().filter(|tried| self.is_attempt(view, tried)).collect();
+        let pair_of = |tried: &Tried| (tried.client, tried.server);
+        let pairs = attempts.chunk_by(|one, other| pair_of(one) == pair_of(other));
+        let mut due: Vec<Due<'_>> = pairs.filter_map(|pair| self.on_pair(pair)).collect();
+        let crowd = split_off_crowd(&mut due, self.told_max);
+        out.extend(due.iter().map(|due| pair_finding(due, view)));
+        for due in &crowd {
+            if let Some(reported) = self.reported.get_mut(&due.pair()) {
+                reported.is_told = false;
+            }
+        }
+        crowd_findings(crowd, view, out);
+        self.forget(view);
+    }
+
+    fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    fn bytes(&self) -> usize {
+        self.reported.allocation_size()
+    }
+
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.evictions);
+        self.started_until.save(out);
+        out.count(self.reported.len());
+        for (pair, reported) in &self.reported {
+            pair.save(out);
+            reported.start.save(out);
+            out.u8(reported.reach as u8);
+            out.u32(reported.revision);
+            out.bool(reported.is_told);
+        }
+    }
+
+    fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        from.version("remote access", 1..=1)?;
+        let evictions = from.u64()?;
+        let started_until = UnixSeconds::load(from)?;
+        let count = from.count(46)?;
+        let mut reported = HashMap::with_capacity_and_hasher(count, FixedState::default());
+        for _ in 0..count {
+            let pair = Saved::load(from)?;
+            let start = UnixSeconds::load(from)?;
+            let reach = match from.u8()? {
+                0 => Reach::Rejected,
+                1 => Reach::Passed,
+                2 => Reach::Answered,
+                _ => return Err(DecodeError::Invalid("reach of an attempt")),
+            };
+            let (revision, is_told) = (from.u32()?, from.bool()?);
+            if reported.insert(pair, Reported { start, reach, revision, is_told }).is_some() {
+                return Err(DecodeError::Invalid("set of pairs"));
+            }
+        }
+        self.reported = reported;
+        self.evictions = evictions;
+        self.started_until = started_until;
+        Ok(())
     }
 }
 

@@ -224,7 +224,8 @@ fn other_settings_apply_to_what_is_remembered() {
     settings.host_sweep.enabled = false;
     let detectors = loaded(&bytes, set_of(&settings), &rows, 2).unwrap();
     assert!(detectors.evictions() > 0);
-    assert_eq!(detectors.host_sweep.bytes(), 0);
+    let sweeps = detectors.detectors.iter().find(|detector| detector.name() == "host_sweep");
+    assert_eq!(sweeps.unwrap().bytes(), 0);
     let mut out = Vec::new();
     let mut again = loaded(&saved(&detectors), set_of(&eager()), &rows, 2).unwrap();
     again.on_end(&mut out);
@@ -232,6 +233,25 @@ fn other_settings_apply_to_what_is_remembered() {
     let error = DetectorSet::new(&eager(), network(), 300)
         .load(&mut Decoder::new(&bytes), |_| Err(DecodeError::Truncated));
     assert!(error.is_err(), "panes of another length");
+}
+
+#[test]
+fn the_first_form_is_read() {
+    let rows = busy_rows();
+    let detectors = busy(&rows);
+    let mut out = Encoder::default();
+    out.version(1);
+    for number in [detectors.pane_seconds, detectors.newest_end.0, detectors.inexact_until.0] {
+        out.i64(number);
+    }
+    for name in FORM_1 {
+        let mut listed = detectors.detectors.iter();
+        let detector = listed.find(|detector| detector.name() == name);
+        out.option(detector, |out, detector| detector.save(out));
+    }
+    out.option(detectors.waiting.as_ref(), |out, waiting| waiting.save(out, save_shard));
+    let loaded = loaded(&out.into_bytes(), set_of(&eager()), &rows, 2).unwrap();
+    assert_eq!(saved(&loaded), saved(&detectors));
 }
 
 /// A flood of sources that are seen once, and two slow scanners that come back once a minute.

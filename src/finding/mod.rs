@@ -31,7 +31,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: &[Self] = &[
         Self::PortScan,
         Self::HostSweep,
         Self::SshBruteforce,
@@ -54,7 +54,7 @@ impl FindingKind {
     /// The kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 }
 
@@ -104,8 +104,12 @@ impl Party {
 pub enum Evidence {
     /// A count, in the unit that its name says.
     Count(u64),
+    /// A number with a fraction, in the unit that its name says.
+    Number(f64),
     /// A word, such as the variant of a scan.
     Word(&'static str),
+    /// A text that comes from outside, such as the name of a list.
+    Text(String),
 }
 
 /// Where in the account it happened, as far as records or inventory say. Keys are AWS's field names.

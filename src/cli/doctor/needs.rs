@@ -14,7 +14,7 @@ pub(super) struct Need {
     pub(super) cost: &'static str,
 }
 
-const ALL: &[FindingKind] = &FindingKind::ALL;
+const ALL: &[FindingKind] = FindingKind::ALL;
 
 const NEEDS: [Need; 16] = [
     need(
