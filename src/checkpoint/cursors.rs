@@ -8,17 +8,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::checked_json;
 use super::directory::StateDirectory;
 use super::disk::read_full;
-use super::error::{CheckpointError, Refusal, RefusalReason};
+use super::error::{CheckpointError, Refusal};
 use super::journal::JournalPosition;
 
 const NAME: &str = "cursors.json";
-
-/// The form that is written.
-const FORM: u16 = 1;
 
 /// More than this is no file of cursors.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -29,15 +25,6 @@ pub struct Cursors {
     directory: Arc<StateDirectory>,
     positions: BTreeMap<String, JournalPosition>,
     is_saved: bool,
-}
-
-/// What the file holds.
-#[derive(Deserialize, Serialize)]
-struct CursorFile {
-    form: u16,
-    sinks: BTreeMap<String, JournalPosition>,
-    /// Of the JSON of `sinks`.
-    crc32: String,
 }
 
 impl Cursors {
@@ -59,7 +46,7 @@ impl Cursors {
             Ok(bytes)
         };
         let (positions, refusal) = match read() {
-            Ok(bytes) => match parse(&bytes) {
+            Ok(bytes) => match checked_json::from_bytes(&bytes) {
                 Ok(positions) => (positions, None),
                 Err(reason) => (BTreeMap::new(), Some(Refusal { path, reason })),
             },
@@ -98,36 +85,11 @@ impl Cursors {
         if self.is_saved {
             return Ok(());
         }
-        let sinks = self.positions.clone();
-        let file = CursorFile { form: FORM, crc32: checksum(&sinks), sinks };
-        let mut bytes = serde_json::to_vec(&file).expect("names and numbers have a JSON form");
-        bytes.push(b'\n');
+        let bytes = checked_json::to_bytes(&self.positions);
         self.directory.replace(NAME, &mut |out| out.write(&bytes))?;
         self.is_saved = true;
         Ok(())
     }
-}
-
-fn checksum(sinks: &BTreeMap<String, JournalPosition>) -> String {
-    let bytes = serde_json::to_vec(sinks).expect("names and numbers have a JSON form");
-    format!("{:08x}", crc32fast::hash(&bytes))
-}
-
-fn parse(bytes: &[u8]) -> Result<BTreeMap<String, JournalPosition>, RefusalReason> {
-    #[derive(Deserialize)]
-    struct Form {
-        form: u16,
-    }
-    let damaged = || RefusalReason::Damaged { what: "content".to_owned() };
-    let Form { form } = serde_json::from_slice(bytes).map_err(|_| damaged())?;
-    if form > FORM {
-        return Err(RefusalReason::Newer { found: form, newest: FORM });
-    }
-    let file: CursorFile = serde_json::from_slice(bytes).map_err(|_| damaged())?;
-    if form != FORM || file.crc32 != checksum(&file.sinks) {
-        return Err(damaged());
-    }
-    Ok(file.sinks)
 }
 
 #[cfg(test)]

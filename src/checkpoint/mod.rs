@@ -15,6 +15,7 @@
 //!  state/remote.json               which copies in a bucket are this directory's
 //! ```
 
+mod checked_json;
 mod container;
 mod cursors;
 mod dead_letters;

@@ -249,6 +249,13 @@ fn subjects(args: &DoctorArgs) -> Result<Vec<Subject>, Failure> {
     }
     let (stdin, named): (Vec<&String>, Vec<&String>) =
         args.paths.iter().partition(|path| path.as_str() == STDIN);
+    for path in &named {
+        if file_start(Path::new(path)).is_some_and(|start| config::is_configuration(&start)) {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "`{path}` looks like a flowgauge configuration, not like flow logs; look at its sources with `flowgauge doctor -c {path}`"
+            )));
+        }
+    }
     let subject = |name: &str, kind| Subject {
         plan: SourcePlan {
             name: name.to_owned(),

@@ -1,7 +1,7 @@
 //! `flowgauge validate`: says what a configuration would run, or everything that is wrong with it.
 //!
 //! Beyond the text of the file it looks at the files that are named in it: sources must have files,
-//! context must be readable, directories of sinks must exist. Nothing is started or written.
+//! context must be readable, directories of sinks must exist, certificates must fit their keys. Nothing is started or written.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::record::FormatChoice;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
+#[cfg(feature = "firehose")]
+use crate::source::firehose::tls_fault;
 #[cfg(feature = "kinesis")]
 use crate::source::kinesis::{ConsumerAddress, ReadMode};
 #[cfg(feature = "s3")]
@@ -80,7 +82,7 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut dyn Write) -> Result<(), V
 /// What is wrong with a file that the configuration names.
 fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
     let path = &mention.path;
-    let message = match mention.role {
+    let message = match &mention.role {
         FileRole::Source => match discover(std::slice::from_ref(path)) {
             Ok(_) => return None,
             Err(DiscoverError::Unreadable { path, source }) => {
@@ -104,6 +106,14 @@ fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
             format!("`{}` is no directory; name one, for this process alone", path.display())
         }
         FileRole::State => absent_parent(path, "state_dir")?,
+        #[cfg(feature = "firehose")]
+        FileRole::Tls { key, files } => {
+            let (faulty_key, message) = tls_fault(files)?;
+            if faulty_key != *key {
+                return None;
+            }
+            message
+        }
     };
     Some(ConfigFault { line: mention.line, column: mention.column, message })
 }
@@ -261,8 +271,8 @@ fn range_text(settings: &CloudWatchSettings) -> String {
 mod tests {
     use super::*;
 
-    /// Validates `text` in a directory with `logs/a.log`, `context.json` and `list.json` (not an
-    /// object); `ROOT` in `text` stands for the directory, and again in the result.
+    /// Validates `text` in a directory with `logs/a.log`, `context.json`, `list.json` (not an
+    /// object) and `certificate.pem`; `ROOT` in `text` stands for the directory, and again in the result.
     fn check(text: &str, expected: Result<&str, &str>) {
         let root = tempfile::tempdir().unwrap();
         let root_text = root.path().to_str().unwrap().to_owned();
@@ -270,6 +280,8 @@ mod tests {
         std::fs::write(root.path().join("logs/a.log"), "x\n").unwrap();
         std::fs::write(root.path().join("context.json"), "{}").unwrap();
         std::fs::write(root.path().join("list.json"), "[]").unwrap();
+        let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(root.path().join("certificate.pem"), certificate).unwrap();
         let config = root.path().join("f.toml");
         std::fs::write(&config, text.replace("ROOT", &root_text)).unwrap();
         let mut out = Vec::new();
@@ -356,6 +368,33 @@ mod tests {
         check(
             "[sources.demo]\ntype = 'demo'\n[sinks.out]\ntype = 'file'\npath = 'ROOT/logs'\n",
             Err("ROOT/f.toml:5:1: `ROOT/logs` is a directory; name a file in it"),
+        );
+    }
+
+    #[cfg(feature = "firehose")]
+    #[test]
+    fn an_endpoint_needs_its_certificate() {
+        let hint = |key| {
+            format!(
+                "let `{key}` name the file, and let the user that runs flowgauge read it: No such file or directory (os error 2)"
+            )
+        };
+        let file = |certificate: &str| {
+            format!(
+                "[sources.in]\ntype = 'firehose_http'\naccess_keys = 'hunter2'\n\
+                 certificate = '{certificate}'\nprivate_key = 'ROOT/none.pem'\n"
+            )
+        };
+        check(
+            &file("ROOT/absent.pem"),
+            Err(&format!(
+                "ROOT/f.toml:4:1: cannot read `ROOT/absent.pem`; {}",
+                hint("certificate")
+            )),
+        );
+        check(
+            &file("ROOT/certificate.pem"),
+            Err(&format!("ROOT/f.toml:5:1: cannot read `ROOT/none.pem`; {}", hint("private_key"))),
         );
     }
 

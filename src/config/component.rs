@@ -22,8 +22,8 @@ impl TableReader<'_> {
         let mut table = std::mem::take(&mut self.table);
         let mut references = Vec::new();
         let path = self.path.clone();
-        let mut is_complete = self.resolve_references(&path, &mut table, &mut references);
-        let mut taken_out: Vec<String> = Vec::new();
+        let mut taken_out = self.resolve_references(&path, &mut table, &mut references);
+        let mut is_complete = taken_out.is_empty();
         loop {
             let value = Spanned::new(self.span.clone(), DeValue::Table(table.clone()));
             let error = match T::deserialize(ValueDeserializer::from(value)) {
@@ -36,31 +36,39 @@ impl TableReader<'_> {
                 self.report(message, &place, &references);
                 taken_out.extend(place.keys.last().cloned());
             } else if let Some((place, words)) = take_out_named(&mut table, message) {
-                self.report_judged(words, &place, &references);
+                if !follows(message, &taken_out) {
+                    self.report_judged(words, &place, &references);
+                }
                 taken_out.extend(place.keys.last().cloned());
             } else {
-                self.report_absence(message, &taken_out);
+                if !follows(message, &taken_out) {
+                    self.report_absence(message);
+                }
                 return None;
             }
         }
     }
 
     /// Puts the content in the place of every reference and notes where that was; takes out those
-    /// without content and says whether there were none.
+    /// without content and gives their keys, with those of the tables that held them.
     fn resolve_references(
         &mut self,
         path: &str,
         table: &mut DeTable<'_>,
         references: &mut Vec<(Range<usize>, String)>,
-    ) -> bool {
+    ) -> Vec<String> {
         let mut unresolved: Vec<DeString<'_>> = Vec::new();
-        let mut are_inner_complete = true;
+        let mut taken_out = Vec::new();
         for (key, value) in table.iter_mut() {
             let span = value.span();
             let DeValue::Table(inner) = value.get_mut() else { continue };
             let Some(reference) = Reference::of(inner) else {
                 let path = format!("{path}.{}", key.get_ref());
-                are_inner_complete &= self.resolve_references(&path, inner, references);
+                let inner_keys = self.resolve_references(&path, inner, references);
+                if !inner_keys.is_empty() {
+                    taken_out.push(key.get_ref().clone().into_owned());
+                    taken_out.extend(inner_keys);
+                }
                 continue;
             };
             match self.document.take_reference(&reference) {
@@ -78,15 +86,12 @@ impl TableReader<'_> {
         for key in &unresolved {
             table.remove(&**key);
         }
-        are_inner_complete && unresolved.is_empty()
+        taken_out.extend(unresolved.into_iter().map(DeString::into_owned));
+        taken_out
     }
 
-    /// Reports a fault of the table as a whole, such as a missing key, unless a key of which it speaks
-    /// was taken out before.
-    fn report_absence(&mut self, message: &str, taken_out: &[String]) {
-        if taken_out.iter().any(|key| message.contains(&format!("`{key}`"))) {
-            return;
-        }
+    /// Reports a fault of the table as a whole, such as a missing key.
+    fn report_absence(&mut self, message: &str) {
         let path = &self.path;
         let report = match SerdeMessage::of(message) {
             SerdeMessage::MissingField(key) => format!("`[{path}]` has no `{key}`; add it"),
@@ -147,6 +152,11 @@ impl TableReader<'_> {
         };
         self.wrong(place.key_span.clone(), report);
     }
+}
+
+/// Whether a message speaks of a key that was taken out, and so of what is known already.
+fn follows(message: &str, taken_out: &[String]) -> bool {
+    taken_out.iter().any(|key| message.contains(&format!("`{key}`")))
 }
 
 /// An entry that was taken out of a table or of one within it.
@@ -259,6 +269,7 @@ fn described(expected: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
     use serde::Deserialize;
 
@@ -373,6 +384,7 @@ mod tests {
         low: Option<u8>,
         high: Option<u8>,
         name: Option<String>,
+        names: Option<BTreeMap<String, String>>,
     }
 
     impl TryFrom<Written> for Checked {
@@ -381,6 +393,9 @@ mod tests {
         fn try_from(written: Written) -> Result<Self, String> {
             if written.name.as_deref() == Some("hunter2") {
                 return Err("`name` is `hunter2`; write another".to_owned());
+            }
+            if written.names.is_some_and(|names| names.is_empty()) {
+                return Err("`names` is empty; add one to it".to_owned());
             }
             match (written.low, written.high) {
                 (Some(0), _) => Err("`low` is `0`; it must be 1 to 9".to_owned()),
@@ -402,6 +417,22 @@ mod tests {
                 "field `t.high` is too high; it must be 1 to 9",
                 "field `t.name` is the content of environment variable `TOKEN`, which does not fit",
             ],
+        );
+    }
+
+    #[test]
+    fn what_follows_from_an_absent_variable_is_not_told_again() {
+        let unset = |path: &str| {
+            format!(
+                "field `t.{path}` takes environment variable `OTHER`, which is not set; set it or write the value"
+            )
+        };
+        check("stream = { env = 'OTHER' }", &[&unset("stream")]);
+        check_as::<Checked>("low = 1\nnames = { a = { env = 'OTHER' } }", &[&unset("names.a")]);
+        check_as::<Checked>("low = { env = 'OTHER' }", &[&unset("low")]);
+        check_as::<Checked>(
+            "low = 0\nnames = { a = { env = 'OTHER' } }",
+            &["field `t.low` is `0`; it must be 1 to 9", &unset("names.a")],
         );
     }
 

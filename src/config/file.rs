@@ -14,6 +14,8 @@ use toml::de::DeTable;
 use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
 use crate::source::DemoSettings;
+#[cfg(feature = "firehose")]
+use crate::source::firehose::{FirehoseSettings, TlsFiles};
 
 use super::engine::EnginePlan;
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
@@ -108,7 +110,7 @@ pub struct FileMention {
 }
 
 /// What a path of the configuration is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileRole {
     /// Flow logs to read: a file, directory or pattern.
     Source,
@@ -118,6 +120,14 @@ pub enum FileRole {
     Sink,
     /// The directory of snapshots and journal.
     State,
+    /// The value of `key`, of a TLS server's files.
+    #[cfg(feature = "firehose")]
+    Tls {
+        /// `certificate` or `private_key`.
+        key: &'static str,
+        /// Both.
+        files: TlsFiles,
+    },
 }
 
 /// Reads the plan of a file, with the environment variables of the process.
@@ -330,7 +340,7 @@ impl Draft {
             "kinesis" => kinesis(table),
             "s3" => s3(table),
             "cloudwatch_logs" => cloudwatch(table),
-            "firehose_http" => firehose(table),
+            "firehose_http" => firehose(table, &mut self.files),
             other => unreachable!("`{other}` is not in SOURCE_TYPES"),
         }
     }
@@ -394,12 +404,21 @@ fn cloudwatch(table: &mut TableReader<'_>) -> Option<SourceKind> {
 }
 
 #[cfg(feature = "firehose")]
-fn firehose(table: &mut TableReader<'_>) -> Option<SourceKind> {
-    table.component().map(SourceKind::Firehose)
+fn firehose(table: &mut TableReader<'_>, files: &mut Vec<(FileRole, Text)>) -> Option<SourceKind> {
+    let spans = ["certificate", "private_key"].map(|key| (key, table.span_of(key)));
+    let settings: FirehoseSettings = table.component()?;
+    if let Some(tls) = &settings.tls {
+        for ((key, span), path) in spans.into_iter().zip([&tls.certificate, &tls.private_key]) {
+            let content = path.display().to_string();
+            let text = Text { shown: format!("`{content}`"), content, span };
+            files.push((FileRole::Tls { key, files: tls.clone() }, text));
+        }
+    }
+    Some(SourceKind::Firehose(settings))
 }
 
 #[cfg(not(feature = "firehose"))]
-fn firehose(table: &mut TableReader<'_>) -> Option<SourceKind> {
+fn firehose(table: &mut TableReader<'_>, _: &mut Vec<(FileRole, Text)>) -> Option<SourceKind> {
     left_out(table, "is an endpoint for Firehose", "firehose")
 }
 

@@ -109,6 +109,19 @@ pub(super) const ROOT: Table = table(
     ],
 );
 
+/// Whether the beginning of a file looks like a configuration: its first line with something in it is the header of a
+/// table that configurations have.
+#[must_use]
+pub fn is_configuration(start: &[u8]) -> bool {
+    let mut lines = start.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with(b"#"));
+    let header = first.and_then(|line| line.strip_prefix(b"["));
+    header.is_some_and(|header| {
+        let word = header.split(|byte| b".]".contains(byte)).next().unwrap_or_default();
+        word.len() < header.len() && ROOT.keys.iter().any(|key| key.name.as_bytes() == word)
+    })
+}
+
 const ENGINE: Table = table(
     "engine",
     &[
@@ -440,6 +453,21 @@ mod tests {
         let text = format!("{text}\n[sources.complete]\ntype = 'demo'\n");
         let outcome = read("f", &text, &|_| None).into_plan();
         outcome.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn a_configuration_is_told_by_its_first_table() {
+        let check = |start: &str, expected| {
+            assert_eq!(is_configuration(start.as_bytes()), expected, "{start}");
+        };
+        check(crate::config::DEFAULT_CONFIG, true);
+        check("\n# mine\n  [sources.prod]\ntype = 'kinesis'\n", true);
+        check("[log]", true);
+        check("[sourcesx]", false);
+        check("[sources", false);
+        check("[{\"version\": 2}]", false);
+        check("2 123456789012 eni-1 - -", false);
+        check("", false);
     }
 
     #[test]

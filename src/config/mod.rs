@@ -25,6 +25,7 @@ pub use fault::{ConfigError, ConfigFault, FaultList};
 pub use file::{
     FileMention, FileRole, Reading, References, load, process_variables, read, read_file,
 };
+pub use keys::is_configuration;
 pub use log::{LogFormat, LogLevel, LogPlan};
 pub use permissions::Extras;
 pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};

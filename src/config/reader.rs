@@ -252,6 +252,12 @@ impl<'a> TableReader<'a> {
         rate
     }
 
+    /// Where a key stands that nobody has taken yet; the table's place if it is absent.
+    #[cfg(feature = "firehose")]
+    pub(super) fn span_of(&self, key: &str) -> Range<usize> {
+        self.table.get_key_value(key).map_or_else(|| self.span.clone(), |(key, _)| key.span())
+    }
+
     /// Takes a text.
     pub(super) fn text(&mut self, key: &'static str) -> Option<Text> {
         let (span, value) = self.take(key)?;

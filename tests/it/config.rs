@@ -246,7 +246,7 @@ fn the_files_of_a_configuration_have_places() {
     let found: Vec<(FileRole, &str, usize, usize)> = reading
         .files()
         .iter()
-        .map(|file| (file.role, file.path.to_str().unwrap(), file.line, file.column))
+        .map(|file| (file.role.clone(), file.path.to_str().unwrap(), file.line, file.column))
         .collect();
     let expected = [
         (FileRole::Source, "x", 3, 10),

@@ -91,6 +91,17 @@ fn nothing_that_could_be_read_is_an_error() {
 }
 
 #[test]
+fn a_configuration_is_no_flow_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = write_config(directory.path(), "# mine\n\n[sources.in]\ntype = 'demo'\n");
+    let output = doctor(&[&config]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("looks like a flowgauge configuration"), "{stderr}");
+    assert!(stderr.contains(&format!("`flowgauge doctor -c {config}`")), "{stderr}");
+}
+
+#[test]
 fn standard_input_is_told() {
     let output = run_with_input(&["doctor", "-", "--output", "json"], V5.repeat(2).as_bytes());
     assert!(output.status.success());

@@ -8,11 +8,9 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::super::checked_json;
 use super::super::error::RefusalReason;
 use crate::units::UnixSeconds;
-
-/// The form that is written.
-const FORM: u16 = 1;
 
 /// More than this is no list.
 pub(super) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
@@ -71,40 +69,15 @@ pub(super) struct Begun {
     pub(super) id: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ManifestFile {
-    form: u16,
-    content: Manifest,
-    /// Of the JSON of `content`.
-    crc32: String,
-}
-
 impl Manifest {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let file = ManifestFile { form: FORM, crc32: checksum(self), content: self.clone() };
-        let mut bytes = serde_json::to_vec(&file).expect("names and numbers have a JSON form");
-        bytes.push(b'\n');
-        bytes
+        checked_json::to_bytes(self)
     }
 
     /// # Errors
     /// If the bytes are no list, or one of a newer form.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, RefusalReason> {
-        #[derive(Deserialize)]
-        struct Form {
-            form: u16,
-        }
-        let damaged = || RefusalReason::Damaged { what: "content".to_owned() };
-        let Form { form } = serde_json::from_slice(bytes).map_err(|_| damaged())?;
-        if form > FORM {
-            return Err(RefusalReason::Newer { found: form, newest: FORM });
-        }
-        let file: ManifestFile = serde_json::from_slice(bytes).map_err(|_| damaged())?;
-        if form != FORM || file.crc32 != checksum(&file.content) {
-            return Err(damaged());
-        }
-        Ok(file.content)
+        checked_json::from_bytes(bytes)
     }
 
     /// Whether the run with this name is the owner.
@@ -146,11 +119,6 @@ impl<'de> Deserialize<'de> for Token {
     }
 }
 
-fn checksum(manifest: &Manifest) -> String {
-    let bytes = serde_json::to_vec(manifest).expect("names and numbers have a JSON form");
-    format!("{:08x}", crc32fast::hash(&bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,12 +155,6 @@ mod tests {
             }
             assert!(Manifest::from_bytes(&sound[..at]).is_err());
         }
-    }
-
-    #[test]
-    fn a_newer_form_is_told() {
-        let error = Manifest::from_bytes(b"{\"form\":2,\"anything\":[]}").unwrap_err();
-        assert!(error.to_string().contains("its form is 2 and this version reads up to 1"));
     }
 
     #[test]

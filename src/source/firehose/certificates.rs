@@ -15,18 +15,34 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
 use super::settings::TlsFiles;
+use crate::causes::with_causes;
 
 /// Why a certificate can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CertificateError {
-    #[error("cannot read `{}`", path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error("`{}` is not PEM with {what}", path.display())]
-    Pem { path: PathBuf, what: &'static str, source: pem::Error },
-    #[error("`{}` holds no certificate", path.display())]
+    #[error("cannot read `{}`; let `{key}` name the file, and let the user that runs flowgauge read it", path.display())]
+    Io { path: PathBuf, key: &'static str, source: io::Error },
+    #[error("`{}` is not PEM with {what}; let `{key}` name such a file", path.display())]
+    Pem { path: PathBuf, key: &'static str, what: &'static str, source: pem::Error },
+    #[error("`{}` holds no certificate; let `certificate` name a PEM file with the server's and those that signed it", path.display())]
     Empty { path: PathBuf },
-    #[error("`{}` and `{}` do not make a TLS server", certificate.display(), private_key.display())]
+    #[error("`{}` and `{}` do not make a TLS server; name a certificate and the key it was made for", certificate.display(), private_key.display())]
     Pair { certificate: PathBuf, private_key: PathBuf, source: rustls::Error },
+}
+
+const CERTIFICATE: &str = "certificate";
+const PRIVATE_KEY: &str = "private_key";
+
+/// Why no TLS server can be made of these files, with the key of the settings to mend; `None` if one can.
+#[must_use]
+pub fn tls_fault(files: &TlsFiles) -> Option<(&'static str, String)> {
+    let error = read(files, &aws_lc_rs::default_provider()).err()?;
+    let key = match &error {
+        CertificateError::Io { key, .. } | CertificateError::Pem { key, .. } => key,
+        CertificateError::Empty { .. } => CERTIFICATE,
+        CertificateError::Pair { .. } => PRIVATE_KEY,
+    };
+    Some((key, with_causes(&error)))
 }
 
 /// What tells a file from the one that was there before.
@@ -87,30 +103,34 @@ impl ResolvesServerCert for Certificates {
 }
 
 fn stamps(files: &TlsFiles) -> Result<[Stamp; 2], CertificateError> {
-    let stamp = |path: &Path| match fs::metadata(path) {
+    let stamp = |path: &Path, key| match fs::metadata(path) {
         Ok(data) => Ok((data.ino(), data.size(), data.mtime(), data.mtime_nsec())),
-        Err(source) => Err(CertificateError::Io { path: path.to_owned(), source }),
+        Err(source) => Err(CertificateError::Io { path: path.to_owned(), key, source }),
     };
-    Ok([stamp(&files.certificate)?, stamp(&files.private_key)?])
+    Ok([stamp(&files.certificate, CERTIFICATE)?, stamp(&files.private_key, PRIVATE_KEY)?])
 }
 
 fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     let TlsFiles { certificate, private_key } = files;
-    let bytes = |path: &PathBuf| {
-        fs::read(path).map_err(|source| CertificateError::Io { path: path.clone(), source })
+    let bytes = |path: &PathBuf, key| {
+        fs::read(path).map_err(|source| CertificateError::Io { path: path.clone(), key, source })
     };
-    let pem = |path: &PathBuf, what| {
+    let pem = |path: &PathBuf, key, what| {
         let path = path.clone();
-        move |source| CertificateError::Pem { path, what, source }
+        move |source| CertificateError::Pem { path, key, what, source }
     };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&bytes(certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(pem(certificate, "certificates"))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&bytes(certificate, CERTIFICATE)?)
+            .collect::<Result<_, _>>()
+            .map_err(pem(certificate, CERTIFICATE, "certificates"))?;
     if chain.is_empty() {
         return Err(CertificateError::Empty { path: certificate.clone() });
     }
-    let key = PrivateKeyDer::from_pem_slice(&bytes(private_key)?)
-        .map_err(pem(private_key, "a private key"))?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes(private_key, PRIVATE_KEY)?).map_err(pem(
+        private_key,
+        PRIVATE_KEY,
+        "a private key",
+    ))?;
     CertifiedKey::from_der(chain, key, provider).map_err(|source| CertificateError::Pair {
         certificate: certificate.clone(),
         private_key: private_key.clone(),
@@ -129,6 +149,43 @@ mod tests {
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(&files.certificate, cert.pem()).unwrap();
         fs::write(&files.private_key, signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn faults_name_the_setting_to_mend_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, private_key] = ["c.pem", "k.pem"].map(|name| folder.path().join(name));
+        let files = TlsFiles { certificate, private_key };
+        let root = folder.path().to_str().unwrap();
+        let check = |expected_key: &str, expected: &str| {
+            let (key, message) = tls_fault(&files).unwrap();
+            assert_eq!((key, message.replace(root, "").as_str()), (expected_key, expected));
+        };
+        check(
+            "certificate",
+            "cannot read `/c.pem`; let `certificate` name the file, and let the user that runs flowgauge read it: No such file or directory (os error 2)",
+        );
+        write(&files);
+        assert_eq!(tls_fault(&files), None);
+        let key = fs::read(&files.private_key).unwrap();
+        fs::remove_file(&files.private_key).unwrap();
+        check(
+            "private_key",
+            "cannot read `/k.pem`; let `private_key` name the file, and let the user that runs flowgauge read it: No such file or directory (os error 2)",
+        );
+        fs::write(&files.private_key, "no PEM").unwrap();
+        check(
+            "private_key",
+            "`/k.pem` is not PEM with a private key; let `private_key` name such a file: no items found",
+        );
+        write(&files);
+        fs::write(&files.private_key, key).unwrap();
+        assert_eq!(tls_fault(&files).unwrap().0, "private_key", "it belongs to another");
+        fs::write(&files.certificate, "no PEM").unwrap();
+        check(
+            "certificate",
+            "`/c.pem` holds no certificate; let `certificate` name a PEM file with the server's and those that signed it",
+        );
     }
 
     #[test]

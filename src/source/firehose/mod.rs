@@ -62,6 +62,7 @@ use server::Server;
 use spool::{Replay, Spool, SpoolLimits};
 use writer::{Outgoing, Progress, Store, Taken, Writer, tell};
 
+pub use certificates::tls_fault;
 pub use counters::FirehoseCounters;
 pub use settings::{FirehoseSettings, TlsFiles};
 
