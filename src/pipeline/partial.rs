@@ -176,7 +176,9 @@ pub fn merge(
         }
         reader.rest(|file| {
             inputs.merge(file.decode(INPUTS, InputReport::load)?);
+            let mut has_shards = false;
             for name in shards(file) {
+                has_shards = true;
                 let bytes_max = memory.tops_bytes;
                 let part =
                     file.decode(name, |from| TopSet::load(&of_this.tops, bytes_max, from))?;
@@ -185,7 +187,7 @@ pub fn merge(
                     None => tops = Some(part),
                 }
             }
-            Ok(())
+            if has_shards { Ok(()) } else { Err(RefusalReason::Missing { name: shard(0) }) }
         })?;
     }
     let (job, tops) = (job.expect("there are partials"), tops.expect("each has a shard"));
@@ -251,4 +253,33 @@ fn judge(
     }
     detectors.on_end(findings);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::StateDirectory;
+    use crate::checkpoint::disk::MemoryDisk;
+    use crate::detect::{DetectSettings, Network};
+    use crate::units::UnixSeconds;
+
+    #[test]
+    fn partials_without_a_shard_are_refused() {
+        let (disk, path) = (Arc::new(MemoryDisk::new(1)), Path::new("/partials"));
+        let directory = StateDirectory::open(Arc::clone(&disk) as _, path).unwrap();
+        let job = PartialJob { pane_seconds: 60, with_contacts: false, tops: Vec::new() };
+        let parts = [
+            part(JOB.to_owned(), |out| job.save(out)),
+            part(INPUTS.to_owned(), |out| InputReport::default().save(out)),
+        ];
+        PartialWriter::new(directory).unwrap().rest(UnixSeconds(0), &parts).unwrap();
+        let reader = PartialReader::open(disk, path).unwrap();
+        let settings = DetectSettings::default();
+        let detectors = Detectors { settings, network: Network::default() };
+        let merged =
+            merge(&[("one".to_owned(), reader)], &detectors, MemoryPlan::of(1 << 30, 1, false));
+        assert!(merged.unwrap_err().to_string().contains("it has no part `shard-0`"));
+    }
 }
