@@ -23,7 +23,7 @@ use crate::sink::{Sink, SinkError, encode};
 const WAITING_MAX: usize = 64;
 
 /// Findings that are encoded, made durable and given to sinks together. A pane may have a hundred thousand:
-/// as one batch, memory for their lines would be taken afresh, five times over.
+/// as one batch, their lines would take fresh memory several times over.
 const DELIVERED_AT_ONCE: usize = 2048;
 
 /// Findings that a sink is given again at once.
