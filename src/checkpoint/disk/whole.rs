@@ -14,7 +14,7 @@ use std::path::Path;
 use super::DiskWriter;
 
 /// A multiple of every disk's block.
-pub(in super::super) const BLOCK_BYTES: usize = 4096;
+pub(in crate::checkpoint) const BLOCK_BYTES: usize = 4096;
 
 /// Bytes of one direct write out of the buffer: so many that the way to the disk counts for little.
 const WRITE_BYTES: usize = 4 << 20;
