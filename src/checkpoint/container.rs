@@ -9,7 +9,8 @@
 //!
 //! Every byte is under a checksum or compared, and the lengths must add up to the file's, so a file that
 //! was cut, extended or changed anywhere is refused. Magic and form stay where they are in all forms.
-//! The table comes last so that parts are written as they lie in memory, each byte looked at once.
+//! The table comes last so that parts are written as they lie in memory, each byte looked at once. Before a large
+//! part stands one of zeroes, so that it begins at a block of the disk and need not be copied on its way there.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::UnixSeconds;
 
-use super::disk::{Disk, DiskFile, DiskWriter, read_full};
+use super::disk::{BLOCK_BYTES, Disk, DiskFile, DiskWriter, read_full};
 use super::error::RefusalReason;
 
 /// Like PNG's: damaged by any transfer that takes the file for text.
@@ -43,6 +44,12 @@ const TRAILER_BYTES: u64 = 24;
 
 /// The last bytes.
 const END: [u8; 4] = *b"FGSE";
+
+/// Parts from so many bytes on begin at a multiple of [`BLOCK_BYTES`].
+const ALIGNED_BYTES_MIN: u64 = 1 << 20;
+
+/// What a part is called that only fills the bytes before the next one, with the number of that.
+const PADDING_PREFIX: &str = "padding-";
 
 /// How much is read at a time to check a part.
 const READ_BYTES: usize = 1 << 20;
@@ -94,21 +101,34 @@ pub(super) fn write(
     let head = head_bytes(head);
     file.write(&head)?;
     let mut length_bytes = head.len() as u64;
-    let mut table = Encoder::default();
-    table.count(parts.len());
-    for part in parts {
+    let (mut table, mut part_count) = (Encoder::default(), 0);
+    for (index, part) in parts.iter().enumerate() {
+        let part_bytes = part.segments.iter().map(|segment| segment.len() as u64).sum();
+        let padding_bytes = length_bytes.next_multiple_of(BLOCK_BYTES as u64) - length_bytes;
+        if part_bytes >= ALIGNED_BYTES_MIN && padding_bytes > 0 {
+            let padding = &[0; BLOCK_BYTES][..usize::try_from(padding_bytes).expect("a block")];
+            file.write(padding)?;
+            table.text(&format!("{PADDING_PREFIX}{index}"));
+            table.u64(padding_bytes);
+            table.u32(crc32fast::hash(padding));
+            length_bytes += padding_bytes;
+            part_count += 1;
+        }
         let mut checksum = crc32fast::Hasher::new();
-        let mut part_bytes = 0;
         for segment in &part.segments {
             checksum.update(segment);
             file.write(segment)?;
-            part_bytes += segment.len() as u64;
         }
         table.text(&part.name);
         table.u64(part_bytes);
         table.u32(checksum.finalize());
         length_bytes += part_bytes;
+        part_count += 1;
     }
+    let mut whole_table = Encoder::default();
+    whole_table.count(part_count);
+    whole_table.raw(&table.into_bytes());
+    let mut table = whole_table;
     let table_bytes = table.len() as u64;
     length_bytes += table_bytes + TRAILER_BYTES;
     table.u64(table_bytes);
@@ -223,7 +243,8 @@ impl Snapshot {
 
     /// The names of its parts, in the order in which they were written.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().map(|part| part.name.as_str())
+        let names = self.parts.iter().map(|part| part.name.as_str());
+        names.filter(|name| !name.starts_with(PADDING_PREFIX))
     }
 
     /// Makes state of a part, which must be read to its end. The part's bytes are in memory only

@@ -504,6 +504,30 @@ mod tests {
         assert_eq!((head.epoch, head.program.as_str(), state), (4, "0.1.0", 9));
     }
 
+    #[test]
+    fn a_large_part_begins_at_a_block_and_what_fills_up_is_checked() {
+        let disk = MemoryDisk::new(1);
+        let mut snapshots = open(&disk, JOB);
+        let large = Part { name: "large".to_owned(), segments: vec![vec![5; 3], vec![6; 1 << 20]] };
+        let parts = [parts(9), vec![large.clone()]].concat();
+        snapshots.write(1, UnixSeconds(100), &parts).unwrap();
+        drop(snapshots);
+        let sound = disk.content(&path(1)).unwrap();
+        let begins_at = sound.windows(4).position(|bytes| bytes == [5, 5, 5, 6]).unwrap();
+        assert!(begins_at.is_multiple_of(4096));
+        let read = |snapshot: &Snapshot| {
+            let names: Vec<_> = snapshot.names().collect();
+            assert_eq!(names, ["shard-0", "judge", "empty", "large"]);
+            assert!(snapshot.bytes("large")? == large.segments.concat());
+            Ok(())
+        };
+        open(&disk, JOB).restore(read).unwrap().state.unwrap();
+        let mut changed = sound;
+        changed[begins_at - 1] = 1;
+        disk.put(&path(1), &changed);
+        assert!(open(&disk, JOB).restore(read).is_err());
+    }
+
     /// Every operation of writing the third snapshot is once the last, or fails.
     #[test]
     fn at_every_moment_there_is_a_snapshot_to_start_from() {

@@ -22,6 +22,10 @@ use crate::sink::{Sink, SinkError, encode};
 /// Messages that may wait for the journal before no more are taken.
 const WAITING_MAX: usize = 64;
 
+/// Findings that are encoded, made durable and given to sinks together. A pane may have a hundred thousand:
+/// as one batch, their lines would take fresh memory several times over.
+const DELIVERED_AT_ONCE: usize = 2048;
+
 /// Findings that a sink is given again at once.
 const RESENT_AT_ONCE: usize = 1024;
 
@@ -241,12 +245,28 @@ impl Delivery {
         }
     }
 
-    /// Hands findings to the journal, and those that it did not know to every sink; takes them out of the
-    /// list once they are counted.
+    /// Hands findings to the journal, and those that it did not know to every sink, so many at a time; takes
+    /// them out of the list once they are counted.
     ///
     /// # Errors
     /// If the journal could not take them or make them durable: what is left in the list is to be given again.
     fn deliver(&mut self, findings: &mut Vec<Finding>) -> Result<(), CheckpointError> {
+        // What an earlier call could not make durable.
+        self.send()?;
+        let mut rest = std::mem::take(findings).into_iter();
+        while rest.len() > 0 {
+            let mut batch: Vec<_> = rest.by_ref().take(DELIVERED_AT_ONCE).collect();
+            if let Err(error) = self.append(&mut batch).and_then(|()| self.send()) {
+                batch.extend(rest);
+                *findings = batch;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a batch to the journal, takes it out of the list and counts it.
+    fn append(&mut self, findings: &mut Vec<Finding>) -> Result<(), CheckpointError> {
         let counts = FindingCounts::of(findings);
         match &mut self.durable {
             None => {
@@ -260,10 +280,18 @@ impl Delivery {
         }
         self.counts.add(counts);
         self.unsent.append(findings);
+        Ok(())
+    }
+
+    /// Makes what was appended durable and gives it to every sink.
+    fn send(&mut self) -> Result<(), CheckpointError> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
         if let Some(DurableFindings { journal, .. }) = &mut self.durable {
             journal.sync()?;
         }
-        if !self.unsent.is_empty() && self.failure.is_none() {
+        if self.failure.is_none() {
             let (findings, lines) = (&self.unsent, &self.unsent_lines);
             self.failure = self.sinks.iter_mut().find_map(|sink| sink.write(findings, lines).err());
         }

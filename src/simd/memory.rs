@@ -55,6 +55,29 @@ pub fn advise_huge_pages<T>(slots: &mut [T]) {
     let _ = slots;
 }
 
+/// Asks the kernel to back `memory` with pages now, all at once and not at the first touch of each; whether it did.
+///
+/// Pages that are only partly within `memory` are left out, and what it holds does not change.
+pub fn populate<T>(memory: &mut [T]) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let start = memory.as_mut_ptr().addr().next_multiple_of(PAGE_BYTES);
+        let end = memory.as_mut_ptr().addr() + size_of_val(memory);
+        let Some(length) = end.checked_sub(start).map(|bytes| bytes & !(PAGE_BYTES - 1)) else {
+            return true;
+        };
+        let start = memory.as_mut_ptr().cast::<libc::c_void>().with_addr(start);
+        // SAFETY: the range lies within `memory`, which is borrowed for good here; this advice makes pages
+        // present as a write to each would, and changes nothing that they hold.
+        unsafe { libc::madvise(start, length, libc::MADV_POPULATE_WRITE) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = memory;
+        false
+    }
+}
+
 /// The smallest page of every Linux on x86-64, and a multiple of it elsewhere.
 #[cfg(target_os = "linux")]
 const PAGE_BYTES: usize = 64 * 1024;
@@ -72,6 +95,7 @@ mod tests {
         for length in [0, 1, 1 << 12, 1 << 20] {
             let mut slots: Vec<u64> = (0..length).collect();
             advise_huge_pages(&mut slots);
+            populate(&mut slots);
             prefetch(&slots, slots.len() / 2);
             prefetch(&slots, usize::MAX);
             assert!(slots.iter().copied().eq(0..length));

@@ -41,7 +41,7 @@ mod tests;
 mod x86_64;
 
 pub use deflate::{GzipDecoder, InflateFault};
-pub use memory::{advise_huge_pages, prefetch};
+pub use memory::{advise_huge_pages, populate, prefetch};
 pub use quoted::QuotedCopier;
 pub use rows::{Judged, Number, ROWS_MAX, Rows, Splitter, Word};
 

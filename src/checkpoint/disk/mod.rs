@@ -16,6 +16,7 @@ use std::path::Path;
 
 pub use memory::MemoryDisk;
 pub use system::SystemDisk;
+pub(super) use whole::BLOCK_BYTES;
 
 /// Files by path.
 pub trait Disk: Debug + Send + Sync {
