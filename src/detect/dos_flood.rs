@@ -30,6 +30,12 @@ use crate::net::Addr;
 /// took longer.
 const RATE_SECONDS_MIN: i64 = 20;
 
+/// Own hosts that call a service in vain are many more than those that attack it.
+const OUTBOUND_FACTOR: u64 = 3;
+
+/// Metrics and logs go to own hosts in flows that nobody answers.
+const INSIDE_UDP_FACTOR: u64 = 10;
+
 /// How long a target has to be left alone before the next flood is another one.
 const QUIET_SECONDS: u32 = 3600;
 
@@ -42,8 +48,8 @@ const PACKET_BYTES_MAX: u64 = 9001;
 /// Contacts that a finding's context is taken from.
 const CONTEXT_CONTACTS_MAX: usize = 1000;
 
-/// Cells of the sketch: together they fit a second level cache.
-const CELL_BITS: u32 = 13;
+/// Cells of the sketch: together they fit a first level cache.
+const CELL_BITS: u32 = 11;
 
 /// `[detectors.dos_flood]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -127,28 +133,25 @@ impl DosFloodSettings {
 
     /// How fast a group must be to be a flood: its weight per second.
     fn rate_min(&self, group: &Group, network: &Network, load: &Load) -> u64 {
-        let rate = match group.way {
+        let rate = u64::from(match group.way {
             Way::Ping => self.icmp_packets_per_second_min,
             Way::Flows => self.flows_per_second_max,
             Way::Volume => self.packets_per_second_max,
-            // Metrics and logs are sent to own hosts in flows that nobody answers.
-            Way::Opened
-                if group.protocol != TCP
-                    && network.is_inside(group.target)
-                    && network.is_inside(load.heaviest.1) =>
-            {
-                self.flows_per_second_max.max(self.flows_per_second_min)
-            }
             Way::Opened | Way::Reflected => self.flows_per_second_min,
-        };
-        rate.into()
+        });
+        let is_inside = |addr| network.is_inside(addr);
+        match (group.way, group.protocol) {
+            (Way::Opened, _) if !is_inside(group.target) => rate * OUTBOUND_FACTOR,
+            (Way::Opened, UDP) if is_inside(load.heaviest.1) => rate * INSIDE_UDP_FACTOR,
+            _ => rate,
+        }
     }
 }
 
 /// What all contacts send to the targets of a cell.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cell {
-    /// Short TCP flows; packets of other protocols that few answers came to; packets that answer nothing.
+    /// Packets of short TCP flows, of other protocols that few answers came to, and of answers to nothing.
     short: u32,
     flows: u32,
     /// One-way packets.
@@ -156,11 +159,18 @@ struct Cell {
 }
 
 impl Cell {
-    fn add(&mut self, short: u64, flows: u32, packets: u64) {
-        let short = u32::try_from(short).unwrap_or(u32::MAX);
-        self.short = self.short.saturating_add(short);
-        self.flows = self.flows.saturating_add(flows);
-        self.packets = self.packets.saturating_add(packets);
+    fn add(&mut self, more: Self) {
+        self.short = self.short.saturating_add(more.short);
+        self.flows = self.flows.saturating_add(more.flows);
+        self.packets = self.packets.saturating_add(more.packets);
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            short: self.short.max(other.short),
+            flows: self.flows.max(other.flows),
+            packets: self.packets.max(other.packets),
+        }
     }
 }
 
@@ -204,6 +214,8 @@ type EpisodeKey = (Addr, (u8, u8));
 pub(super) struct DosFlood {
     settings: DosFloodSettings,
     cells: Vec<Cell>,
+    /// The most of any cell.
+    highest: Cell,
     episodes: Episodes<EpisodeKey>,
 }
 
@@ -212,7 +224,12 @@ impl DosFlood {
     pub(super) fn new(settings: DosFloodSettings, bytes_max: usize) -> Self {
         let open_max = bytes_max / Episodes::<EpisodeKey>::entry_bytes();
         let open_max = open_max.min(settings.tracked_max as usize);
-        Self { cells: Vec::new(), episodes: Episodes::new(QUIET_SECONDS, open_max), settings }
+        Self {
+            cells: Vec::new(),
+            highest: Cell::default(),
+            episodes: Episodes::new(QUIET_SECONDS, open_max),
+            settings,
+        }
     }
 
     /// Whether the targets of a cell may be flooded in a pane.
@@ -294,28 +311,33 @@ impl Detector for DosFlood {
 
     fn watch(&mut self, contacts: &[Met], _network: &Network) {
         if self.cells.is_empty() {
-            self.cells.resize(1 << CELL_BITS, Cell::default());
+            self.cells = vec![Cell::default(); 1 << CELL_BITS];
         }
+        let mut add = |target: Addr, short: u64, flows: u32, packets: u64| {
+            let cell = &mut self.cells[cell_of(target)];
+            cell.add(Cell { short: u32::try_from(short).unwrap_or(u32::MAX), flows, packets });
+            self.highest = self.highest.max(*cell);
+        };
         for Met { key, forward, back, .. } in contacts {
             let (forward, back) = (&forward.0, &back.0);
             if matches!(key.protocol, ICMP | ICMP_V6) {
-                self.cells[cell_of(key.server)].add(forward.packets, 0, forward.packets);
-                self.cells[cell_of(key.client)].add(back.packets, 0, back.packets);
+                add(key.server, forward.packets, 0, forward.packets);
+                add(key.client, back.packets, 0, back.packets);
             } else if forward.flows > 0 {
-                let short = if key.protocol != TCP {
-                    if back.packets < forward.packets.div_ceil(2) { forward.packets } else { 0 }
-                } else if forward.packets <= 2 * u64::from(forward.flows) {
-                    forward.flows.into()
+                let is_short = if key.protocol == TCP {
+                    forward.packets <= 2 * u64::from(forward.flows)
                 } else {
-                    0
+                    back.packets < forward.packets.div_ceil(2)
                 };
+                // As many packets as flows at least, which is what the rate is made of.
+                let short = if is_short { forward.packets.max(forward.flows.into()) } else { 0 };
                 let packets = if is_one_way(forward, back) { forward.packets } else { 0 };
-                self.cells[cell_of(key.server)].add(short, forward.flows, packets);
+                add(key.server, short, forward.flows, packets);
                 if is_one_way(back, forward) {
-                    self.cells[cell_of(key.client)].add(0, 0, back.packets);
+                    add(key.client, 0, 0, back.packets);
                 }
             } else {
-                self.cells[cell_of(key.client)].add(back.packets, 0, back.packets);
+                add(key.client, back.packets, 0, back.packets);
             }
         }
     }
@@ -323,7 +345,7 @@ impl Detector for DosFlood {
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
         let rate_seconds = RATE_SECONDS_MIN.min(view.pane_seconds);
         let least = rate_seconds.unsigned_abs();
-        if self.cells.iter().any(|cell| self.is_high(*cell, least)) {
+        if self.is_high(self.highest, least) {
             let is_high: Vec<bool> =
                 self.cells.iter().map(|cell| self.is_high(*cell, least)).collect();
             let floods = self.floods(view, &is_high, rate_seconds);
@@ -333,7 +355,10 @@ impl Detector for DosFlood {
             found.sort_by(|one, other| one.actor.addrs.cmp(&other.actor.addrs));
             out.append(&mut found);
         }
-        self.cells.fill(Cell::default());
+        if self.highest != Cell::default() {
+            self.cells.fill(Cell::default());
+            self.highest = Cell::default();
+        }
         self.episodes.end_pane(view.index().end(view.pane_seconds));
     }
 
@@ -523,6 +548,249 @@ fn title(flood: &Flood, are_known: bool, rate: u64) -> String {
                 "{who} flooded {target} with {} flows from outside, {rate} a second",
                 load.flows
             )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::super::scenarios::{OUTSIDE, addr, findings, host, rejected, reply, syn};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::units::UnixSeconds;
+
+    /// Variant, actors, target and ports of all floods.
+    fn check(rows: &[ContactRow<'_>], expected: &[(&str, &[&str], Addr, &[u16])]) {
+        let found: Vec<_> = floods(rows)
+            .iter()
+            .map(|finding| {
+                let Some(Evidence::Word(variant)) = finding.evidence.get("variant") else {
+                    panic!("no variant in {finding:?}")
+                };
+                let actors: Vec<_> = finding.actor.addrs.iter().map(Addr::to_string).collect();
+                (*variant, actors, finding.target.addrs[0], finding.target.ports.clone())
+            })
+            .collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(variant, actors, target, ports)| {
+                let actors: Vec<_> = actors.iter().map(|actor| (*actor).to_owned()).collect();
+                (*variant, actors, *target, ports.to_vec())
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    fn floods(rows: &[ContactRow<'_>]) -> Vec<Finding> {
+        let mut found = findings(rows, 3);
+        found.retain(|finding| finding.kind == FindingKind::DosFlood && finding.revision == 0);
+        found
+    }
+
+    /// Flows like `row` of subsequent ports, spread over `seconds`.
+    fn flows(
+        count: u16,
+        seconds: i64,
+        row: ContactRow<'static>,
+    ) -> impl Iterator<Item = ContactRow<'static>> + Clone {
+        (0..count).map(move |number| {
+            let later = i64::from(number) * seconds / i64::from(count);
+            ContactRow {
+                src_port: 2000 + number,
+                start: row.start.saturating_add(later),
+                end: row.end.saturating_add(later),
+                ..row
+            }
+        })
+    }
+
+    fn udp(row: ContactRow<'static>) -> ContactRow<'static> {
+        ContactRow { protocol: 17, bytes: 900, tcp_flags: None, ..row }
+    }
+
+    #[test]
+    fn a_flood_begins_at_its_rate() {
+        let flood = |count, seconds, flags| -> Vec<_> {
+            let row = ContactRow { tcp_flags: flags, ..syn(0, OUTSIDE, host(5), 80) };
+            flows(count, seconds, row).collect()
+        };
+        let syn_flood: &[(_, &[_], _, &[_])] = &[("syn", &[OUTSIDE], host(5), &[80])];
+        check(&flood(999, 5, Some(2)), &[]);
+        check(&flood(1000, 5, Some(2)), syn_flood);
+        check(&flood(1000, 5, None), syn_flood);
+        check(&flood(2800, 59, Some(2)), &[]);
+        check(&flood(3000, 59, Some(2)), syn_flood);
+        check(&flood(1000, 5, Some(1)), &[("tcp", &[OUTSIDE], host(5), &[80])]);
+        let answered = flood(1000, 5, Some(2)).into_iter();
+        let answered = answered.flat_map(|row| [row, reply(row, 0, 1, 44, 18)]);
+        check(&answered.collect::<Vec<_>>(), syn_flood);
+    }
+
+    #[test]
+    fn sessions_and_what_is_left_of_them_are_no_flood() {
+        let sessions = |count| {
+            let row = ContactRow { packets: 6, bytes: 900, ..syn(0, OUTSIDE, host(5), 80) };
+            flows(count, 30, row).flat_map(|row| [row, reply(row, 0, 6, 9000, 19)])
+        };
+        check(&sessions(5000).collect::<Vec<_>>(), &[]);
+        let end = ContactRow { tcp_flags: Some(1), ..syn(0, "203.0.113.10", host(5), 80) };
+        check(&sessions(2000).chain(flows(3000, 30, end)).collect::<Vec<_>>(), &[]);
+    }
+
+    #[test]
+    fn udp_is_a_flood_where_nobody_answers() {
+        let row = udp(syn(0, OUTSIDE, host(5), 80));
+        let flood: Vec<_> = flows(1200, 10, row).collect();
+        check(&flood, &[("udp", &[OUTSIDE], host(5), &[80])]);
+        let answered = flood.iter().flat_map(|row| [*row, reply(*row, 0, 1, 300, 0)]);
+        check(&answered.collect::<Vec<_>>(), &[]);
+        let metrics = udp(syn(0, "10.20.7.7", host(5), 8125));
+        check(&flows(3000, 50, metrics).collect::<Vec<_>>(), &[]);
+        // The target's errors are no flood of the source.
+        let asked = ContactRow { src_port: 0, dst_port: 0, ..row };
+        let error = ContactRow { protocol: 1, packets: 6000, ..reply(asked, 0, 1, 576, 0) };
+        let with_error: Vec<_> = flows(6000, 10, row).chain([error]).collect();
+        check(&with_error, &[("udp", &[OUTSIDE], host(5), &[80])]);
+    }
+
+    #[test]
+    fn pings_and_answers_to_nothing() {
+        let row = syn(0, OUTSIDE, host(5), 0);
+        let ping = ContactRow { protocol: 1, src_port: 0, tcp_flags: None, packets: 3000, ..row };
+        let ping = ContactRow { bytes: 84 * 3000, end: UnixSeconds(10), ..ping };
+        let flood: &[(_, &[_], _, &[_])] = &[("icmp", &[OUTSIDE], host(5), &[])];
+        check(&[ping], flood);
+        check(&[ping, reply(ping, 0, 3000, 84 * 3000, 0)], flood);
+        check(&[ContactRow { packets: 1900, ..ping }], &[]);
+        let reflected: Vec<_> = (0..40_u8)
+            .map(|number| ContactRow {
+                src: Addr::v4(0xcb00_7180 + u32::from(number)),
+                src_port: 53,
+                packets: 30,
+                bytes: 90_000,
+                ..udp(syn(i64::from(number % 9), OUTSIDE, host(5), 40_000))
+            })
+            .collect();
+        check(&reflected, &[("reflected", &[], host(5), &[53])]);
+        check(&reflected[..30], &[]);
+    }
+
+    #[test]
+    fn caps_hold_whatever_is_sent() {
+        let row = ContactRow { end: UnixSeconds(40), ..udp(syn(0, OUTSIDE, host(5), 5000)) };
+        let stream = |packets, bytes| ContactRow { packets, bytes, ..row };
+        let capped: &[(_, &[_], _, &[_])] = &[("volume", &[OUTSIDE], host(5), &[])];
+        check(&[stream(799_000, 1 << 30)], &[]);
+        check(&[stream(800_000, 1 << 30)], capped);
+        check(&[stream(700_000, 5_000_000_000)], capped);
+        let copy = ContactRow { protocol: 6, ..stream(8_000_000, 8_000_000_000) };
+        check(&[copy, reply(copy, 0, 200_000, 8_000_000, 16)], &[]);
+    }
+
+    #[test]
+    fn many_sources_are_counted_and_not_blamed() {
+        let from = |src, at| ContactRow { src: Addr::v4(src), ..syn(at, OUTSIDE, host(5), 443) };
+        let spoofed = (0..1500_u32).map(|n| from(0x0900_0000 + n * 77, i64::from(n % 10)));
+        check(&spoofed.collect::<Vec<_>>(), &[("syn", &[], host(5), &[443])]);
+        let bots = (0..4_u32).flat_map(|bot| flows(400, 10, from(0xcb00_7110 + bot, 0)));
+        let actors = ["203.0.113.16", "203.0.113.17", "203.0.113.18", "203.0.113.19"];
+        check(&bots.collect::<Vec<_>>(), &[("syn", &actors, host(5), &[443])]);
+    }
+
+    #[test]
+    fn own_hosts_attack_and_scanners_draw_resets() {
+        let target = addr("198.51.100.7");
+        let out = |count, src| -> Vec<_> { flows(count, 10, syn(0, src, target, 80)).collect() };
+        check(&out(2900, "10.20.7.7"), &[]);
+        check(&out(3000, "10.20.7.7"), &[("syn", &["10.20.7.7"], target, &[80])]);
+        check(&out(4000, "10.20.0.100"), &[]);
+        for tcp_flags in [Some(4), None] {
+            let reset =
+                ContactRow { src: host(5), dst: addr(OUTSIDE), ..syn(3, OUTSIDE, host(5), 0) };
+            let reset =
+                |port: u16| ContactRow { src_port: 50_000 + port, dst_port: 42_030, tcp_flags, ..reset };
+            check(&(0..5000_u16).map(reset).collect::<Vec<_>>(), &[]);
+        }
+    }
+
+    #[test]
+    fn rejected_floods_matter_less() {
+        let flood: Vec<_> = flows(1000, 5, rejected(syn(0, OUTSIDE, host(5), 80))).collect();
+        let found = floods(&flood);
+        assert_eq!(found[0].severity, Severity::Medium);
+        assert!(found[0].exact);
+        let title = "203.0.113.9 flooded 10.20.1.5 port 80 with 1000 short TCP flows, 50 a second";
+        assert_eq!(found[0].title, title);
+    }
+
+    /// Flows of one source to a port of a target.
+    #[derive(Clone, Copy, Debug)]
+    struct Burst {
+        row: ContactRow<'static>,
+        count: u16,
+        seconds: i64,
+        is_answered: bool,
+    }
+
+    fn any_burst() -> impl Strategy<Value = Burst> {
+        (0_u32..3, 0_u16..3, 0_u16..2, 1_u16..1500, 0_i64..50, 1_u64..5, any::<bool>()).prop_map(
+            |(source, target, port, count, seconds, packets, is_answered)| {
+                let row = ContactRow {
+                    src: Addr::v4(0xcb00_7110 + source),
+                    packets,
+                    bytes: packets * 44,
+                    ..syn(0, OUTSIDE, host(target), 80 + port)
+                };
+                Burst { row, count, seconds, is_answered }
+            },
+        )
+    }
+
+    /// Targets and ports to which short flows are sent fast enough, by walking through lists of rows of one
+    /// minute, all of which the source opened.
+    fn plainly_flooded(rows: &[ContactRow<'_>]) -> BTreeSet<(Addr, u16)> {
+        let service_of = |row: &ContactRow<'_>| (row.dst, row.dst_port);
+        let services: BTreeSet<_> = rows.iter().map(service_of).collect();
+        let sources: BTreeSet<_> = rows.iter().map(|row| row.src).collect();
+        let is_flooded = |service: &(Addr, u16)| {
+            let of_service = || rows.iter().filter(|row| service_of(row) == *service);
+            let is_short = |source: &Addr| {
+                let of_source = || of_service().filter(|row| row.src == *source);
+                let packets: u64 = of_source().map(|row| row.packets).sum();
+                packets <= 2 * of_source().count() as u64
+            };
+            let short: BTreeSet<_> = sources.iter().copied().filter(is_short).collect();
+            let short = || of_service().filter(|row| short.contains(&row.src));
+            let count = short().count() as u64;
+            let first = short().map(|row| row.start.0).min().unwrap_or(0);
+            let last = short().map(|row| row.end.0).max().unwrap_or(0);
+            let others = of_service().count() as u64 - count;
+            count >= 50 * (last - first).max(20).unsigned_abs() && count >= 2 * others
+        };
+        services.into_iter().filter(is_flooded).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn lists_say_the_same(bursts in prop::collection::vec(any_burst(), 1..10)) {
+            let asked = |burst: &Burst| flows(burst.count, burst.seconds, burst.row);
+            let rows: Vec<_> = bursts.iter().flat_map(asked).collect();
+            let answers = bursts.iter().filter(|burst| burst.is_answered).flat_map(asked);
+            let answers = answers.map(|row| reply(row, 0, 1, 44, 18));
+            let all: Vec<_> = rows.iter().copied().chain(answers).collect();
+            let found: BTreeSet<_> = floods(&all)
+                .iter()
+                .flat_map(|finding| {
+                    let ports = finding.target.ports.clone();
+                    ports.into_iter().map(|port| (finding.target.addrs[0], port))
+                })
+                .collect();
+            prop_assert_eq!(found, plainly_flooded(&rows));
         }
     }
 }

@@ -38,6 +38,9 @@ const BACK_UNIT_BYTES: u64 = 256;
 /// From this port on, a port alone doesn't say which end is the server.
 const EPHEMERAL_PORT_MIN: u16 = 32_768;
 
+/// What took longer is called a drip.
+const DRIP_SECONDS_MIN: i64 = 1800;
+
 /// So many own hosts may share a destination however few there are.
 const SHARING_HOSTS_MIN: u64 = 3;
 
@@ -185,11 +188,6 @@ impl Traffic {
 
     fn bytes_back(&self) -> u64 {
         self.back.iter().map(|units| u64::from(*units) * BACK_UNIT_BYTES).sum()
-    }
-
-    /// Slots in which something was sent.
-    fn slots_used(&self) -> usize {
-        self.out.iter().filter(|bytes| **bytes > 0).count()
     }
 
     /// When the oldest slot that was used began, or the pair was first seen.
@@ -348,6 +346,7 @@ impl Exfiltration {
         let window_seconds = self.settings.window_seconds;
         let exact = view.index() > self.inexact_until;
         let (bytes_min, own_hosts) = (self.settings.bytes_min, self.own_hosts.count());
+        let is_drip = last_seen.0.saturating_sub(first_seen.0) >= DRIP_SECONDS_MIN;
         let draft = || Draft {
             severity: Severity::High,
             confidence: confidence(out, bytes_min),
@@ -364,7 +363,7 @@ impl Exfiltration {
             last_seen,
             window_seconds,
             evidence: BTreeMap::from([
-                ("variant", Evidence::Word(if traffic.slots_used() > 2 { "drip" } else { "bulk" })),
+                ("variant", Evidence::Word(if is_drip { "drip" } else { "bulk" })),
                 ("bytes_out", Evidence::Count(out)),
                 ("bytes_in", Evidence::Count(back)),
                 ("threshold_bytes", Evidence::Count(bytes_min)),
@@ -478,7 +477,6 @@ impl Detector for Exfiltration {
         self.episodes.save(out);
         self.inexact_until.save(out);
         out.u32(self.slot);
-        out.u32(self.settings.slot_seconds());
         out.u32(self.settings.slot_seconds());
     }
 

@@ -2,12 +2,15 @@
 
 use super::network::Network;
 use super::outcome::{ICMP, ICMP_V6, TCP, UDP};
-use crate::aggregate::{ContactKey, ContactView, TCP_SYN, Tally};
+use crate::aggregate::{ContactKey, ContactView, TCP_RST, TCP_SYN, Tally};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
 /// Packets of a flow that is no session: a handshake and an end take more.
 const SHORT_PACKETS_MAX: u64 = 2;
+
+/// From this port on, a port alone doesn't say which end is the server.
+const EPHEMERAL_PORT_MIN: u16 = 32_768;
 
 /// An answer to a SYN is repeated a few times.
 const REPEATED_PACKETS_MAX: u64 = 6;
@@ -192,13 +195,23 @@ impl Toward {
         [of_way, volume, flows].into_iter().flatten()
     }
 
+    /// Whether the source opened TCP flows. The resets that a scan draws go to a port of the scanner's, which looks
+    /// like a service where both ports are ephemeral.
+    fn is_surely_opened(&self) -> bool {
+        match self.flags {
+            Some(flags) if flags & TCP_SYN != 0 => true,
+            Some(flags) if flags & TCP_RST != 0 => false,
+            _ => self.port < EPHEMERAL_PORT_MIN,
+        }
+    }
+
     /// Flows that are too short to be sessions, or packets that answer nothing.
     fn weight(&self) -> u64 {
         let Tally { flows, packets, .. } = self.sent;
         let flows = u64::from(flows);
         let is_short = packets <= SHORT_PACKETS_MAX * flows;
         match (self.way, self.protocol) {
-            (Way::Opened, TCP) if is_short => flows,
+            (Way::Opened, TCP) if is_short && self.is_surely_opened() => flows,
             (Way::Opened, UDP) if is_short && self.back.packets < packets.div_ceil(2) => flows,
             (Way::Ping, _) => packets,
             (Way::Reflected, TCP) if packets <= REPEATED_PACKETS_MAX * flows => packets,

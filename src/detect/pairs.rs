@@ -26,6 +26,9 @@ const SEED: u64 = 0x7061_6972;
 /// Bytes of index and crowds per entry, growth included.
 const BESIDE_BYTES: usize = 28;
 
+/// The fewest crowds that are counted.
+const CROWDS_MIN: usize = 64;
+
 /// How many look-ups wait for memory at once.
 pub(super) const LOOK_UPS_AHEAD: usize = 64;
 
@@ -164,13 +167,22 @@ impl<E: OfPair> PairTable<E> {
     }
 
     fn put(&mut self, hash: u64, entry: E) {
-        if self.crowds.is_empty() {
-            self.crowds = vec![0; (self.entries_max * 2).next_power_of_two()];
+        if self.entries.len() * 2 >= self.crowds.len() {
+            self.count_crowds((self.crowds.len() * 2).max(CROWDS_MIN));
         }
         let crowd = self.crowd_at(&entry.pair());
         self.crowds[crowd] = self.crowds[crowd].saturating_add(1);
         self.index.insert(hash, self.entries.len());
         self.entries.push(entry, Blocks::<E, 8>::new_block);
+    }
+
+    /// Counts the crowds anew, in a list of a length that is a power of two.
+    fn count_crowds(&mut self, len: usize) {
+        self.crowds = vec![0; len];
+        for position in 0..self.entries.len() {
+            let crowd = self.crowd_at(&self.entries.get(position).pair());
+            self.crowds[crowd] = self.crowds[crowd].saturating_add(1);
+        }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "masked to the length")]
@@ -260,6 +272,8 @@ impl<E: OfPair> PairTable<E> {
     pub(super) fn save(&self, out: &mut Encoder) {
         out.version(1);
         out.u64(self.evictions);
+        // Which services share a number depends on it.
+        out.u8(u8::try_from(self.crowds.len().checked_ilog2().unwrap_or(0)).expect("below 64"));
         out.count(self.entries.len());
         self.entries.iter().for_each(|entry| entry.save(out));
     }
@@ -268,6 +282,7 @@ impl<E: OfPair> PairTable<E> {
     pub(super) fn load(mut self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         from.version("pairs", 1..=1)?;
         self.evictions = from.u64()?;
+        let crowd_bits = u32::from(from.u8()?);
         for _ in 0..from.count(E::BYTES_MIN)? {
             let entry = E::load(from)?;
             let pair = entry.pair();
@@ -276,6 +291,11 @@ impl<E: OfPair> PairTable<E> {
                 return Err(DecodeError::Invalid("set of pairs"));
             }
             self.put(hash, entry);
+        }
+        let crowds_max = self.entries_max.saturating_mul(4).max(CROWDS_MIN);
+        match 1_usize.checked_shl(crowd_bits) {
+            Some(len) if len > self.crowds.len() && len <= crowds_max => self.count_crowds(len),
+            _ => {}
         }
         self.evictions_before = self.evictions;
         if self.entries.len() > self.entries_max {
