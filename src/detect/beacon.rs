@@ -338,3 +338,231 @@ impl Detector for Beacon {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::super::beacon_pair::port_bit;
+    use super::super::regularity::{History, KEPT, size_code};
+    use super::super::scenarios::{addr, findings, reply, upload};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::net::Addr;
+
+    const OWN: &str = "10.20.7.7";
+    const SERVER: &str = "198.51.100.7";
+
+    fn found(rows: &[ContactRow<'_>]) -> Vec<Finding> {
+        let mut found = findings(rows, 3);
+        found.retain(|finding| finding.kind == FindingKind::Beacon && finding.revision == 0);
+        found
+    }
+
+    /// Variant and interval of the beacons.
+    fn check(rows: &[ContactRow<'_>], expected: &[(&'static str, f64)]) {
+        let found = found(rows);
+        let found: Vec<_> = found
+            .iter()
+            .map(|finding| {
+                let Some(Evidence::Word(variant)) = finding.evidence.get("variant") else {
+                    panic!("no variant in {finding:?}")
+                };
+                let Evidence::Number(interval) = finding.evidence["interval_seconds"] else {
+                    panic!("no interval in {finding:?}")
+                };
+                (*variant, interval)
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    /// Calls with these pauses between them.
+    fn calls(pauses: impl IntoIterator<Item = i64>) -> Vec<ContactRow<'static>> {
+        let mut at = 0;
+        let rows = pauses.into_iter().flat_map(|pause| {
+            at += pause;
+            upload(at, OWN, SERVER, 500)
+        });
+        with_other_ports(rows.collect())
+    }
+
+    /// Requests and their answers from eight ports in turn that aren't taken for one another.
+    fn with_other_ports(mut rows: Vec<ContactRow<'static>>) -> Vec<ContactRow<'static>> {
+        let mut bits = 0;
+        let ports = (40_000..).filter(|port| {
+            let is_new = bits & port_bit(*port) == 0;
+            bits |= port_bit(*port);
+            is_new
+        });
+        let ports: Vec<u16> = ports.take(8).collect();
+        for (call, port) in rows.chunks_mut(2).zip(ports.into_iter().cycle()) {
+            (call[0].src_port, call[1].dst_port) = (port, port);
+        }
+        rows
+    }
+
+    /// Parts of 1, evenly spread and mixed.
+    fn parts(count: u32) -> impl Iterator<Item = f64> {
+        (0..count).map(|n| f64::from(n * 13 % 31) / 30.0)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
+    fn jittered(count: u32, period: f64, jitter: f64) -> Vec<ContactRow<'static>> {
+        calls(parts(count).map(|part| (period * (1.0 + jitter * (2.0 * part - 1.0))) as i64))
+    }
+
+    #[test]
+    fn a_beacon_begins_with_its_contacts() {
+        check(&calls([300; 20]), &[]);
+        check(&calls([300; 21]), &[("fixed", 300.0)]);
+        check(&calls([60; 30]), &[]);
+        check(&calls([60; 32]), &[("fixed", 60.0)]);
+        check(&calls([3000; 24]), &[("fixed", 3000.0)]);
+        let found = found(&calls([300; 21]));
+        assert_eq!(
+            found[0].title,
+            "10.20.7.7 called 198.51.100.7 port 443 20 times, every 300 seconds"
+        );
+        assert_eq!(found[0].target.ports, [443]);
+    }
+
+    #[test]
+    fn jitter_and_short_periods_hide_no_timer() {
+        for (period, jitter) in [(60.0, 0.1), (140.0, 0.3), (600.0, 0.3), (900.0, 0.5)] {
+            let found = found(&jittered(90, period, jitter));
+            assert_eq!(found.len(), 1, "{period} {jitter}");
+            let Evidence::Number(interval) = found[0].evidence["interval_seconds"] else {
+                panic!()
+            };
+            assert!((interval / period - 1.0).abs() < 0.2, "{interval} for {period}");
+        }
+        // Two in each pane, seen as the first and the last.
+        check(&calls([30; 120]), &[("fixed", 30.0)]);
+    }
+
+    #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
+    fn chance_is_no_timer() {
+        let chance = parts(200).map(|part| (-400.0 * (1.0 - part * 0.99).ln()) as i64 + 1);
+        check(&calls(chance), &[]);
+        let pages = (0..200).map(|n| if n % 10 == 0 { 1200 } else { 40 });
+        check(&calls(pages), &[]);
+        // Connections of one page.
+        check(&calls((0..200).map(|n| if n % 4 == 0 { 300 } else { 1 })), &[("fixed", 303.0)]);
+    }
+
+    #[test]
+    fn one_connection_is_one_contact() {
+        let lasting = |protocol, tcp_flags| -> Vec<_> {
+            let kept = |row| ContactRow { protocol, tcp_flags, ..row };
+            let rows = calls([60; 60]).into_iter().map(kept);
+            rows.enumerate()
+                .map(|(n, row)| {
+                    if n % 2 == 0 {
+                        ContactRow { src_port: 50_001, ..row }
+                    } else {
+                        ContactRow { dst_port: 50_001, ..row }
+                    }
+                })
+                .collect()
+        };
+        check(&lasting(6, Some(0)), &[]);
+        check(&lasting(17, None), &[]);
+    }
+
+    #[test]
+    fn agents_clocks_and_own_services_are_left_alone() {
+        let changed = |change: fn(ContactRow<'static>) -> ContactRow<'static>| -> Vec<_> {
+            calls([300; 40]).into_iter().map(change).collect()
+        };
+        fn ends(row: ContactRow<'static>, port: u16) -> ContactRow<'static> {
+            let row = ContactRow { protocol: 17, tcp_flags: None, ..row };
+            if row.dst_port == 443 {
+                ContactRow { dst_port: port, ..row }
+            } else {
+                ContactRow { src_port: port, ..row }
+            }
+        }
+        check(&changed(|row| ends(row, 123)), &[]);
+        check(&changed(|row| ends(row, 53)), &[]);
+        check(&changed(|row| ends(row, 4500)), &[("fixed", 300.0)]);
+        let by = |owns: &[&str]| -> Vec<_> {
+            let pairs = (1..40).flat_map(|n| owns.iter().map(move |own| (n * 300, *own)));
+            pairs.flat_map(|(at, own)| upload(at, own, SERVER, 500)).collect()
+        };
+        check(&by(&["10.20.7.1", "10.20.7.2", "10.20.7.3"]), &[("fixed", 300.0); 3]);
+        check(&by(&["10.20.7.1", "10.20.7.2", "10.20.7.3", "10.20.7.4"]), &[]);
+        check(&by(&["10.20.0.100"]), &[]);
+        check(&by(&["203.0.113.9"]), &[]);
+        let inside: Vec<_> =
+            (1..40).flat_map(|n| upload(n * 300, OWN, "10.20.5.60", 500)).collect();
+        check(&inside, &[]);
+        let transfers: Vec<_> =
+            (1..40).flat_map(|n| upload(n * 300, OWN, SERVER, 200_000)).collect();
+        check(&transfers, &[]);
+        // Nobody answers.
+        let calls: Vec<_> = calls([300; 40]).into_iter().step_by(2).collect();
+        check(&calls, &[]);
+    }
+
+    /// Own hosts that beacon at some time, by lists of all their calls, at most one in a pane.
+    fn plainly_beaconing(calls: &BTreeMap<u32, Vec<(u32, u64)>>) -> BTreeSet<Addr> {
+        let is_beacon = |calls: &Vec<(u32, u64)>| {
+            // The first is only noted.
+            (1..calls.len()).any(|last| {
+                let known = &calls[1..=last];
+                let times: Vec<u32> = known.iter().map(|(at, _)| *at).collect();
+                let seconds = times[times.len() - 1] - times[0];
+                if known.len() < 20 || seconds < 1800 {
+                    return false;
+                }
+                let newest = known.len() - KEPT.min(known.len() - 1);
+                let intervals: Vec<u16> = (newest..known.len())
+                    .map(|n| u16::try_from(times[n] - times[n - 1]).unwrap())
+                    .collect();
+                let sizes: Vec<u8> = known[newest..].iter().map(|(_, b)| size_code(*b)).collect();
+                let hour = |at: u32| at / 3600;
+                let hours = hour(times[times.len() - 1]) - hour(times[0]) + 1;
+                let used: BTreeSet<u32> = times.iter().map(|at| hour(*at)).collect();
+                let hours_used = u32::try_from(used.len()).unwrap();
+                let (intervals, sizes) = (&intervals[..], &sizes[..]);
+                let scores = Scores::of(&History { intervals, sizes, hours, hours_used, seconds });
+                scores.is_timed() && scores.mean() >= 0.7
+            })
+        };
+        let beacons = calls.iter().filter(|(_, calls)| is_beacon(calls));
+        beacons.map(|(own, _)| Addr::v4(*own)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn lists_say_the_same(
+            hosts in prop::collection::vec(
+                (70_i64..400, 0_i64..200, prop::collection::vec((0_i64..101, 1_u64..4), 0..60)), 1..4,
+            ),
+        ) {
+            let mut expected: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
+            let mut rows = Vec::new();
+            for (own, (period, jitter, pauses)) in (0x0a14_0701..).zip(&hosts) {
+                let mut at = 0;
+                let mut of_host = Vec::new();
+                for (part, size) in pauses {
+                    at += (period + period * jitter * (part - 50) / 10_000).max(61);
+                    let [row, _] = upload(at, OWN, SERVER, size * 450);
+                    let row = ContactRow { src: Addr::v4(own), ..row };
+                    of_host.extend([row, reply(row, 0, 3, 400, 19)]);
+                    expected.entry(own).or_default().push((u32::try_from(at).unwrap(), row.bytes));
+                }
+                rows.extend(with_other_ports(of_host));
+            }
+            prop_assert_eq!(rows.iter().filter(|row| row.dst == addr(SERVER)).count() * 2, rows.len());
+            let found: BTreeSet<_> =
+                found(&rows).iter().map(|finding| finding.actor.addrs[0]).collect();
+            prop_assert_eq!(found, plainly_beaconing(&expected));
+        }
+    }
+}

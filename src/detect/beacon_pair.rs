@@ -24,14 +24,17 @@ pub(super) struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// A bit for each client port; those of subsequent connections, which often have subsequent ports, differ.
+    /// A bit for each client port.
     fn port_bits(&self) -> u64 {
         self.ports.iter().fold(0, |bits, port| bits | port_bit(*port))
     }
 }
 
-const fn port_bit(port: u16) -> u64 {
-    1 << (port % 64)
+/// One of 64 bits by chance: ports that follow each other in whatever steps seldom share one.
+pub(super) const fn port_bit(port: u16) -> u64 {
+    let mixed = (port as u32).wrapping_mul(0x9e37_79b1);
+    let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b);
+    1 << (mixed >> 26)
 }
 
 /// The contacts of a pair.

@@ -711,8 +711,12 @@ mod tests {
         for tcp_flags in [Some(4), None] {
             let reset =
                 ContactRow { src: host(5), dst: addr(OUTSIDE), ..syn(3, OUTSIDE, host(5), 0) };
-            let reset =
-                |port: u16| ContactRow { src_port: 50_000 + port, dst_port: 42_030, tcp_flags, ..reset };
+            let reset = |port: u16| ContactRow {
+                src_port: 50_000 + port,
+                dst_port: 42_030,
+                tcp_flags,
+                ..reset
+            };
             check(&(0..5000_u16).map(reset).collect::<Vec<_>>(), &[]);
         }
     }

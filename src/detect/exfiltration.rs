@@ -504,3 +504,173 @@ impl Detector for Exfiltration {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::super::scenarios::{OUTSIDE, addr, findings, host, reply, syn, upload};
+    use super::*;
+    use crate::aggregate::ContactRow;
+
+    const OWN: &str = "10.20.7.7";
+    const STORE: &str = "198.51.100.7";
+
+    fn found(rows: &[ContactRow<'_>]) -> Vec<Finding> {
+        let mut found = findings(rows, 3);
+        found.retain(|finding| finding.kind == FindingKind::Exfiltration && finding.revision == 0);
+        found
+    }
+
+    /// Variant, actor and target of what leaves.
+    fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, &str)]) {
+        let found = found(rows);
+        let found: Vec<_> = found
+            .iter()
+            .map(|finding| {
+                let Some(Evidence::Word(variant)) = finding.evidence.get("variant") else {
+                    panic!("no variant in {finding:?}")
+                };
+                let name = |addrs: &[Addr]| addrs[0].to_string();
+                (*variant, name(&finding.actor.addrs), name(&finding.target.addrs))
+            })
+            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(word, a, t)| (*word, (*a).to_owned(), (*t).to_owned())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn much_at_once_and_little_for_long_are_the_same_sum() {
+        check(&upload(10, OWN, STORE, 19_999_999), &[]);
+        check(&upload(10, OWN, STORE, 20_000_000), &[("bulk", OWN, STORE)]);
+        let drip = |count: i64, every| -> Vec<_> {
+            (0..count).flat_map(|n| upload(n * every, OWN, STORE, 250_000)).collect()
+        };
+        check(&drip(79, 100), &[]);
+        check(&drip(80, 100), &[("drip", OWN, STORE)]);
+        check(&drip(80, 400), &[]);
+        let found = found(&drip(80, 100));
+        assert_eq!(found[0].evidence["bytes_out"], Evidence::Count(20_000_000));
+        assert_eq!(found[0].first_seen, UnixSeconds(0));
+        assert_eq!(
+            found[0].title,
+            "10.20.7.7 sent 20.0 MB to 198.51.100.7 within 4 hours and got 0.0 MB back"
+        );
+    }
+
+    #[test]
+    fn who_opened_and_what_came_back_matter() {
+        let [sent, _] = upload(10, OWN, STORE, 30_000_000);
+        check(&[sent, reply(sent, 0, 3000, 3_000_000, 19)], &[]);
+        let request = ContactRow { bytes: 900, ..syn(10, OUTSIDE, host(5), 443) };
+        check(&[request, reply(request, 0, 30_000, 40_000_000, 19)], &[]);
+        // An own server's data port, without flags.
+        let data = ContactRow { dst_port: 41_000, src_port: 50_000, tcp_flags: None, ..sent };
+        check(&[data], &[]);
+        check(&[ContactRow { tcp_flags: Some(2), ..data }], &[("bulk", OWN, STORE)]);
+    }
+
+    #[test]
+    fn own_private_and_exempt_ends_are_left_alone() {
+        for (from, to) in
+            [(OWN, "10.20.5.60"), (OWN, "10.99.0.1"), ("10.20.0.100", STORE), (OUTSIDE, STORE)]
+        {
+            check(&upload(10, from, to, 90_000_000), &[]);
+        }
+    }
+
+    #[test]
+    fn what_many_or_long_since_use_is_a_service() {
+        let by = |count: usize| -> Vec<_> {
+            let hosts = ["10.20.7.1", "10.20.7.2", "10.20.7.3", "10.20.7.4"];
+            hosts[..count].iter().flat_map(|own| upload(10, own, STORE, 90_000_000)).collect()
+        };
+        assert_eq!(found(&by(3)).len(), 3);
+        check(&by(4), &[]);
+        let day = 86_400;
+        let daily: Vec<_> = (1..9).flat_map(|n| upload(n * day, OWN, STORE, 9000)).collect();
+        let then = |days: i64| {
+            let last = upload(days * day + 60, OWN, STORE, 90_000_000);
+            daily.iter().copied().chain(last).collect::<Vec<_>>()
+        };
+        check(&then(8), &[]);
+        check(&daily, &[]);
+        check(&then(16), &[("bulk", OWN, STORE)]);
+    }
+
+    /// Pairs from which enough leaves at some time, by lists of all that was sent.
+    fn plainly_leaving(sent: &[(u32, u32, i64, u64)]) -> BTreeSet<(Addr, Addr)> {
+        let mut panes: BTreeMap<i64, BTreeMap<(u32, u32), u64>> = BTreeMap::new();
+        for (own, store, at, bytes) in sent {
+            *panes.entry(at / 60).or_default().entry((*own, *store)).or_default() += bytes;
+        }
+        let mut leaving = BTreeSet::new();
+        let mut before: Vec<(i64, (u32, u32), u64)> = Vec::new();
+        for (pane, pairs) in panes {
+            let slot = pane * 60 / 2400;
+            let counted = pairs.into_iter().filter(|(_, bytes)| *bytes >= 4096);
+            let counted: Vec<_> = counted.map(|(pair, bytes)| (slot, pair, bytes)).collect();
+            before.extend(&counted);
+            for (_, pair, _) in counted {
+                let of_pair =
+                    before.iter().filter(|(at, other, _)| *other == pair && *at > slot - 6);
+                let sum: u64 = of_pair.map(|(.., bytes)| bytes).sum();
+                let to_store = before.iter().filter(|(_, other, _)| other.1 == pair.1);
+                let owns: BTreeSet<u32> = to_store.map(|(_, (own, _), _)| *own).collect();
+                if sum >= 20_000_000 && owns.len() <= 3 {
+                    leaving.insert((own_host(pair.0), store(pair.1)));
+                }
+            }
+        }
+        leaving
+    }
+
+    fn own_host(number: u32) -> Addr {
+        Addr::v4(0x0a14_0701 + number)
+    }
+
+    fn store(number: u32) -> Addr {
+        Addr::v4(0xc633_6401 + number)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn lists_say_the_same(
+            sent in prop::collection::vec(
+                (0_u32..5, 0_u32..2, 0_i64..30_000, prop::sample::select(vec![
+                    3000_u64, 5000, 2_000_000, 7_000_000, 11_000_000,
+                ])),
+                0..60,
+            ),
+        ) {
+            let rows: Vec<_> = sent
+                .iter()
+                .flat_map(|(own, to, at, bytes)| {
+                    let [row, _] = upload(*at, OWN, STORE, *bytes);
+                    let row = ContactRow { src: own_host(*own), dst: store(*to), ..row };
+                    [row, reply(row, 0, 3, 400, 19)]
+                })
+                .collect();
+            let found: BTreeSet<_> = found(&rows)
+                .iter()
+                .map(|finding| (finding.actor.addrs[0], finding.target.addrs[0]))
+                .collect();
+            prop_assert_eq!(found, plainly_leaving(&sent));
+        }
+    }
+
+    #[test]
+    fn other_slots_keep_the_sum() {
+        let pair = Pair { client: addr(OWN), server: addr(STORE), protocol: 0, port: 0 };
+        let mut traffic = Traffic::new(pair, 10, 24_000);
+        (10..14).for_each(|slot| traffic.add(slot, 100, 256));
+        traffic.unite_in(2);
+        assert_eq!((traffic.bytes_out(), traffic.bytes_back(), traffic.slot), (400, 1024, 2));
+        traffic.add(8, 1, 0);
+        assert_eq!(traffic.bytes_out(), 1);
+    }
+}

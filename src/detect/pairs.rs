@@ -381,7 +381,7 @@ mod tests {
                             model.values().map(|e| (e.count, e.last_seen, e.pair)).collect();
                         order.sort_unstable();
                         order.truncate(model.len() - 18);
-                        order.iter().for_each(|(.., pair)| drop(model.remove(pair)));
+                        model.retain(|pair, _| order.iter().all(|(.., leaving)| leaving != pair));
                     }
                     let entry = Counted { pair: key, count: 1, last_seen: now };
                     table.insert(hash, entry, 0);
