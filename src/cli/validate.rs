@@ -205,6 +205,9 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        dos_flood,
+        exfiltration,
+        beacon,
     } = detectors;
     let all = [
         (FindingKind::PortScan, port_scan.enabled),
@@ -212,6 +215,9 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         (FindingKind::SshBruteforce, ssh_bruteforce.enabled),
         (FindingKind::RdpBruteforce, rdp_bruteforce.enabled),
         (FindingKind::RemoteAccessAttempt, remote_access_attempt.enabled),
+        (FindingKind::DosFlood, dos_flood.enabled),
+        (FindingKind::Exfiltration, exfiltration.enabled),
+        (FindingKind::Beacon, beacon.enabled),
     ];
     all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }

@@ -324,6 +324,9 @@ const DETECTORS: Table = table(
         key("ssh_bruteforce", Kind::Table(&SSH_BRUTEFORCE)),
         key("rdp_bruteforce", Kind::Table(&RDP_BRUTEFORCE)),
         key("remote_access_attempt", Kind::Table(&REMOTE_ACCESS_ATTEMPT)),
+        key("dos_flood", Kind::Table(&DOS_FLOOD)),
+        key("exfiltration", Kind::Table(&EXFILTRATION)),
+        key("beacon", Kind::Table(&BEACON)),
     ],
 );
 
@@ -374,6 +377,45 @@ const RDP_BRUTEFORCE: Table =
 
 const REMOTE_ACCESS_ATTEMPT: Table =
     table("detectors.remote_access_attempt", &[ENABLED, PORTS, TRACKED_MAX]);
+
+const DOS_FLOOD: Table = table(
+    "detectors.dos_flood",
+    &[
+        ENABLED,
+        count("flows_per_second_min", 1, 1_000_000),
+        count("icmp_packets_per_second_min", 1, 100_000_000),
+        count("flows_per_second_max", 1, 100_000_000),
+        count("packets_per_second_max", 1, 1_000_000_000),
+        count("megabits_per_second_max", 1, 10_000_000),
+        TRACKED_MAX,
+    ],
+);
+
+const EXFILTRATION: Table = table(
+    "detectors.exfiltration",
+    &[
+        ENABLED,
+        count("bytes_min", 100_000, 1_000_000_000_000),
+        count("window_seconds", 600, 86_400),
+        count("out_per_in_min", 1, 10_000),
+        count("prevalence_max_percent", 0, 100),
+        count("known_after_seconds", 3600, 31_536_000),
+        TRACKED_MAX,
+    ],
+);
+
+const BEACON: Table = table(
+    "detectors.beacon",
+    &[
+        ENABLED,
+        count("contacts_min", 5, 10_000),
+        count("duration_min_seconds", 0, 86_400),
+        count("score_min_percent", 1, 100),
+        count("window_seconds", 3600, 86_400),
+        count("prevalence_max_percent", 0, 100),
+        TRACKED_MAX,
+    ],
+);
 
 const ENRICH: Table = table("enrich", &[key("context", Kind::List(&Kind::Text))]);
 

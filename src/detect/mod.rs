@@ -12,11 +12,16 @@
 //! findings of a pane come detector by detector, in the order of [`all`], and those of a detector in the
 //! order of their actors.
 
+mod beacon;
+mod beacon_pair;
 mod bruteforce;
 mod detector;
 mod distinct;
 mod doorkeeper;
+mod dos_flood;
 mod episode;
+mod exfiltration;
+mod flood_group;
 mod host_sweep;
 mod key_index;
 mod network;
@@ -24,20 +29,27 @@ mod once;
 mod once_list;
 mod order;
 mod outcome;
+mod pairs;
 mod pane;
+mod population;
 mod port_scan;
+mod regularity;
 mod remote_access;
 mod report;
 mod saved;
 #[cfg(test)]
 mod scenarios;
+mod seen_once;
 mod settings;
 #[cfg(test)]
 mod state_tests;
 mod table_limits;
 mod tracker;
 
+pub use beacon::BeaconSettings;
 pub use bruteforce::BruteforceSettings;
+pub use dos_flood::DosFloodSettings;
+pub use exfiltration::ExfiltrationSettings;
 pub use host_sweep::HostSweepSettings;
 pub use network::Network;
 pub use port_scan::PortScanSettings;
@@ -48,8 +60,11 @@ use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
+use beacon::Beacon;
 use bruteforce::{Bruteforce, Login};
 use detector::Detector;
+use dos_flood::DosFlood;
+use exfiltration::Exfiltration;
 use host_sweep::HostSweep;
 use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
@@ -69,6 +84,9 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        dos_flood,
+        exfiltration,
+        beacon,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
@@ -76,6 +94,9 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
         Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+        Box::new(DosFlood::new(dos_flood, share(2))),
+        Box::new(Exfiltration::new(exfiltration, share(2))),
+        Box::new(Beacon::new(beacon, share(4))),
     ]
 }
 

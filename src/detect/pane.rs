@@ -189,7 +189,12 @@ impl<'a> PaneView<'a> {
 
     /// The contact behind `tried`.
     pub(super) fn contact(&self, tried: &Tried) -> ContactView<'a> {
-        let (shard, number) = self.pane.shard_of(tried.number);
+        self.contact_at(tried.number)
+    }
+
+    /// The contact with this number.
+    pub(super) fn contact_at(&self, number: u32) -> ContactView<'a> {
+        let (shard, number) = self.pane.shard_of(number);
         shard.contacts.contact(number)
     }
 
@@ -208,8 +213,13 @@ impl<'a> PaneView<'a> {
 
     /// Where these contacts were seen, as far as all agree; interfaces are listed.
     pub(super) fn context<'t>(&self, contacts: impl Iterator<Item = &'t Tried>) -> Context {
-        let mut places: Vec<Place> = contacts
-            .flat_map(|tried| self.pane.places(tried.number))
+        self.context_of(contacts.map(|tried| tried.number))
+    }
+
+    /// The same of contacts by their numbers, tried or not.
+    pub(super) fn context_of(&self, numbers: impl Iterator<Item = u32>) -> Context {
+        let mut places: Vec<Place> = numbers
+            .flat_map(|number| self.pane.places(number))
             .map(|(shard, id)| shard.places.place(id))
             .collect();
         places.sort_unstable();

@@ -5,7 +5,10 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
+use super::beacon::BeaconSettings;
 use super::bruteforce::BruteforceSettings;
+use super::dos_flood::DosFloodSettings;
+use super::exfiltration::ExfiltrationSettings;
 use super::host_sweep::HostSweepSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
@@ -27,6 +30,12 @@ pub struct DetectSettings {
     pub rdp_bruteforce: BruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
+    /// Floods of one host.
+    pub dos_flood: DosFloodSettings,
+    /// Data that leaves.
+    pub exfiltration: ExfiltrationSettings,
+    /// Calls as if by a timer.
+    pub beacon: BeaconSettings,
 }
 
 impl DetectSettings {
@@ -39,6 +48,9 @@ impl DetectSettings {
             ("ssh_bruteforce", self.ssh_bruteforce.check()),
             ("rdp_bruteforce", self.rdp_bruteforce.check()),
             ("remote_access_attempt", self.remote_access_attempt.check()),
+            ("dos_flood", self.dos_flood.check()),
+            ("exfiltration", self.exfiltration.check()),
+            ("beacon", self.beacon.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))
