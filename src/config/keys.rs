@@ -311,6 +311,9 @@ const DETECTORS: Table = table(
         key("ssh_bruteforce", Kind::Table(&SSH_BRUTEFORCE)),
         key("rdp_bruteforce", Kind::Table(&RDP_BRUTEFORCE)),
         key("remote_access_attempt", Kind::Table(&REMOTE_ACCESS_ATTEMPT)),
+        key("suspicious_ip", Kind::Table(&SUSPICIOUS_IP)),
+        key("unauthorized_protocol", Kind::Table(&UNAUTHORIZED_PROTOCOL)),
+        key("amplification", Kind::Table(&AMPLIFICATION)),
     ],
 );
 
@@ -361,6 +364,33 @@ const RDP_BRUTEFORCE: Table =
 
 const REMOTE_ACCESS_ATTEMPT: Table =
     table("detectors.remote_access_attempt", &[ENABLED, PORTS, TRACKED_MAX]);
+
+const SUSPICIOUS_IP: Table = table(
+    "detectors.suspicious_ip",
+    &[
+        ENABLED,
+        key("lists", Kind::List(&Kind::Text)),
+        count("entries_max", 1000, 100_000_000),
+        TRACKED_MAX,
+    ],
+);
+
+const UNAUTHORIZED_PROTOCOL: Table = table(
+    "detectors.unauthorized_protocol",
+    &[ENABLED, key("vain_from_outside", Kind::Switch), TRACKED_MAX],
+);
+
+const AMPLIFICATION: Table = table(
+    "detectors.amplification",
+    &[
+        ENABLED,
+        PORTS,
+        count("ratio_min", 2, 10_000),
+        count("bytes_per_minute_min", 1000, 1_000_000_000),
+        WINDOW_SECONDS,
+        TRACKED_MAX,
+    ],
+);
 
 const ENRICH: Table = table("enrich", &[key("context", Kind::List(&Kind::Text))]);
 

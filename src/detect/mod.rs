@@ -12,12 +12,14 @@
 //! findings of a pane come detector by detector, in the order of [`all`], and those of a detector in the
 //! order of their actors.
 
+mod amplification;
 mod bruteforce;
 mod detector;
 mod distinct;
 mod doorkeeper;
 mod episode;
 mod host_sweep;
+mod hourly;
 mod key_index;
 mod network;
 mod once;
@@ -26,6 +28,7 @@ mod order;
 mod outcome;
 mod pane;
 mod port_scan;
+mod protocol_policy;
 mod remote_access;
 mod report;
 mod saved;
@@ -34,20 +37,27 @@ mod scenarios;
 mod settings;
 #[cfg(test)]
 mod state_tests;
+mod suspicious_ip;
 mod table_limits;
 mod tracker;
+mod unauthorized_protocol;
 
+pub use amplification::AmplificationSettings;
 pub use bruteforce::BruteforceSettings;
 pub use host_sweep::HostSweepSettings;
 pub use network::Network;
 pub use port_scan::PortScanSettings;
+pub use protocol_policy::{ProtocolPolicy, ProtocolRule, TooManyRules};
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use suspicious_ip::SuspiciousIpSettings;
+pub use unauthorized_protocol::UnauthorizedProtocolSettings;
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
+use amplification::Amplification;
 use bruteforce::{Bruteforce, Login};
 use detector::Detector;
 use host_sweep::HostSweep;
@@ -55,6 +65,8 @@ use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use suspicious_ip::SuspiciousIp;
+use unauthorized_protocol::UnauthorizedProtocol;
 
 /// The detectors that state of the first form was saved of, in their order.
 const FORM_1: [&str; 5] =
@@ -69,6 +81,9 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        suspicious_ip,
+        unauthorized_protocol,
+        amplification,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
@@ -76,6 +91,9 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
         Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+        Box::new(SuspiciousIp::new(suspicious_ip, share(2))),
+        Box::new(UnauthorizedProtocol::new(unauthorized_protocol, share(1))),
+        Box::new(Amplification::new(amplification, share(1))),
     ]
 }
 
@@ -149,6 +167,17 @@ impl DetectorSet {
     pub fn scratch_bytes(&self) -> usize {
         let detectors = self.detectors.iter().map(|detector| detector.scratch_bytes());
         self.verdicts.bytes() + detectors.sum::<usize>()
+    }
+
+    /// What is looked for.
+    #[must_use]
+    pub const fn settings(&self) -> &DetectSettings {
+        &self.settings
+    }
+
+    /// Goes on with what is known of the network now; costs nothing, whatever is remembered.
+    pub fn set_network(&mut self, network: Network) {
+        self.network = network;
     }
 
     /// The pane that waits for its successor.

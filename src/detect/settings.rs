@@ -5,10 +5,13 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
+use super::amplification::AmplificationSettings;
 use super::bruteforce::BruteforceSettings;
 use super::host_sweep::HostSweepSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
+use super::suspicious_ip::SuspiciousIpSettings;
+use super::unauthorized_protocol::UnauthorizedProtocolSettings;
 
 /// The longest window that any detector may have: a day.
 pub(super) const WINDOW_SECONDS_MAX: i64 = 86_400;
@@ -27,6 +30,12 @@ pub struct DetectSettings {
     pub rdp_bruteforce: BruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
+    /// Addresses of threat lists.
+    pub suspicious_ip: SuspiciousIpSettings,
+    /// Protocols and services that the operator does not allow.
+    pub unauthorized_protocol: UnauthorizedProtocolSettings,
+    /// Own services that are abused to flood others.
+    pub amplification: AmplificationSettings,
 }
 
 impl DetectSettings {
@@ -39,6 +48,9 @@ impl DetectSettings {
             ("ssh_bruteforce", self.ssh_bruteforce.check()),
             ("rdp_bruteforce", self.rdp_bruteforce.check()),
             ("remote_access_attempt", self.remote_access_attempt.check()),
+            ("suspicious_ip", self.suspicious_ip.check()),
+            ("unauthorized_protocol", self.unauthorized_protocol.check()),
+            ("amplification", self.amplification.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))
@@ -147,5 +159,11 @@ mod tests {
         check("[host_sweep]\nslow_window_seconds = 600", "must not be shorter");
         check("[rdp_bruteforce]\nports = []", "rdp_bruteforce: field `ports` is empty");
         check("[remote_access_attempt]\ntracked_max = 1", "`tracked_max` is `1`");
+        check("[suspicious_ip]\nentries_max = 1", "`entries_max` is `1`");
+        check("[unauthorized_protocol]\ntracked_max = 1", "`tracked_max` is `1`");
+        check("[amplification]\nports = []", "amplification: field `ports` is empty");
+        check("[amplification]\nratio_min = 1", "`ratio_min` is `1`");
+        check("[amplification]\nbytes_per_minute_min = 1", "`bytes_per_minute_min` is `1`");
+        check("[amplification]\nwindow_seconds = 59", "`window_seconds` is `59`");
     }
 }

@@ -77,6 +77,8 @@ fn eager() -> DetectSettings {
     settings.host_sweep.slow_window_seconds = 240;
     settings.ssh_bruteforce.window_seconds = 60;
     settings.ssh_bruteforce.slow_window_seconds = 240;
+    settings.amplification.ports = vec![22, 445, 7001, 7002];
+    settings.amplification.bytes_per_minute_min = 500;
     settings
 }
 
@@ -87,6 +89,9 @@ fn cramped() -> DetectSettings {
     settings.host_sweep.tracked_max = 20;
     settings.ssh_bruteforce.tracked_max = 3;
     settings.remote_access_attempt.tracked_max = 3;
+    settings.suspicious_ip.tracked_max = 2;
+    settings.unauthorized_protocol.tracked_max = 2;
+    settings.amplification.tracked_max = 3;
     settings
 }
 
@@ -190,7 +195,10 @@ fn busy_rows() -> Vec<ContactRow<'static>> {
         rows.extend((0..4).map(|port| rejected(syn(80, "203.0.113.7", host(number), 80 + port))));
     }
     rows.extend(scenarios::sessions(3, 10, "10.20.7.7", host(5), 22));
-    rows.extend([syn(200, outside, host(9), 23)]);
+    rows.extend([syn(200, outside, host(9), 23), syn(200, "203.0.113.10", host(9), 443)]);
+    let udp =
+        |port| ContactRow { protocol: 17, tcp_flags: None, ..syn(200, outside, host(8), port) };
+    rows.extend([7001, 7003].into_iter().flat_map(|port| scenarios::answered(udp(port), 0)));
     rows
 }
 

@@ -3,5 +3,5 @@
 mod operator;
 mod threat_list;
 
-pub use operator::{OperatorContext, OperatorError, Service};
+pub use operator::{OperatorContext, OperatorError, ProtocolRule, Service};
 pub use threat_list::{ThreatListError, ThreatListReport, read_threat_list};

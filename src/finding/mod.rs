@@ -27,6 +27,9 @@ pub enum FindingKind {
     SshBruteforce,
     RdpBruteforce,
     RemoteAccessAttempt,
+    SuspiciousIp,
+    UnauthorizedProtocol,
+    Amplification,
 }
 
 impl FindingKind {
@@ -37,6 +40,9 @@ impl FindingKind {
         Self::SshBruteforce,
         Self::RdpBruteforce,
         Self::RemoteAccessAttempt,
+        Self::SuspiciousIp,
+        Self::UnauthorizedProtocol,
+        Self::Amplification,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -48,6 +54,9 @@ impl FindingKind {
             Self::SshBruteforce => "ssh_bruteforce",
             Self::RdpBruteforce => "rdp_bruteforce",
             Self::RemoteAccessAttempt => "remote_access_attempt",
+            Self::SuspiciousIp => "suspicious_ip",
+            Self::UnauthorizedProtocol => "unauthorized_protocol",
+            Self::Amplification => "amplification",
         }
     }
 
