@@ -434,3 +434,163 @@ fn exchange(view: &PaneView<'_>, number: u32) -> Option<(Key, Exchange)> {
     };
     Some((((own, peer), port), exchange))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::hourly::tests::plainly_told;
+    use super::super::scenarios::{findings_with, host, network, rejected, syn};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::detect::DetectSettings;
+
+    const PEER: &str = "203.0.113.9";
+
+    /// A request of 1,000 bytes from `PEER` to a port, and its answer.
+    fn exchanged(at: i64, own: Addr, port: u16, answered_bytes: u64) -> [ContactRow<'static>; 2] {
+        let request = ContactRow {
+            protocol: 17,
+            packets: 10,
+            bytes: 1000,
+            tcp_flags: None,
+            ..syn(at, PEER, own, port)
+        };
+        let answer = ContactRow {
+            src: request.dst,
+            dst: request.src,
+            src_port: request.dst_port,
+            dst_port: request.src_port,
+            bytes: answered_bytes,
+            ..request
+        };
+        [request, answer]
+    }
+
+    fn found(network: Network, rows: &[ContactRow<'_>]) -> Vec<Finding> {
+        let found = findings_with(&DetectSettings::default(), network, rows);
+        found.into_iter().filter(|one| one.kind == FindingKind::Amplification).collect()
+    }
+
+    /// Ratio of each finding.
+    fn check(rows: &[ContactRow<'_>], expected: &[f64]) {
+        let found = found(network(), rows);
+        let ratio = |one: &Finding| match one.evidence["ratio"] {
+            Evidence::Number(ratio) => ratio,
+            ref other => panic!("{other:?}"),
+        };
+        assert_eq!(found.iter().map(ratio).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn ratio_and_rate_are_both_needed() {
+        check(&exchanged(10, host(5), 53, 100_000), &[100.0]);
+        check(&exchanged(10, host(5), 53, 99_999), &[]);
+        let asked = |requested: u64| {
+            exchanged(10, host(5), 123, 200_000).map(|row| {
+                let bytes = if row.dst_port == 123 { requested } else { row.bytes };
+                ContactRow { bytes, ..row }
+            })
+        };
+        check(&asked(20_000), &[]);
+        check(&asked(19_999), &[10.0]);
+    }
+
+    #[test]
+    fn other_services_inside_peers_and_rejected_answers_are_left_alone() {
+        check(&exchanged(10, host(5), 443, 1_000_000), &[]);
+        let inside = exchanged(10, host(5), 53, 1_000_000).map(|row| {
+            let inside = |addr| if addr == host(5) { addr } else { host(6) };
+            ContactRow { src: inside(row.src), dst: inside(row.dst), ..row }
+        });
+        check(&inside, &[]);
+        let [request, answer] = exchanged(10, host(5), 53, 1_000_000);
+        check(&[request, rejected(answer)], &[]);
+        check(&exchanged(10, host(53), 53, 1_000_000), &[]);
+        // What an own host gets from a server outside.
+        let fetched = exchanged(10, host(5), 53, 1_000_000).map(|row| {
+            let turned = |addr| if addr == host(5) { PEER.parse().unwrap() } else { host(5) };
+            ContactRow { src: turned(row.src), dst: turned(row.dst), ..row }
+        });
+        check(&fetched, &[]);
+    }
+
+    #[test]
+    fn a_resolver_is_left_alone_for_names_only() {
+        let network = || Network { resolvers: vec!["10.20.1.5".parse().unwrap()], ..network() };
+        assert!(found(network(), &exchanged(10, host(5), 53, 1_000_000)).is_empty());
+        assert_eq!(found(network(), &exchanged(10, host(5), 123, 1_000_000)).len(), 1);
+    }
+
+    #[test]
+    fn equal_ports_and_records_of_ten_minutes_are_judged_alike() {
+        let alike = |own: Addr, peer: Addr| {
+            exchanged(10, host(5), 123, 1_000_000).map(|row| {
+                let addr = |addr| if addr == host(5) { own } else { peer };
+                ContactRow {
+                    src_port: 123,
+                    dst_port: 123,
+                    src: addr(row.src),
+                    dst: addr(row.dst),
+                    ..row
+                }
+            })
+        };
+        check(&alike(host(5), PEER.parse().unwrap()), &[1000.0]);
+        check(&alike(host(5), Addr::v4(0x0101_0101)), &[1000.0]);
+        let long = |bytes| {
+            exchanged(0, host(5), 53, bytes).map(|row| ContactRow { end: UnixSeconds(600), ..row })
+        };
+        check(&long(999_999), &[]);
+        check(&long(1_000_000), &[1000.0]);
+    }
+
+    #[test]
+    fn a_burst_over_two_panes_is_one() {
+        let mut rows = exchanged(50, host(5), 53, 60_000).to_vec();
+        rows.extend(exchanged(70, host(5), 53, 60_000));
+        check(&rows, &[60.0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn plain_lists_say_the_same(
+            seen in prop::collection::vec(
+                (0_i64..9000, 0_u16..2, 0_usize..3, 0_u64..200_000), 0..60),
+        ) {
+            let rows: Vec<_> = seen
+                .iter()
+                .flat_map(|(at, own, port, bytes)| {
+                    exchanged(*at, host(*own), [53, 123, 443][*port], *bytes)
+                })
+                .collect();
+            // By pane and pair: requested and answered bytes, first and last second.
+            let mut panes: BTreeMap<(i64, Key), (u64, u64, i64, i64)> = BTreeMap::new();
+            for (at, own, port, bytes) in &seen {
+                let key = ((host(*own), PEER.parse().unwrap()), [53, 123, 443][*port]);
+                let sum = panes.entry((at / 60, key)).or_insert((0, 0, *at, *at));
+                *sum = (sum.0 + 1000, sum.1 + bytes, sum.2.min(*at), sum.3.max(*at));
+            }
+            panes.retain(|(_, (_, port)), (_, answered, _, _)| *port != 443 && *answered >= 12_500);
+            let tripped = panes.iter().filter_map(|((pane, key), now)| {
+                let mut sum = *now;
+                if let Some(before) = panes.get(&(pane - 1, *key)) {
+                    sum = (sum.0 + before.0, sum.1 + before.1, sum.2.min(before.2), sum.3);
+                }
+                let seconds = u64::try_from((sum.3 - sum.2).max(60)).unwrap();
+                let is_amplified = sum.1 > 10 * sum.0 && sum.1 * 60 / seconds >= 100_000;
+                is_amplified.then_some((*key, (sum.1, sum.3)))
+            });
+            let expected = plainly_told(tripped);
+            let found: Vec<_> = found(network(), &rows)
+                .iter()
+                .map(|one| {
+                    let pair = (one.target.addrs[0], one.actor.addrs[0]);
+                    ((pair, one.target.ports[0]), one.status, one.revision, one.last_seen.0)
+                })
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -112,9 +112,44 @@ impl<K: Copy + Ord + Saved> Hourly<K> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::finding::Status;
+
+    /// What is told of keys that were seen with a size and at a time, pane after pane and in the order of keys
+    /// within each: plain lists, from which nothing ever leaves.
+    pub(in crate::detect) fn plainly_told<K: Copy + PartialEq>(
+        seen: impl Iterator<Item = (K, (u64, i64))>,
+    ) -> Vec<(K, Status, u32, i64)> {
+        struct Known<K> {
+            key: K,
+            size: u64,
+            told_at: i64,
+            last_seen: i64,
+            revision: u32,
+        }
+        let mut known: Vec<Known<K>> = Vec::new();
+        let mut told = Vec::new();
+        for (key, (size, at)) in seen {
+            let position =
+                known.iter().position(|one| one.key == key && at - one.last_seen <= 3600);
+            let Some(position) = position else {
+                known.retain(|one| one.key != key);
+                known.push(Known { key, size, told_at: at, last_seen: at, revision: 0 });
+                told.push((key, Status::Open, 0, at));
+                continue;
+            };
+            let one = &mut known[position];
+            one.last_seen = one.last_seen.max(at);
+            if size >= 2 * one.size || at - one.told_at >= 3600 {
+                one.revision += 1;
+                one.size = one.size.max(size);
+                one.told_at = at;
+                told.push((key, Status::Update, one.revision, at));
+            }
+        }
+        told
+    }
 
     fn seen(keys: std::ops::Range<u16>, reach: u8, at: i64) -> Vec<Seen<u16>> {
         let at = UnixSeconds(at);

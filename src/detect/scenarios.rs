@@ -133,6 +133,23 @@ fn findings_within(bytes_max: usize, rows: &[ContactRow<'_>], shard_count: u64) 
     out
 }
 
+/// What detectors with these settings say in this network.
+pub(super) fn findings_with(
+    settings: &DetectSettings,
+    network: Network,
+    rows: &[ContactRow<'_>],
+) -> Vec<Finding> {
+    let mut table = ContactTable::new(PANE_SECONDS, 1, CONTACT_BYTES_DEFAULT);
+    rows.iter().for_each(|row| table.add_row(row));
+    let mut detectors = DetectorSet::new(settings, network, PANE_SECONDS);
+    let mut out = Vec::new();
+    for shard in table.close_all() {
+        detectors.on_pane(shard.pane, vec![shard], &mut out);
+    }
+    detectors.on_end(&mut out);
+    out
+}
+
 /// Kind, variant or outcome, and status of everything found.
 fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Status)]) {
     let found: Vec<_> = findings(rows, 2)

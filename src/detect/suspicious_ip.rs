@@ -317,9 +317,9 @@ fn pair_finding(hits: &[Hit], report: Report, view: &PaneView<'_>) -> Finding {
         names.truncate(LISTS_MAX);
         let names = names.join(", ");
         let title = if reach.is_outbound() {
-            format!("{opener} opened a connection to {opened}, which is on threat list {names}")
+            format!("{opener} opened a connection to {opened}, which is on threat list `{names}`")
         } else {
-            format!("{opener}, which is on threat list {names}, reached for {opened}")
+            format!("{opener}, which is on threat list `{names}`, reached for {opened}")
         };
         Draft {
             severity: reach.severity(),
@@ -394,4 +394,191 @@ fn crowd_finding(crowd: &[&[Hit]], report: Report, view: &PaneView<'_>) -> Findi
         finding.actor = Party { addrs, ports: Vec::new() };
     }
     finding
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::hourly::tests::plainly_told;
+    use super::super::scenarios::{answered, findings_with, host, network, rejected, syn};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::detect::DetectSettings;
+    use crate::finding::Status;
+    use crate::net::{AddressSetBuilder, Prefix};
+
+    const BAD: &str = "203.0.113.66";
+    const OWN: &str = "10.20.1.7";
+
+    /// The network of the scenarios with these lists; entries may say until when they are valid.
+    fn with_lists(lists: &[(&str, &[(&str, Option<i64>)])]) -> Network {
+        let mut builder = AddressSetBuilder::new(100);
+        for (name, entries) in lists {
+            builder.begin_list(name);
+            for (entry, end) in *entries {
+                builder.add(entry.parse::<Prefix>().unwrap(), *end);
+            }
+        }
+        Network { threats: Arc::new(builder.build()), ..network() }
+    }
+
+    fn usual() -> Network {
+        with_lists(&[
+            ("wide", &[("203.0.113.64/26", None), ("10.0.0.0/8", None)]),
+            ("near", &[(BAD, Some(1000))]),
+            ("old", &[("198.51.100.1", Some(1000))]),
+        ])
+    }
+
+    fn found(network: Network, rows: &[ContactRow<'_>]) -> Vec<Finding> {
+        let found = findings_with(&DetectSettings::default(), network, rows);
+        found.into_iter().filter(|finding| finding.kind == FindingKind::SuspiciousIp).collect()
+    }
+
+    /// Variant, outcome, severity and lists of each finding.
+    fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Severity, &str)]) {
+        let found = found(usual(), rows);
+        let word = |finding: &Finding, name: &str| match &finding.evidence[name] {
+            Evidence::Word(word) => (*word).to_owned(),
+            Evidence::Text(text) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        let told: Vec<_> = found
+            .iter()
+            .map(|one| {
+                (word(one, "variant"), word(one, "outcome"), one.severity, word(one, "list"))
+            })
+            .collect();
+        let told: Vec<_> =
+            told.iter().map(|(a, b, c, d)| (a.as_str(), b.as_str(), *c, d.as_str())).collect();
+        assert_eq!(told, expected);
+    }
+
+    fn own() -> Addr {
+        OWN.parse().unwrap()
+    }
+
+    fn bad() -> Addr {
+        BAD.parse().unwrap()
+    }
+
+    #[test]
+    fn direction_and_outcome_make_the_severity() {
+        const LISTS: &str = "near, wide";
+        let row = |port| syn(10, BAD, own(), port);
+        check(&[rejected(row(80))], &[("inbound", "rejected", Severity::Low, LISTS)]);
+        check(&[row(80)], &[("inbound", "passed", Severity::Medium, LISTS)]);
+        check(&answered(row(80), 0), &[("inbound", "answered", Severity::Medium, LISTS)]);
+        let out = || syn(10, OWN, bad(), 443);
+        check(&[rejected(out())], &[("outbound", "rejected", Severity::Medium, LISTS)]);
+        check(&[out()], &[("outbound", "passed", Severity::High, LISTS)]);
+        check(&answered(out(), 0), &[("outbound", "answered", Severity::High, LISTS)]);
+        // Only what a listed server sent was seen.
+        let [_, alone] = answered(out(), 0);
+        check(&[alone], &[("inbound", "passed", Severity::Medium, LISTS)]);
+    }
+
+    #[test]
+    fn own_and_unlisted_addresses_and_wanted_scanners_are_left_alone() {
+        check(&[syn(10, "203.0.113.9", own(), 80)], &[]);
+        check(&[syn(10, OWN, host(3), 80)], &[]);
+        check(&[syn(10, "10.20.5.99", bad(), 80), syn(10, "10.20.0.100", bad(), 80)], &[]);
+    }
+
+    #[test]
+    fn entries_end_by_the_time_of_records() {
+        check(&[syn(1001, BAD, own(), 80)], &[("inbound", "passed", Severity::Medium, "wide")]);
+        let old = |at| syn(at, "198.51.100.1", own(), 80);
+        check(&[old(999)], &[("inbound", "passed", Severity::Medium, "old")]);
+        check(&[old(1000)], &[]);
+    }
+
+    #[test]
+    fn the_nearest_entry_and_what_passed_are_told() {
+        let rows = [syn(10, BAD, own(), 80), rejected(syn(11, BAD, own(), 81))];
+        let found = found(usual(), &rows);
+        let evidence = &found[0].evidence;
+        assert_eq!(evidence["entry"], Evidence::Text(BAD.to_owned()));
+        assert_eq!(
+            (&evidence["flows"], &evidence["rejected"]),
+            (&Evidence::Count(2), &Evidence::Count(1))
+        );
+        assert_eq!(found[0].target.ports, [80, 81]);
+        assert_eq!(
+            (&found[0].actor.addrs[..], &found[0].target.addrs[..]),
+            (&[bad()][..], &[own()][..])
+        );
+    }
+
+    #[test]
+    fn a_flood_of_listed_addresses_is_told_as_one() {
+        let lists: &[(&str, &[(&str, Option<i64>)])] = &[("wide", &[("9.0.0.0/8", None)])];
+        let from = |number: u32| ContactRow {
+            src: Addr::v4(0x0900_0000 + number),
+            ..rejected(syn(10, BAD, own(), 80))
+        };
+        let found = found(with_lists(lists), &(0..1700).map(from).collect::<Vec<_>>());
+        assert_eq!(found.len(), 1001);
+        let crowd: Vec<_> =
+            found.iter().filter(|one| one.evidence["variant"] == Evidence::Word("crowd")).collect();
+        assert_eq!(crowd[0].evidence["pairs"], Evidence::Count(700));
+        assert_eq!(crowd[0].actor.addrs.len(), 50);
+        let ids: BTreeSet<_> = found.iter().map(|one| one.id).collect();
+        assert_eq!(ids.len(), 1001);
+    }
+
+    /// Second, listed or own source, target and whether it was rejected; none is answered.
+    fn any_rows() -> impl Strategy<Value = Vec<ContactRow<'static>>> {
+        let row = (0_i64..12_000, 0_u16..4, 0_u16..3, prop::bool::weighted(0.7)).prop_map(
+            |(at, source, target, is_rejected)| {
+                let row = match source {
+                    0 => syn(at, BAD, host(target), 443),
+                    1 => syn(at, "203.0.113.67", host(target), 443),
+                    2 => syn(at, "203.0.113.9", host(target), 443),
+                    _ => ContactRow { src: host(target), ..syn(at, OWN, bad(), 443) },
+                };
+                if is_rejected { rejected(row) } else { row }
+            },
+        );
+        prop::collection::vec(row, 0..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn plain_lists_say_the_same(rows in any_rows()) {
+            let lists: &[(&str, &[(&str, Option<i64>)])] = &[("l", &[("203.0.113.64/26", None)])];
+            let mut panes: BTreeMap<(i64, (Addr, Addr)), (u64, i64)> = BTreeMap::new();
+            for row in &rows {
+                let is_out = row.dst == bad();
+                if row.src == "203.0.113.9".parse::<Addr>().unwrap() {
+                    continue;
+                }
+                // A pane in which anything was rejected and nothing answered is a rejection.
+                let passed = if is_out { Reach::OutPassed } else { Reach::InPassed };
+                let seen = panes
+                    .entry((row.end.0 / 60, (row.src, row.dst)))
+                    .or_insert((1 << passed as u8, i64::MIN));
+                if row.action == crate::record::Action::Reject {
+                    let denied = if is_out { Reach::OutRejected } else { Reach::InRejected };
+                    seen.0 = 1 << denied as u8;
+                }
+                seen.1 = seen.1.max(row.end.0);
+            }
+            let expected = plainly_told(panes.into_iter().map(|((_, pair), seen)| (pair, seen)));
+            let found: Vec<_> = found(with_lists(lists), &rows)
+                .iter()
+                .map(|one| {
+                    let pair = (one.actor.addrs[0], one.target.addrs[0]);
+                    (pair, one.status, one.revision, one.last_seen.0)
+                })
+                .collect();
+            prop_assert!(found.iter().all(|one| one.1 != Status::Closed));
+            prop_assert_eq!(found, expected);
+        }
+    }
 }

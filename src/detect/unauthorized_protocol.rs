@@ -421,3 +421,165 @@ fn crowd_finding(crowd: &[&[Breach<'_>]], report: Report, view: &PaneView<'_>) -
     }
     finding
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::hourly::tests::plainly_told;
+    use super::super::scenarios::{answered, findings_with, host, network, rejected, syn};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::detect::{DetectSettings, ProtocolPolicy, ProtocolRule};
+    use crate::record::Action;
+
+    const OUTSIDE: &str = "203.0.113.9";
+    const OWN: &str = "10.20.1.7";
+
+    fn with_rules(rules: Vec<ProtocolRule>) -> Network {
+        let protocols = ProtocolPolicy::new(rules, &BTreeMap::new()).unwrap();
+        Network { protocols: Arc::new(protocols), ..network() }
+    }
+
+    fn global() -> ProtocolRule {
+        ProtocolRule {
+            name: "global".to_owned(),
+            allowed_protocols: vec![1, 6, 17],
+            forbidden_services: vec![(6, 23), (17, 69)],
+            ..ProtocolRule::default()
+        }
+    }
+
+    fn found(
+        settings: &DetectSettings,
+        rules: Vec<ProtocolRule>,
+        rows: &[ContactRow<'_>],
+    ) -> Vec<Finding> {
+        let found = findings_with(settings, with_rules(rules), rows);
+        found.into_iter().filter(|one| one.kind == FindingKind::UnauthorizedProtocol).collect()
+    }
+
+    /// Variant, outcome and severity of each finding.
+    fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Severity)]) {
+        let web = ProtocolRule {
+            name: "web".to_owned(),
+            subnets: vec!["subnet-web".to_owned()],
+            allowed_services: vec![(6, 443)],
+            ..ProtocolRule::default()
+        };
+        let found = found(&DetectSettings::default(), vec![global(), web], rows);
+        let word = |one: &Finding, name: &str| match one.evidence[name] {
+            Evidence::Word(word) => word,
+            ref other => panic!("{other:?}"),
+        };
+        let told: Vec<_> = found
+            .iter()
+            .map(|one| (word(one, "variant"), word(one, "outcome"), one.severity))
+            .collect();
+        assert_eq!(told, expected);
+    }
+
+    fn gre(row: ContactRow<'static>) -> ContactRow<'static> {
+        ContactRow { protocol: 47, src_port: 0, dst_port: 0, tcp_flags: None, ..row }
+    }
+
+    #[test]
+    fn protocols_count_whatever_became_of_them() {
+        let row = gre(syn(10, OUTSIDE, host(5), 0));
+        check(&[row], &[("protocol", "passed", Severity::High)]);
+        check(&[rejected(row)], &[("protocol", "rejected", Severity::Low)]);
+        check(&[gre(syn(10, OWN, host(5), 0))], &[("protocol", "passed", Severity::Medium)]);
+    }
+
+    #[test]
+    fn services_count_if_they_are_used_or_tried_from_inside() {
+        let telnet = |source| syn(10, source, host(5), 23);
+        check(&answered(telnet(OUTSIDE), 0), &[("forbidden_service", "answered", Severity::High)]);
+        check(&answered(telnet(OWN), 0), &[("forbidden_service", "answered", Severity::Medium)]);
+        check(&[rejected(telnet(OWN))], &[("forbidden_service", "rejected", Severity::Low)]);
+        check(&[rejected(telnet(OUTSIDE)), telnet("203.0.113.10")], &[]);
+        let mut settings = DetectSettings::default();
+        settings.unauthorized_protocol.vain_from_outside = true;
+        assert_eq!(found(&settings, vec![global()], &[rejected(telnet(OUTSIDE))]).len(), 1);
+    }
+
+    #[test]
+    fn what_is_allowed_is_left_alone() {
+        let rows: Vec<_> = answered(syn(10, OUTSIDE, host(5), 443), 0).to_vec();
+        check(&rows, &[]);
+        check(&answered(syn(10, "10.20.5.99", host(5), 23), 0), &[]);
+        let telnet = answered(syn(10, OUTSIDE, host(5), 23), 0);
+        assert!(found(&DetectSettings::default(), Vec::new(), &telnet).is_empty());
+        // A reply to what was said before.
+        check(&telnet[1..], &[]);
+    }
+
+    #[test]
+    fn a_subnet_has_its_own_list() {
+        let web = |port, subnet| {
+            let rows = answered(syn(10, OUTSIDE, host(5), port), 0);
+            rows.map(|row| ContactRow { subnet_id: Some(subnet), ..row })
+        };
+        check(&web(443, b"subnet-web"), &[]);
+        check(&web(80, b"subnet-web"), &[("service_not_allowed", "answered", Severity::High)]);
+        check(&web(80, b"subnet-app"), &[]);
+    }
+
+    #[test]
+    fn a_finding_names_protocol_and_rule() {
+        let row = gre(syn(10, OUTSIDE, host(5), 0));
+        let found = found(&DetectSettings::default(), vec![global()], &[row]);
+        let title = "203.0.113.9 used protocol 47 (GRE) with 10.20.1.5, which is not among the \
+                     protocols of rule `global`";
+        assert_eq!(found[0].title, title);
+        assert_eq!(found[0].evidence["rule"], Evidence::Text("global".to_owned()));
+        assert!(found[0].target.ports.is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn plain_lists_say_the_same(
+            seen in prop::collection::vec(
+                (0_i64..12_000, any::<bool>(), 0_u16..3, 0_u8..3, any::<bool>()), 0..60),
+        ) {
+            let rows: Vec<_> = seen
+                .iter()
+                .map(|(at, is_own, target, service, is_rejected)| {
+                    let source = if *is_own { "10.20.7.7" } else { OUTSIDE };
+                    let row = syn(*at, source, host(*target), [23, 443, 0][usize::from(*service)]);
+                    let row = if *service == 2 { gre(row) } else { row };
+                    if *is_rejected { rejected(row) } else { row }
+                })
+                .collect();
+            let mut panes: BTreeMap<(i64, Key), (u64, i64)> = BTreeMap::new();
+            for row in &rows {
+                let key = ((row.src, row.dst), (row.protocol, row.dst_port));
+                let is_from_outside = row.src == OUTSIDE.parse::<Addr>().unwrap();
+                if row.dst_port == 443 || (row.dst_port == 23 && is_from_outside) {
+                    continue;
+                }
+                // A pane in which anything was rejected and nothing answered is a rejection.
+                let seen = panes.entry((row.end.0 / 60, key)).or_insert((2, i64::MIN));
+                if row.action == Action::Reject {
+                    seen.0 = 1;
+                }
+                seen.1 = seen.1.max(row.end.0);
+            }
+            let expected = plainly_told(panes.into_iter().map(|((_, key), seen)| (key, seen)));
+            let found: Vec<_> = found(&DetectSettings::default(), vec![global()], &rows)
+                .iter()
+                .map(|one| {
+                    let Evidence::Count(protocol) = one.evidence["protocol"] else { panic!() };
+                    let port = one.target.ports.first().copied().unwrap_or(0);
+                    let pair = (one.actor.addrs[0], one.target.addrs[0]);
+                    let key = (pair, (u8::try_from(protocol).unwrap(), port));
+                    (key, one.status, one.revision, one.last_seen.0)
+                })
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
