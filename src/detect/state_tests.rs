@@ -244,6 +244,24 @@ fn other_settings_apply_to_what_is_remembered() {
 }
 
 #[test]
+fn another_network_is_in_force_at_once_and_nothing_is_forgotten() {
+    let rows = busy_rows();
+    let (mut detectors, mut expected) = (busy(&rows), busy(&rows));
+    let state = saved(&detectors);
+    let listed = network();
+    detectors.set_network(Network { threats: Default::default(), ..network() });
+    assert_eq!(saved(&detectors), state);
+    let (mut found, mut all) = (Vec::new(), Vec::new());
+    detectors.on_end(&mut found);
+    expected.set_network(listed);
+    expected.on_end(&mut all);
+    let is_listed = |finding: &Finding| finding.kind == FindingKind::SuspiciousIp;
+    assert!(all.iter().any(is_listed) && !found.iter().any(is_listed));
+    all.retain(|finding| !is_listed(finding));
+    assert_eq!(found, all);
+}
+
+#[test]
 fn the_first_form_is_read() {
     let rows = busy_rows();
     let detectors = busy(&rows);
