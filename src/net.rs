@@ -1,7 +1,11 @@
 //! Network addresses as flow logs hold them: one 128-bit number for both families, and prefixes.
 //!
-//! The parser makes [`Addr`]s, the tables hash them, detectors ask which side is inside. No look-up
-//! tables here: those belong to `enrich`.
+//! The parser makes [`Addr`]s, the tables hash them, detectors ask which side is inside, and whether an
+//! address is in an [`AddressSet`] of millions. What an address means belongs to `enrich`.
+
+mod address_set;
+
+pub use address_set::{Added, AddressSet, AddressSetBuilder, Listed};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -143,6 +147,49 @@ impl Prefix {
     pub const fn contains(&self, addr: Addr) -> bool {
         (addr.0 ^ self.bits) & mask(self.length) == 0
     }
+
+    /// The block of the addresses that share the first `length` of 128 bits with `addr`.
+    ///
+    /// # Panics
+    /// If `length` is over 128.
+    #[must_use]
+    pub const fn of(addr: Addr, length: u8) -> Self {
+        assert!(length <= 128, "an address has 128 bits");
+        Self { bits: addr.0 & mask(length), length }
+    }
+
+    /// The lowest address of the block.
+    #[must_use]
+    pub const fn first(&self) -> Addr {
+        Addr(self.bits)
+    }
+
+    /// How many of an address's 128 bits are fixed; 96 more than a CIDR text says for IPv4.
+    #[must_use]
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// The first IPv4 address and how many of its 32 bits are fixed, if this is a block of IPv4.
+    #[must_use]
+    pub const fn as_v4(&self) -> Option<(u32, u8)> {
+        match self.first().as_v4() {
+            Some(first) if self.length >= 96 => Some((first, self.length - 96)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.first();
+        match (self.length, self.as_v4()) {
+            (128, _) => first.fmt(f),
+            (_, Some((_, length))) => write!(f, "{first}/{length}"),
+            // The mapped range itself has to be told from the IPv4 addresses in it.
+            (length, None) => write!(f, "{}/{length}", Ipv6Addr::from_bits(first.bits())),
+        }
+    }
 }
 
 const fn mask(length: u8) -> u128 {
@@ -208,6 +255,15 @@ mod tests {
     fn faulty_prefixes_say_what_to_write() {
         assert_eq!("10.0.0/8".parse::<Prefix>(), Err(PrefixError::Address("10.0.0/8".into())));
         assert_eq!("10.0.0.0/33".parse::<Prefix>(), Err(PrefixError::Length("10.0.0.0/33".into())));
+    }
+
+    #[test]
+    fn prefixes_are_written_as_they_are_read() {
+        for text in
+            ["10.0.0.0/8", "0.0.0.0/0", "203.0.113.9", "2001:db8::/32", "2001:db8::1", "::/0"]
+        {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub(crate) struct AnalyzeArgs {
     /// What the operator knows (JSON: vpc_cidrs, allowlisted_scanners, …); may be repeated
     #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
     context: Vec<PathBuf>,
+    /// A threat list (addresses or CIDR blocks by line, CSV, STIX, MISP); may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
+    threat_list: Vec<PathBuf>,
     /// No detectors
     #[arg(long)]
     no_detect: bool,
@@ -131,7 +134,9 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
     let detectors = if args.no_detect {
         None
     } else {
-        Some(job::detectors(&DetectSettings::default(), &args.context)?)
+        let mut settings = DetectSettings::default();
+        settings.suspicious_ip.lists.clone_from(&args.threat_list);
+        Some(job::detectors(&settings, &args.context)?)
     };
     let stop = StopFlag::default();
     let signals = Signals::listen(&stop)?;

@@ -7,11 +7,10 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use crossbeam_channel::Receiver;
 
 use super::failure::Failure;
-use super::remote;
+use super::{knowledge, remote};
 use crate::aggregate::{Lateness, TimeSettings, TopSpec};
 use crate::checkpoint::disk::SystemDisk;
 use crate::checkpoint::{
@@ -20,8 +19,7 @@ use crate::checkpoint::{
 };
 use crate::clock::Clock;
 use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
-use crate::detect::{DetectSettings, Network};
-use crate::enrich::OperatorContext;
+use crate::detect::DetectSettings;
 use crate::framing::Limits;
 use crate::pipeline::{
     Control, Detectors, Job, JobState, Live, MemoryPlan, RunError, memory_bytes_min,
@@ -416,26 +414,12 @@ pub(crate) fn file_sink(name: &str, path: &Path) -> Result<Box<dyn Sink>, Failur
     Ok(Box::new(sink.map_err(Failure::usage)?))
 }
 
-/// Detectors that know what the context files say.
+/// Detectors that know what the context files and threat lists say.
 pub(crate) fn detectors(
     settings: &DetectSettings,
     context_files: &[PathBuf],
 ) -> Result<Detectors, Failure> {
-    let mut operator = OperatorContext::default();
-    for path in context_files {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read context file `{}`", path.display()))
-            .map_err(Failure::Usage)?;
-        let one = OperatorContext::from_json(&text)
-            .with_context(|| format!("context file `{}`", path.display()))
-            .map_err(Failure::Usage)?;
-        operator.merge(one);
-    }
-    let network = Network {
-        inside: operator.vpc_cidrs,
-        allowlisted: operator.allowlisted_scanners,
-        nat_gateways: operator.nat_gateways,
-    };
+    let network = knowledge::network(settings, context_files).map_err(Failure::Usage)?;
     Ok(Detectors { settings: settings.clone(), network })
 }
 

@@ -11,6 +11,7 @@ mod generate;
 mod iam;
 mod init;
 mod job;
+mod knowledge;
 mod logs;
 mod merge;
 mod output;

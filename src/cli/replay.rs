@@ -54,6 +54,10 @@ pub(crate) struct ReplayArgs {
     /// be repeated
     #[arg(long, value_name = "FILE")]
     context: Vec<PathBuf>,
+    /// A threat list (addresses or CIDR blocks by line, CSV, STIX, MISP), beside the configuration's; may be
+    /// repeated
+    #[arg(long, value_name = "FILE")]
+    threat_list: Vec<PathBuf>,
     /// Threads for parsing and for state; 0 for one per core [default: the configuration's, else 0]
     #[arg(short = 'j', long, value_name = "N")]
     threads: Option<usize>,
@@ -68,10 +72,11 @@ struct Settings {
 
 /// Runs the command.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
-    let Settings { engine, detectors, mut context } = settings(args.config.as_deref())?;
+    let Settings { engine, mut detectors, mut context } = settings(args.config.as_deref())?;
     let engine = EnginePlan { threads: args.threads.unwrap_or(engine.threads), ..engine };
     let thread_count = engine.thread_count().get();
     context.extend(args.context.iter().cloned());
+    detectors.suspicious_ip.lists.extend(args.threat_list.iter().cloned());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let paths = Paths::find(&args.paths, (args.since, args.until), &clock)?;
     let total_bytes = paths.total_bytes();

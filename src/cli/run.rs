@@ -164,7 +164,9 @@ fn change_stages(changes: &Changes, plan: &Plan, control: &Sender<Control>) -> a
     };
     anyhow::ensure!(fixed == Changes::default(), "{} need a restart", fixed.names().join(", "));
     let full = || anyhow::anyhow!("the changes before are not in force yet; try again");
-    if changes.detectors.is_some() || changes.context.is_some() {
+    // The content of files may have changed where their names have not.
+    let has_files = !plan.context.is_empty() || !plan.detectors.suspicious_ip.lists.is_empty();
+    if changes.detectors.is_some() || changes.context.is_some() || has_files {
         let detectors = job::detectors(&plan.detectors, &plan.context);
         let detectors = detectors.map_err(Failure::into_error)?;
         control.try_send(Control::Detectors(Box::new(detectors))).map_err(|_| full())?;

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
+use super::knowledge;
 use crate::config::{
     ConfigError, ConfigFault, EnginePlan, FileMention, FileRole, Lateness, MemoryMax, Plan,
     SinkKind, SourceKind, read_file,
@@ -15,6 +16,7 @@ use crate::detect::DetectSettings;
 use crate::enrich::OperatorContext;
 use crate::finding::FindingKind;
 use crate::metrics::{MemoryLimit, MemoryOrigin};
+use crate::net::AddressSetBuilder;
 use crate::record::FormatChoice;
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
@@ -28,6 +30,9 @@ use crate::source::{DiscoverError, discover};
 #[cfg(feature = "cloudwatch")]
 use crate::units::Moment;
 use crate::units::{ByteCount, duration_text};
+
+/// Entries of threat lists that are read to see whether they can be: the most that may be configured.
+const ENTRIES_MAX: usize = 100_000_000;
 
 /// Arguments of `flowgauge validate`.
 #[derive(Debug, clap::Args)]
@@ -97,6 +102,10 @@ fn file_fault(mention: &FileMention) -> Option<ConfigFault> {
             }
             Err(error) => format!("cannot read context file `{}`: {error}", path.display()),
         },
+        FileRole::ThreatList => {
+            let mut nowhere = AddressSetBuilder::new(ENTRIES_MAX);
+            format!("{:#}", knowledge::read_list(path, &mut nowhere).err()?)
+        }
         FileRole::Sink if path.is_dir() => {
             format!("`{}` is a directory; name a file in it", path.display())
         }
@@ -208,6 +217,9 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         dos_flood,
         exfiltration,
         beacon,
+        suspicious_ip,
+        unauthorized_protocol,
+        amplification,
     } = detectors;
     let all = [
         (FindingKind::PortScan, port_scan.enabled),
@@ -218,6 +230,9 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         (FindingKind::DosFlood, dos_flood.enabled),
         (FindingKind::Exfiltration, exfiltration.enabled),
         (FindingKind::Beacon, beacon.enabled),
+        (FindingKind::SuspiciousIp, suspicious_ip.enabled),
+        (FindingKind::UnauthorizedProtocol, unauthorized_protocol.enabled),
+        (FindingKind::Amplification, amplification.enabled),
     ];
     all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }
@@ -312,7 +327,8 @@ mod tests {
                 source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
                 source demo: generated records, format of 14 fields, at most 1000B/s\n\
                 context: ROOT/context.json\n\
-                detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt\n\
+                detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt, \
+                suspicious_ip, unauthorized_protocol, amplification\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\
                 note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
         );
@@ -326,7 +342,7 @@ mod tests {
             )
         };
         let detectors = "detectors: port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, \
-                         remote_access_attempt";
+                         remote_access_attempt, suspicious_ip, unauthorized_protocol, amplification";
         let expected = |state: &str| {
             format!(
                 "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\

@@ -116,6 +116,8 @@ pub enum FileRole {
     Source,
     /// What the operator knows of the network.
     Context,
+    /// Addresses that are known to be bad.
+    ThreatList,
     /// A file that findings or dead letters are appended to.
     Sink,
     /// The directory of snapshots and journal.
@@ -252,6 +254,11 @@ impl Draft {
                 for (name, fault) in settings.check() {
                     let path = detectors.path_of(name);
                     detectors.wrong(detectors.span.clone(), format!("`[{path}]`: {fault}"));
+                }
+                for path in &settings.suspicious_ip.lists {
+                    let (content, span) = (path.display().to_string(), detectors.span.clone());
+                    let list = Text { shown: content.clone(), content, span };
+                    self.files.push((FileRole::ThreatList, list));
                 }
                 self.plan.detectors = settings;
             }

@@ -327,6 +327,9 @@ const DETECTORS: Table = table(
         key("dos_flood", Kind::Table(&DOS_FLOOD)),
         key("exfiltration", Kind::Table(&EXFILTRATION)),
         key("beacon", Kind::Table(&BEACON)),
+        key("suspicious_ip", Kind::Table(&SUSPICIOUS_IP)),
+        key("unauthorized_protocol", Kind::Table(&UNAUTHORIZED_PROTOCOL)),
+        key("amplification", Kind::Table(&AMPLIFICATION)),
     ],
 );
 
@@ -413,6 +416,33 @@ const BEACON: Table = table(
         count("score_min_percent", 1, 100),
         count("window_seconds", 3600, 86_400),
         count("prevalence_max_percent", 0, 100),
+        TRACKED_MAX,
+    ],
+);
+
+const SUSPICIOUS_IP: Table = table(
+    "detectors.suspicious_ip",
+    &[
+        ENABLED,
+        key("lists", Kind::List(&Kind::Text)),
+        count("entries_max", 1000, 100_000_000),
+        TRACKED_MAX,
+    ],
+);
+
+const UNAUTHORIZED_PROTOCOL: Table = table(
+    "detectors.unauthorized_protocol",
+    &[ENABLED, key("vain_from_outside", Kind::Switch), TRACKED_MAX],
+);
+
+const AMPLIFICATION: Table = table(
+    "detectors.amplification",
+    &[
+        ENABLED,
+        PORTS,
+        count("ratio_min", 2, 10_000),
+        count("bytes_per_minute_min", 1000, 1_000_000_000),
+        WINDOW_SECONDS,
         TRACKED_MAX,
     ],
 );

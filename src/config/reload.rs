@@ -15,8 +15,8 @@ use super::plan::{Plan, SinkPlan, SourcePlan};
 
 /// What changed of what may change; `None` and empty where nothing did.
 ///
-/// The context files are to be read again at every reload: their content may have changed where their
-/// names have not.
+/// The context files and threat lists are to be read again at every reload: their content may have changed
+/// where their names have not.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     /// `[detectors.*]`.

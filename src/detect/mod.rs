@@ -12,6 +12,7 @@
 //! findings of a pane come detector by detector, in the order of [`all`], and those of a detector in the
 //! order of their actors.
 
+mod amplification;
 mod beacon;
 mod beacon_pair;
 mod bruteforce;
@@ -23,6 +24,7 @@ mod episode;
 mod exfiltration;
 mod flood_group;
 mod host_sweep;
+mod hourly;
 mod key_index;
 mod network;
 mod once;
@@ -33,6 +35,7 @@ mod pairs;
 mod pane;
 mod population;
 mod port_scan;
+mod protocol_policy;
 mod regularity;
 mod remote_access;
 mod report;
@@ -43,9 +46,12 @@ mod seen_once;
 mod settings;
 #[cfg(test)]
 mod state_tests;
+mod suspicious_ip;
 mod table_limits;
 mod tracker;
+mod unauthorized_protocol;
 
+pub use amplification::AmplificationSettings;
 pub use beacon::BeaconSettings;
 pub use bruteforce::BruteforceSettings;
 pub use dos_flood::DosFloodSettings;
@@ -53,13 +59,17 @@ pub use exfiltration::ExfiltrationSettings;
 pub use host_sweep::HostSweepSettings;
 pub use network::Network;
 pub use port_scan::PortScanSettings;
+pub use protocol_policy::{ProtocolPolicy, ProtocolRule, TooManyRules};
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use suspicious_ip::SuspiciousIpSettings;
+pub use unauthorized_protocol::UnauthorizedProtocolSettings;
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
+use amplification::Amplification;
 use beacon::Beacon;
 use bruteforce::{Bruteforce, Login};
 use detector::Detector;
@@ -70,6 +80,8 @@ use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use suspicious_ip::SuspiciousIp;
+use unauthorized_protocol::UnauthorizedProtocol;
 
 /// The detectors that state of the first form was saved of, in their order.
 const FORM_1: [&str; 5] =
@@ -87,6 +99,9 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         dos_flood,
         exfiltration,
         beacon,
+        suspicious_ip,
+        unauthorized_protocol,
+        amplification,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
@@ -97,6 +112,9 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(DosFlood::new(dos_flood, share(2))),
         Box::new(Exfiltration::new(exfiltration, share(2))),
         Box::new(Beacon::new(beacon, share(4))),
+        Box::new(SuspiciousIp::new(suspicious_ip, share(2))),
+        Box::new(UnauthorizedProtocol::new(unauthorized_protocol, share(1))),
+        Box::new(Amplification::new(amplification, share(1))),
     ]
 }
 
@@ -170,6 +188,17 @@ impl DetectorSet {
     pub fn scratch_bytes(&self) -> usize {
         let detectors = self.detectors.iter().map(|detector| detector.scratch_bytes());
         self.verdicts.bytes() + detectors.sum::<usize>()
+    }
+
+    /// What is looked for.
+    #[must_use]
+    pub const fn settings(&self) -> &DetectSettings {
+        &self.settings
+    }
+
+    /// Goes on with what is known of the network now; costs nothing, whatever is remembered.
+    pub fn set_network(&mut self, network: Network) {
+        self.network = network;
     }
 
     /// The pane that waits for its successor.

@@ -1,6 +1,9 @@
 //! What detectors need to know of the network, as plain values.
 
-use crate::net::{Addr, Prefix};
+use std::sync::Arc;
+
+use super::protocol_policy::ProtocolPolicy;
+use crate::net::{Addr, AddressSet, Prefix};
 
 /// Whose addresses are whose. The default knows nothing: then every address that isn't public is
 /// inside.
@@ -12,6 +15,12 @@ pub struct Network {
     pub allowlisted: Vec<Prefix>,
     /// Addresses behind which many clients hide.
     pub nat_gateways: Vec<Prefix>,
+    /// Own name servers that answer whoever asks.
+    pub resolvers: Vec<Prefix>,
+    /// Addresses known to be bad; shared, because there may be millions.
+    pub threats: Arc<AddressSet>,
+    /// What may be spoken where.
+    pub protocols: Arc<ProtocolPolicy>,
 }
 
 impl Network {
@@ -26,6 +35,12 @@ impl Network {
     #[must_use]
     pub fn is_exempt_actor(&self, addr: Addr) -> bool {
         holds(&self.allowlisted, addr) || holds(&self.nat_gateways, addr)
+    }
+
+    /// Whether an own name server answers whoever asks.
+    #[must_use]
+    pub fn is_resolver(&self, addr: Addr) -> bool {
+        holds(&self.resolvers, addr)
     }
 }
 

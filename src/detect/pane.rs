@@ -198,6 +198,24 @@ impl<'a> PaneView<'a> {
         shard.contacts.contact(number)
     }
 
+    /// A contact by its number, tried or not.
+    pub(super) fn met(&self, number: u32) -> (ContactKey, ContactView<'a>) {
+        let (shard, number) = self.pane.shard_of(number);
+        (shard.contacts.key(number), shard.contacts.contact(number))
+    }
+
+    /// What became of a contact.
+    pub(super) fn outcome_of(&self, key: &ContactKey) -> Outcome {
+        let key_of = |tried: &Tried| ContactKey {
+            client: tried.client,
+            server: tried.server,
+            protocol: tried.protocol,
+            port: tried.port,
+        };
+        let position = self.tried.binary_search_by_key(key, key_of);
+        position.map_or(Outcome::NotTried, |position| self.tried[position].outcome)
+    }
+
     /// The pane before the window of `window_seconds` that ends with this pane.
     pub(super) fn before_window(&self, window_seconds: u32) -> PaneIndex {
         let panes = i64::from(window_seconds).div_euclid(self.pane_seconds)

@@ -1,12 +1,14 @@
 //! What detectors say to small hand-made streams, and that neither shards nor the order of records
 //! within a pane show.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::aggregate::{CONTACT_BYTES_DEFAULT, ContactRow, ContactTable, Vantage, pair_hash};
 use crate::finding::{Evidence, Status};
-use crate::net::Addr;
+use crate::net::{Addr, AddressSetBuilder};
 use crate::record::Action;
 
 pub(super) const OUTSIDE: &str = "203.0.113.9";
@@ -47,7 +49,7 @@ pub(super) fn rejected(row: ContactRow<'static>) -> ContactRow<'static> {
 }
 
 /// The request with payload and its answer, `delay_seconds` later.
-fn answered(row: ContactRow<'static>, delay_seconds: i64) -> [ContactRow<'static>; 2] {
+pub(super) fn answered(row: ContactRow<'static>, delay_seconds: i64) -> [ContactRow<'static>; 2] {
     let request =
         ContactRow { packets: 8, bytes: 1200, tcp_flags: row.tcp_flags.map(|_| 3), ..row };
     [request, reply(request, delay_seconds, 6, 2000, 19)]
@@ -75,11 +77,32 @@ pub(super) fn reply(
     }
 }
 
+/// A listed address and a forbidden service, neither of which the cases for other kinds touch.
+fn listed_network() -> Network {
+    let mut threats = AddressSetBuilder::new(9);
+    threats.begin_list("bad");
+    threats.add("203.0.113.10".parse().unwrap(), None);
+    let rule = ProtocolRule {
+        name: "no tftp".to_owned(),
+        allowed_protocols: vec![1, 6, 17],
+        forbidden_services: vec![(17, 7003), (6, 7029)],
+        ..ProtocolRule::default()
+    };
+    let protocols = ProtocolPolicy::new(vec![rule], &std::collections::BTreeMap::new()).unwrap();
+    Network {
+        resolvers: vec!["10.20.1.53".parse().unwrap()],
+        threats: Arc::new(threats.build()),
+        protocols: Arc::new(protocols),
+        ..Network::default()
+    }
+}
+
 pub(super) fn network() -> Network {
     Network {
         inside: vec!["10.20.0.0/16".parse().unwrap()],
         allowlisted: vec!["10.20.5.99".parse().unwrap()],
         nat_gateways: vec!["10.20.0.100".parse().unwrap()],
+        ..listed_network()
     }
 }
 
@@ -121,6 +144,23 @@ fn findings_within(bytes_max: usize, rows: &[ContactRow<'_>], shard_count: u64) 
     let mut detectors = detectors.with_bytes_max(bytes_max);
     for (pane, shards) in panes {
         detectors.on_pane(pane, shards, &mut out);
+    }
+    detectors.on_end(&mut out);
+    out
+}
+
+/// What detectors with these settings say in this network.
+pub(super) fn findings_with(
+    settings: &DetectSettings,
+    network: Network,
+    rows: &[ContactRow<'_>],
+) -> Vec<Finding> {
+    let mut table = ContactTable::new(PANE_SECONDS, 1, CONTACT_BYTES_DEFAULT);
+    rows.iter().for_each(|row| table.add_row(row));
+    let mut detectors = DetectorSet::new(settings, network, PANE_SECONDS);
+    let mut out = Vec::new();
+    for shard in table.close_all() {
+        detectors.on_pane(shard.pane, vec![shard], &mut out);
     }
     detectors.on_end(&mut out);
     out

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
+use super::amplification::AmplificationSettings;
 use super::beacon::BeaconSettings;
 use super::bruteforce::BruteforceSettings;
 use super::dos_flood::DosFloodSettings;
@@ -12,6 +13,8 @@ use super::exfiltration::ExfiltrationSettings;
 use super::host_sweep::HostSweepSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
+use super::suspicious_ip::SuspiciousIpSettings;
+use super::unauthorized_protocol::UnauthorizedProtocolSettings;
 
 /// The longest window that any detector may have: a day.
 pub(super) const WINDOW_SECONDS_MAX: i64 = 86_400;
@@ -36,6 +39,12 @@ pub struct DetectSettings {
     pub exfiltration: ExfiltrationSettings,
     /// Calls as if by a timer.
     pub beacon: BeaconSettings,
+    /// Addresses of threat lists.
+    pub suspicious_ip: SuspiciousIpSettings,
+    /// Protocols and services that the operator does not allow.
+    pub unauthorized_protocol: UnauthorizedProtocolSettings,
+    /// Own services that are abused to flood others.
+    pub amplification: AmplificationSettings,
 }
 
 impl DetectSettings {
@@ -51,6 +60,9 @@ impl DetectSettings {
             ("dos_flood", self.dos_flood.check()),
             ("exfiltration", self.exfiltration.check()),
             ("beacon", self.beacon.check()),
+            ("suspicious_ip", self.suspicious_ip.check()),
+            ("unauthorized_protocol", self.unauthorized_protocol.check()),
+            ("amplification", self.amplification.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))
@@ -159,5 +171,11 @@ mod tests {
         check("[host_sweep]\nslow_window_seconds = 600", "must not be shorter");
         check("[rdp_bruteforce]\nports = []", "rdp_bruteforce: field `ports` is empty");
         check("[remote_access_attempt]\ntracked_max = 1", "`tracked_max` is `1`");
+        check("[suspicious_ip]\nentries_max = 1", "`entries_max` is `1`");
+        check("[unauthorized_protocol]\ntracked_max = 1", "`tracked_max` is `1`");
+        check("[amplification]\nports = []", "amplification: field `ports` is empty");
+        check("[amplification]\nratio_min = 1", "`ratio_min` is `1`");
+        check("[amplification]\nbytes_per_minute_min = 1", "`bytes_per_minute_min` is `1`");
+        check("[amplification]\nwindow_seconds = 59", "`window_seconds` is `59`");
     }
 }

@@ -87,6 +87,8 @@ fn eager() -> DetectSettings {
     settings.beacon.duration_min_seconds = 60;
     settings.beacon.score_min_percent = 1;
     settings.beacon.window_seconds = 600;
+    settings.amplification.ports = vec![22, 445, 7001, 7002];
+    settings.amplification.bytes_per_minute_min = 500;
     settings
 }
 
@@ -100,6 +102,9 @@ fn cramped() -> DetectSettings {
     settings.dos_flood.tracked_max = 3;
     settings.exfiltration.tracked_max = 3;
     settings.beacon.tracked_max = 3;
+    settings.suspicious_ip.tracked_max = 2;
+    settings.unauthorized_protocol.tracked_max = 2;
+    settings.amplification.tracked_max = 3;
     settings
 }
 
@@ -203,11 +208,14 @@ fn busy_rows() -> Vec<ContactRow<'static>> {
         rows.extend((0..4).map(|port| rejected(syn(80, "203.0.113.7", host(number), 80 + port))));
     }
     rows.extend(scenarios::sessions(3, 10, "10.20.7.7", host(5), 22));
-    rows.extend([syn(200, outside, host(9), 23)]);
     for minute in 0..4 {
         rows.extend(scenarios::upload(minute * 61, "10.20.7.7", "198.51.100.7", 9000));
         rows.extend(scenarios::upload(minute * 61, "10.20.7.8", "198.51.100.7", 9000));
     }
+    rows.extend([syn(200, outside, host(9), 23), syn(200, "203.0.113.10", host(9), 443)]);
+    let udp =
+        |port| ContactRow { protocol: 17, tcp_flags: None, ..syn(200, outside, host(8), port) };
+    rows.extend([7001, 7003].into_iter().flat_map(|port| scenarios::answered(udp(port), 0)));
     rows
 }
 
@@ -250,6 +258,24 @@ fn other_settings_apply_to_what_is_remembered() {
     let error = DetectorSet::new(&eager(), network(), 300)
         .load(&mut Decoder::new(&bytes), |_| Err(DecodeError::Truncated));
     assert!(error.is_err(), "panes of another length");
+}
+
+#[test]
+fn another_network_is_in_force_at_once_and_nothing_is_forgotten() {
+    let rows = busy_rows();
+    let (mut detectors, mut expected) = (busy(&rows), busy(&rows));
+    let state = saved(&detectors);
+    let listed = network();
+    detectors.set_network(Network { threats: Default::default(), ..network() });
+    assert_eq!(saved(&detectors), state);
+    let (mut found, mut all) = (Vec::new(), Vec::new());
+    detectors.on_end(&mut found);
+    expected.set_network(listed);
+    expected.on_end(&mut all);
+    let is_listed = |finding: &Finding| finding.kind == FindingKind::SuspiciousIp;
+    assert!(all.iter().any(is_listed) && !found.iter().any(is_listed));
+    all.retain(|finding| !is_listed(finding));
+    assert_eq!(found, all);
 }
 
 #[test]

@@ -63,6 +63,25 @@ impl fmt::Display for Service {
     }
 }
 
+/// What may and may not be spoken in a part of the network; a list that is empty says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProtocolRule {
+    /// What findings call it.
+    pub name: String,
+    /// Subnets by id. A rule without subnets, interfaces and blocks holds everywhere.
+    pub subnets: Vec<String>,
+    /// Network interfaces by id.
+    pub interfaces: Vec<String>,
+    /// Blocks of addresses.
+    pub cidrs: Vec<Prefix>,
+    /// Protocol numbers that may occur.
+    pub allowed_protocols: Vec<u8>,
+    /// Services that its hosts may offer, and that may be used whatever wider rules say.
+    pub allowed_services: Vec<Service>,
+    /// Services that must not be used.
+    pub forbidden_services: Vec<Service>,
+}
+
 /// What the operator knows. Lists are in order and without repeats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperatorContext {
@@ -76,6 +95,10 @@ pub struct OperatorContext {
     pub allowed_protocols: Vec<u8>,
     /// Services that must not be used.
     pub forbidden_services: Vec<Service>,
+    /// Further rules for parts of the network, in the order of the files.
+    pub protocol_rules: Vec<ProtocolRule>,
+    /// Own name servers that answer whoever asks.
+    pub resolvers: Vec<Prefix>,
     /// Addresses behind which many clients hide.
     pub nat_gateways: Vec<Prefix>,
     /// The primary private address of each interface.
@@ -90,8 +113,50 @@ struct Written {
     threat_list: Vec<String>,
     allowed_protocols: Vec<u8>,
     forbidden_services: Vec<String>,
+    protocol_rules: Vec<WrittenRule>,
+    resolvers: Vec<String>,
     nat_gateways: Vec<String>,
     interfaces: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenRule {
+    name: Option<String>,
+    subnets: Vec<String>,
+    interfaces: Vec<String>,
+    cidrs: Vec<String>,
+    allowed_protocols: Vec<u8>,
+    allowed_services: Vec<String>,
+    forbidden_services: Vec<String>,
+}
+
+const BLOCK: &str = "an address or a CIDR block, such as `10.0.0.0/16`";
+const SERVICE: &str = "a protocol and a port, such as `tcp/23`";
+
+impl WrittenRule {
+    /// The rule; the one at `position` of its list is called after that, unless it has a name.
+    fn read(self, position: usize) -> Result<ProtocolRule, OperatorError> {
+        const KEY: &str = "protocol_rules";
+        let rule = ProtocolRule {
+            name: self.name.unwrap_or_else(|| format!("protocol_rules[{position}]")),
+            subnets: self.subnets,
+            interfaces: self.interfaces,
+            cidrs: parse_all(KEY, &self.cidrs, BLOCK)?,
+            allowed_protocols: self.allowed_protocols,
+            allowed_services: parse_all(KEY, &self.allowed_services, SERVICE)?,
+            forbidden_services: parse_all(KEY, &self.forbidden_services, SERVICE)?,
+        };
+        if rule.allowed_protocols.is_empty()
+            && rule.allowed_services.is_empty()
+            && rule.forbidden_services.is_empty()
+        {
+            let wanted = "a rule, which has at least one of `allowed_protocols`, `allowed_services`, \
+                          `forbidden_services`";
+            return Err(OperatorError::Value { key: KEY, text: rule.name, wanted });
+        }
+        Ok(rule)
+    }
 }
 
 impl OperatorContext {
@@ -100,7 +165,6 @@ impl OperatorContext {
     /// # Errors
     /// If the text is not a JSON object, has an unknown key, or holds a value that can't be read.
     pub fn from_json(text: &str) -> Result<Self, OperatorError> {
-        const BLOCK: &str = "an address or a CIDR block, such as `10.0.0.0/16`";
         // A derived reader would take a list for the fields in their order.
         serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)?;
         let written: Written = serde_json::from_str(text)?;
@@ -108,6 +172,9 @@ impl OperatorContext {
         for (name, addr) in written.interfaces {
             interfaces.insert(name, parse("interfaces", &addr, "an address, such as `10.0.1.5`")?);
         }
+        let rules = written.protocol_rules.into_iter().enumerate();
+        let protocol_rules =
+            rules.map(|(position, rule)| rule.read(position)).collect::<Result<_, _>>()?;
         let mut context = Self {
             vpc_cidrs: parse_all("vpc_cidrs", &written.vpc_cidrs, BLOCK)?,
             allowlisted_scanners: parse_all(
@@ -120,8 +187,10 @@ impl OperatorContext {
             forbidden_services: parse_all(
                 "forbidden_services",
                 &written.forbidden_services,
-                "a protocol and a port, such as `tcp/23`",
+                SERVICE,
             )?,
+            protocol_rules,
+            resolvers: parse_all("resolvers", &written.resolvers, BLOCK)?,
             nat_gateways: parse_all("nat_gateways", &written.nat_gateways, BLOCK)?,
             interfaces,
         };
@@ -136,6 +205,8 @@ impl OperatorContext {
         self.threat_list.extend(other.threat_list);
         self.allowed_protocols.extend(other.allowed_protocols);
         self.forbidden_services.extend(other.forbidden_services);
+        self.protocol_rules.extend(other.protocol_rules);
+        self.resolvers.extend(other.resolvers);
         self.nat_gateways.extend(other.nat_gateways);
         self.interfaces.extend(other.interfaces);
         self.put_in_order();
@@ -147,6 +218,7 @@ impl OperatorContext {
         sort_and_dedup(&mut self.threat_list);
         sort_and_dedup(&mut self.allowed_protocols);
         sort_and_dedup(&mut self.forbidden_services);
+        sort_and_dedup(&mut self.resolvers);
         sort_and_dedup(&mut self.nat_gateways);
     }
 }
@@ -211,6 +283,9 @@ mod tests {
         check(r#"{"vpc_cidr": []}"#, "unknown field `vpc_cidr`, expected one of `vpc_cidrs`");
         check(r#"{"nat_gateways": ["10.0.0"]}"#, "key `nat_gateways`");
         check(r#"{"forbidden_services": ["telnet"]}"#, "`telnet` is not a protocol and a port");
+        check(r#"{"protocol_rules": [{"subnet": []}]}"#, "unknown field `subnet`");
+        check(r#"{"protocol_rules": [{"cidrs": ["10.0.0.0/8"]}]}"#, "at least one of");
+        check(r#"{"protocol_rules": [{"allowed_services": ["x"]}]}"#, "`x` is not a protocol");
         check("[]", "expected a map");
         check("{", "EOF");
     }

@@ -30,6 +30,9 @@ pub enum FindingKind {
     DosFlood,
     Exfiltration,
     Beacon,
+    SuspiciousIp,
+    UnauthorizedProtocol,
+    Amplification,
 }
 
 impl FindingKind {
@@ -43,6 +46,9 @@ impl FindingKind {
         Self::DosFlood,
         Self::Exfiltration,
         Self::Beacon,
+        Self::SuspiciousIp,
+        Self::UnauthorizedProtocol,
+        Self::Amplification,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -57,6 +63,9 @@ impl FindingKind {
             Self::DosFlood => "dos_flood",
             Self::Exfiltration => "exfiltration",
             Self::Beacon => "beacon",
+            Self::SuspiciousIp => "suspicious_ip",
+            Self::UnauthorizedProtocol => "unauthorized_protocol",
+            Self::Amplification => "amplification",
         }
     }
 

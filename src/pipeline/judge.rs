@@ -217,6 +217,10 @@ impl Judge {
     /// Goes on with other settings; what is remembered stays.
     fn change(&mut self, detectors: &Detectors) {
         let Panes::Judged(old) = &mut self.panes else { return };
+        if *old.settings() == detectors.settings {
+            old.set_network(detectors.network.clone());
+            return;
+        }
         let mut saved = Encoder::default();
         old.save(&mut saved, PaneContacts::save);
         let saved = saved.into_bytes();

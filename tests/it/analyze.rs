@@ -172,3 +172,38 @@ fn a_reader_that_leaves_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
+
+#[test]
+fn threat_lists_are_read_and_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let write = |name: &str, text: &str| {
+        std::fs::write(path(name), text).expect("the folder can be written");
+        path(name)
+    };
+    let log = write(
+        "flow.log",
+        "2 1 eni-1 10.0.0.5 198.51.100.7 50000 443 6 9 900 1700000000 1700000030 ACCEPT OK\n\
+         2 1 eni-1 198.51.100.7 10.0.0.5 443 50000 6 9 9000 1700000000 1700000030 ACCEPT OK\n",
+    );
+    let plain = write("drop.txt", "; a list\n198.51.100.0/24 ; SBL1\nnot.an.address\n");
+    let csv = write("feed.csv", "id,ip_address\n1,198.51.100.7\n");
+    let arguments = ["analyze", "--findings", "-", "--top", "0", "--threat-list", &plain];
+    let output = run(&[&arguments[..], &["--threat-list", &csv, &log]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    let finding: Value =
+        serde_json::from_str(stdout.lines().next().expect("a finding")).expect("JSON");
+    assert_eq!(finding["kind"], "suspicious_ip");
+    assert_eq!(finding["severity"], "high");
+    assert_eq!(finding["evidence"]["list"], "drop.txt, feed.csv");
+    assert_eq!(finding["evidence"]["entry"], "198.51.100.7");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(stderr.contains("line 3: `not.an.address` is no address or CIDR block"), "{stderr}");
+
+    let none = write("none.txt", "not.an.address\n");
+    let output = run(&["analyze", "--threat-list", &none, &log]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(stderr.contains("there is no address in it; line 1: `not.an.address`"), "{stderr}");
+}

@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use flowgauge::aggregate::{
     CONTACT_BYTES_DEFAULT, ContactRow, ContactTable, PaneContacts, Vantage, pair_hash,
 };
-use flowgauge::detect::{DetectSettings, DetectorSet, Network};
+use flowgauge::detect::{DetectSettings, DetectorSet, Network, ProtocolPolicy, ProtocolRule};
 use flowgauge::enrich::OperatorContext;
 use flowgauge::finding::Finding;
-use flowgauge::net::Addr;
+use flowgauge::net::{Addr, AddressSetBuilder};
 use flowgauge::record::Action;
 use flowgauge::sink::encode::ndjson;
 use flowgauge::units::{PaneIndex, UnixSeconds};
@@ -128,10 +129,25 @@ fn ndjson_of(findings: &[Finding]) -> Vec<u8> {
 fn network() -> Option<Network> {
     let text = std::fs::read_to_string(data("context.json")?).unwrap();
     let context = OperatorContext::from_json(&text).unwrap();
+    let mut threats = AddressSetBuilder::new(1000);
+    threats.begin_list("threat_list");
+    for entry in &context.threat_list {
+        threats.add(*entry, None);
+    }
+    let services = context.forbidden_services.iter();
+    let global = ProtocolRule {
+        name: "global".to_owned(),
+        allowed_protocols: context.allowed_protocols,
+        forbidden_services: services.map(|service| (service.protocol, service.port)).collect(),
+        ..ProtocolRule::default()
+    };
     Some(Network {
+        threats: Arc::new(threats.build()),
+        protocols: Arc::new(ProtocolPolicy::new(vec![global], &context.interfaces).unwrap()),
         inside: context.vpc_cidrs,
         allowlisted: context.allowlisted_scanners,
         nat_gateways: context.nat_gateways,
+        ..Network::default()
     })
 }
 
@@ -173,7 +189,15 @@ fn check(log: &str, precision_min: f64, recall_min: f64) {
     assert!(lines == ndjson_of(&sharded), "three shards find something else than one");
 
     let Some(figures) = score(&lines, log) else { return };
-    for kind in ["port_scan", "host_sweep", "ssh_bruteforce", "rdp_bruteforce"] {
+    for kind in [
+        "port_scan",
+        "host_sweep",
+        "ssh_bruteforce",
+        "rdp_bruteforce",
+        "suspicious_ip",
+        "unauthorized_protocol",
+        "amplification",
+    ] {
         let figure = |name: &str| figures["kinds"][kind][name].as_f64().unwrap_or(0.0);
         assert!(figure("precision") >= precision_min, "{log} {kind}");
         assert!(figure("recall") >= recall_min, "{log} {kind}");

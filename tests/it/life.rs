@@ -136,6 +136,33 @@ fn a_hangup_reads_the_configuration_again() {
     assert_eq!(summary["schema"], "flowgauge.summary/v1");
 }
 
+#[test]
+fn a_hangup_reads_threat_lists_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let list = folder.path().join("drop.txt");
+    let write = |text: &str| std::fs::write(&list, text).expect("the folder can be written");
+    write("203.0.113.1\n");
+    let lists = format!("[detectors.suspicious_ip]\nlists = ['{}']\n", list.display());
+    let mut job = Job::start(&format!("{STREAM}{lists}[log]\nlevel = 'info'\n"), &[]);
+    assert_eq!(job.logged("threat lists were read")["entries"], 1);
+    job.logged("started");
+    write("203.0.113.1\n203.0.113.0/28\n");
+    job.signal("-HUP");
+    assert_eq!(job.logged("threat lists were read")["entries"], 2);
+    job.logged("the configuration was read again");
+    write("nothing that is an address\n");
+    job.signal("-HUP");
+    let event = job.logged("the configuration cannot be put in force");
+    let reason = event["reason"].as_str().expect("text");
+    assert!(
+        reason.contains("drop.txt") && reason.contains("there is no address in it"),
+        "{reason}"
+    );
+    job.logged("the configuration in force is kept");
+    job.signal("-TERM");
+    assert_eq!(job.exit_code(), Some(0));
+}
+
 #[cfg(target_os = "linux")]
 /// A stream whose findings nobody reads, so that it is stuck as soon as the pipe is full.
 fn stuck(arguments: &[&str]) -> Job {
