@@ -6,6 +6,7 @@
 mod analyze;
 mod crash;
 mod doctor;
+mod explain;
 mod failure;
 mod generate;
 mod iam;
@@ -61,6 +62,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Validate(validate::ValidateArgs),
     Doctor(doctor::DoctorArgs),
+    Explain(explain::ExplainArgs),
     Init(init::InitArgs),
     Generate(generate::GenerateArgs),
     Iam(iam::IamArgs),
@@ -84,6 +86,7 @@ pub fn main() -> u8 {
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Iam(args) => iam::run(&args),

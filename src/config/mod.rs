@@ -17,6 +17,7 @@ pub mod reload;
 mod remote;
 mod schema;
 mod suggest;
+mod thresholds;
 
 pub use engine::{
     CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Lateness, Limits, MemoryMax,
@@ -31,6 +32,8 @@ pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 pub use remote::RemotePlan;
 pub use schema::schema;
+pub use suggest::nearest;
+pub use thresholds::detector_keys;
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and
 /// range. It says what runs without a configuration.
