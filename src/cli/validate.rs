@@ -195,6 +195,7 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        noise: _,
     } = detectors;
     let all = [
         (FindingKind::PortScan, port_scan.enabled),

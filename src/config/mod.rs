@@ -10,6 +10,7 @@ mod fault;
 mod file;
 mod keys;
 mod log;
+mod noise;
 mod permissions;
 mod plan;
 mod reader;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::DEFAULT_CONFIG;
 use super::keys::{Key, Kind, Presence, ROOT, Table};
+use crate::finding::FindingKind;
 
 const DURATION_PATTERN: &str = "^[0-9]+ ?(ms|s|m|h)?$";
 const SIZE_PATTERN: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$";
@@ -125,6 +126,14 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
             json!({ "anyOf": [text, { "type": "object", "additionalProperties": text }] })
         }
         Kind::Table(table) => table_schema(table, documentation),
+        Kind::Kinds(table) => {
+            let schema = table_schema(table, documentation);
+            let properties: Map<String, Value> = FindingKind::ALL
+                .iter()
+                .map(|kind| (kind.name().to_owned(), schema.clone()))
+                .collect();
+            json!({ "type": "object", "properties": properties, "additionalProperties": false })
+        }
         Kind::Components(components) => {
             let alternatives: Vec<Value> = components
                 .iter()

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::bruteforce::BruteforceSettings;
 use super::host_sweep::HostSweepSettings;
+use super::noise::NoiseSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
 
@@ -27,6 +28,9 @@ pub struct DetectSettings {
     pub rdp_bruteforce: BruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
+    /// How much is told of what is found; a table of its own in the configuration.
+    #[serde(skip)]
+    pub noise: NoiseSettings,
 }
 
 impl DetectSettings {
