@@ -437,7 +437,7 @@ pub(crate) fn detectors(
         nat_gateways: operator.nat_gateways,
         allowances: operator.allow,
     };
-    Ok(Detectors { settings: settings.clone(), network })
+    Ok(Detectors { settings: settings.clone(), network, trials: None })
 }
 
 /// How a failed run is told.

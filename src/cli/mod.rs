@@ -23,6 +23,7 @@ mod replay;
 mod report;
 mod run;
 mod signals;
+mod tune;
 mod validate;
 
 use clap::{Parser, Subcommand};
@@ -59,6 +60,7 @@ enum Command {
     Run(run::RunArgs),
     Analyze(analyze::AnalyzeArgs),
     Replay(replay::ReplayArgs),
+    Tune(tune::TuneArgs),
     Merge(merge::MergeArgs),
     Validate(validate::ValidateArgs),
     Doctor(doctor::DoctorArgs),
@@ -83,6 +85,7 @@ pub fn main() -> u8 {
         Command::Run(args) => run::run(&args, &logs),
         Command::Analyze(args) => analyze::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Doctor(args) => doctor::run(&args),

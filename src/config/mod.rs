@@ -34,7 +34,7 @@ pub use reader::Variables;
 pub use remote::RemotePlan;
 pub use schema::schema;
 pub use suggest::nearest;
-pub use thresholds::detector_keys;
+pub use thresholds::{Threshold, detector_keys, detector_table, detectors_with, thresholds};
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and
 /// range. It says what runs without a configuration.

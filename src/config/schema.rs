@@ -41,6 +41,16 @@ pub fn schema() -> Value {
     schema
 }
 
+/// What the default file says of a key, and its default there.
+pub(super) fn documented(table: &Table, name: &'static str) -> Option<(String, Option<Value>)> {
+    let documentation = Documentation::of(DEFAULT_CONFIG);
+    let shown =
+        documentation.key(table.shown, name).or_else(|| documentation.key(table.like, name))?;
+    let alike = documentation.key(table.like, name).map_or("", |text| text.description.as_str());
+    let described = [shown.description.as_str(), alike].into_iter().find(|text| !text.is_empty());
+    Some((described.unwrap_or_default().to_owned(), shown.default.clone()))
+}
+
 fn table_schema(table: &Table, documentation: &Documentation) -> Value {
     let properties: Map<String, Value> = table
         .keys

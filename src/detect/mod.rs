@@ -38,6 +38,7 @@ mod state_tests;
 mod suppress;
 mod table_limits;
 mod tracker;
+mod trials;
 
 pub use bruteforce::BruteforceSettings;
 pub use host_sweep::HostSweepSettings;
@@ -47,6 +48,7 @@ pub use port_scan::PortScanSettings;
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
 pub use suppress::Suppressed;
+pub use trials::{TrialOutcome, TrialPlan};
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -60,6 +62,7 @@ use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
 use suppress::Suppressor;
+use trials::Trials;
 
 /// The detectors that state of the first form was saved of, in their order.
 const FORM_1: [&str; 5] =
@@ -104,6 +107,8 @@ pub struct DetectorSet {
     network: Network,
     detectors: Vec<Box<dyn Detector>>,
     suppressor: Suppressor,
+    /// Set if the detectors are all of one kind and nothing is told.
+    trials: Option<Trials>,
     bytes_max: usize,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
@@ -130,6 +135,7 @@ impl DetectorSet {
             suppressor: Suppressor::new(settings.noise.clone(), network.allowances.clone()),
             network,
             detectors: paced(settings, usize::MAX),
+            trials: None,
             bytes_max: usize::MAX,
             waiting: None,
             verdicts: Verdicts::default(),
@@ -155,6 +161,20 @@ impl DetectorSet {
     #[must_use]
     pub fn with_bytes_max(self, bytes_max: usize) -> Self {
         Self { detectors: paced(&self.settings, bytes_max), bytes_max, ..self }
+    }
+
+    /// Detectors of one kind in place of all, which tell nothing and count; see [`Self::trial_outcomes`]. Their
+    /// tables take at most `bytes_max` together. They can't be saved.
+    #[must_use]
+    pub fn trying(self, plan: &TrialPlan, bytes_max: usize) -> Self {
+        let (detectors, trials) = plan.build(&self.network, bytes_max);
+        Self { detectors, trials: Some(trials), bytes_max, ..self }
+    }
+
+    /// What would have been told under the settings of each trial; nothing without trials.
+    #[must_use]
+    pub fn trial_outcomes(&self) -> Vec<TrialOutcome> {
+        self.trials.as_ref().map_or_else(Vec::new, |trials| trials.outcomes(&self.detectors))
     }
 
     /// Memory that the detectors' tables hold, in bytes.
@@ -289,7 +309,7 @@ impl DetectorSet {
         }
         let start = pane.pane.start(self.pane_seconds);
         let told = self.suppressor.begin_pane(start, self.newest_end);
-        let Self { detectors, network, .. } = self;
+        let Self { detectors, network, trials, .. } = self;
         let mut detectors: Vec<&mut Box<dyn Detector>> =
             detectors.iter_mut().filter(|detector| detector.is_on()).collect();
         self.verdicts.judge(pane, next, |met| {
@@ -310,6 +330,10 @@ impl DetectorSet {
             detail: self.detail,
             suppressor: &self.suppressor,
         };
+        if let Some(trials) = trials {
+            trials.on_pane(&mut detectors, &view, start);
+            return;
+        }
         // The one that costs most beside the rest, where the caller's pool has threads; findings stay in order.
         let first_count = 1.min(detectors.len());
         let (first, others) = detectors.split_at_mut(first_count);
