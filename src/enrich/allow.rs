@@ -284,6 +284,35 @@ mod tests {
         check(&format!(r#"{{"allow": [{}]}}"#, many.join(",")), Err("there are 1001"));
     }
 
+    /// A context with something of everything.
+    const WHOLE: &str = r#"{"scanners": ["10.0.1.5"], "monitoring": ["10.0.1.0/24"], "allow": [
+        {"purpose": "x\u00e9", "sources": ["10.0.1.5", "2001:db8::/32"], "targets": ["10.0.0.0/8"],
+         "ports": [22, 443], "kinds": ["port_scan"], "until": "2027-01-01T00:00:00Z"}]}"#;
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_file_holds_is_read_or_refused(
+            cuts in proptest::collection::vec((0_usize..1000, "[ -~]{0,6}"), 0..4),
+        ) {
+            let mut text = WHOLE.to_owned();
+            for (at, other) in cuts {
+                let at = at % text.len();
+                if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
+                    text.replace_range(at..=at, &other);
+                }
+            }
+            if let Ok(context) = OperatorContext::from_json(&text) {
+                let has_all = |entry: &Allowance| {
+                    let is_limited = !(entry.sources.is_empty()
+                        && entry.targets.is_empty()
+                        && entry.ports.is_empty());
+                    is_limited && !entry.kinds.is_empty() && !entry.label.is_empty()
+                };
+                proptest::prop_assert!(context.allow.iter().all(has_all), "{text}");
+            }
+        }
+    }
+
     /// Kinds that findings have or will have; see the finding form.
     #[test]
     fn purposes_name_kinds() {
