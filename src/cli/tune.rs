@@ -196,9 +196,9 @@ fn asked(args: &TuneArgs) -> Result<Vec<Threshold>, Failure> {
             return Err(usage(&format!("`{kind}` has no number `{name}`; {hint}")));
         }
     }
-    let is_asked = |threshold: &Threshold| match args.setting.is_empty() {
-        true => threshold.is_usual,
-        false => args.setting.iter().any(|name| name == threshold.name),
+    let is_asked = |threshold: &Threshold| {
+        let is_named = args.setting.iter().any(|name| name == threshold.name);
+        is_named || (args.setting.is_empty() && threshold.is_usual)
     };
     Ok(all.into_iter().filter(is_asked).collect())
 }

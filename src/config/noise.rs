@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn faults_say_what_to_write() {
         check("[noise]\nmin_severity = 'hihg'", Err("did you mean `high`?"));
-        check("[noise]\nsuppress = '5s'", Err("it must be 1m to 24h"));
+        check("[noise]\nsuppress = '5s'", Err("it must be 60s to 24h"));
         check("[noise.kinds.portscan]\nseverity = 'high'", Err("did you mean `port_scan`?"));
         check("[noise.kinds.port_scan]\nmin_severity = 'high'", Err("unknown key `min_severity`"));
         check("[noise]\nkinds = 3", Err("it must be a table"));

@@ -52,7 +52,7 @@ struct Told {
     passed: u32,
     held: u64,
     /// How many were held when it was last told.
-    held_told: u64,
+    held_before: u64,
     /// Revision of the next finding that tells it.
     revision: u32,
 }
@@ -191,7 +191,7 @@ impl Suppressor {
 
     /// Tells of kinds and severities of which some were held back for the first time in this hour.
     fn tell_first_held(&mut self, detected_at: UnixSeconds, out: &mut Vec<Finding>) {
-        self.tell(detected_at, out, |told| told.held_told == 0);
+        self.tell(detected_at, out, |told| told.held_before == 0);
     }
 
     /// Tells how many were held back in this hour, where that was not told.
@@ -207,7 +207,7 @@ impl Suppressor {
     ) {
         let hour_start = UnixSeconds(self.hour.saturating_mul(HOUR_SECONDS));
         for ((kind, severity), told) in &mut self.told {
-            if told.held > told.held_told && is_due(told) {
+            if told.held > told.held_before && is_due(told) {
                 let per_hour_max = self.settings.per_hour_max(*kind, *severity);
                 out.push(held_back(
                     (*kind, *severity),
@@ -215,7 +215,7 @@ impl Suppressor {
                     per_hour_max,
                     (hour_start, detected_at),
                 ));
-                told.held_told = told.held;
+                told.held_before = told.held;
                 told.revision += 1;
             }
         }
@@ -232,7 +232,7 @@ impl Suppressor {
             out.u8(*severity as u8);
             out.u32(told.passed);
             out.u64(told.held);
-            out.u64(told.held_told);
+            out.u64(told.held_before);
             out.u32(told.revision);
         }
         out.count(counts.allowed.len());
@@ -266,10 +266,10 @@ impl Suppressor {
             let of_hour = Told {
                 passed: from.u32()?,
                 held: from.counted()?,
-                held_told: from.counted()?,
+                held_before: from.counted()?,
                 revision: from.u32()?,
             };
-            if of_hour.held_told > of_hour.held || of_hour.revision > 2 {
+            if of_hour.held_before > of_hour.held || of_hour.revision > 2 {
                 return Err(DecodeError::Invalid("findings held back"));
             }
             told.insert((kind, severity), of_hour);

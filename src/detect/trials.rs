@@ -102,14 +102,15 @@ impl Trials {
 
     /// What each trial has told so far.
     pub(super) fn outcomes(&self, detectors: &[Box<dyn Detector>]) -> Vec<TrialOutcome> {
-        let outcome = |(trial, detector): (&Trial, &Box<dyn Detector>)| TrialOutcome {
+        let outcome = |trial: &Trial, detector: &dyn Detector| TrialOutcome {
             findings: trial.findings,
             updates: trial.updates,
             actors: Some(trial.actors.len() as u64).filter(|count| *count <= ACTORS_MAX as u64),
             suppressed: trial.suppressor.counts().total(),
             evictions: detector.evictions(),
         };
-        self.0.iter().zip(detectors).map(outcome).collect()
+        let pairs = self.0.iter().zip(detectors);
+        pairs.map(|(trial, detector)| outcome(trial, &**detector)).collect()
     }
 }
 

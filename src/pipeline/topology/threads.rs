@@ -277,7 +277,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         profile.merge(&watch.take_profile());
         let report = finish(inputs, &tops, answers, delivered, (latencies, profile))?;
         let back_pressure = ways.meters().read();
-        Ok(RunReport { snapshots, back_pressure, suppressed, trials, ..report })
+        Ok(RunReport { suppressed, trials, snapshots, back_pressure, ..report })
     })
 }
 
