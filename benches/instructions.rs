@@ -274,7 +274,7 @@ fn detect() -> Stage {
     let batches = generated_batches(CONTACT_COLUMNS.iter().copied().collect());
     let mut panes = panes(&batches);
     Stage::new(RECORDS, move || {
-        let Detectors { settings, network } = questions::detectors();
+        let Detectors { settings, network, trials: _ } = questions::detectors();
         let mut detectors = DetectorSet::new(&settings, network, PANE_SECONDS);
         let mut findings = Vec::new();
         for contacts in panes.drain(..) {

@@ -71,7 +71,7 @@ fn top(fields: &[FieldId], metric: Metric, metric_min: u128) -> TopSpec {
 
 /// Detectors with default settings that know nothing of the network.
 pub(crate) fn detectors() -> Detectors {
-    Detectors { settings: DetectSettings::default(), network: Network::default() }
+    Detectors { settings: DetectSettings::default(), network: Network::default(), trials: None }
 }
 
 /// What the generated lines are: some minutes of event time, so that panes close on the way, with two

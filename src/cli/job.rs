@@ -420,7 +420,7 @@ pub(crate) fn detectors(
     context_files: &[PathBuf],
 ) -> Result<Detectors, Failure> {
     let network = knowledge::network(settings, context_files).map_err(Failure::Usage)?;
-    Ok(Detectors { settings: settings.clone(), network })
+    Ok(Detectors { settings: settings.clone(), network, trials: None })
 }
 
 /// How a failed run is told.

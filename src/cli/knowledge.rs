@@ -49,6 +49,7 @@ pub(crate) fn network(
         resolvers: operator.resolvers,
         threats: Arc::new(threats),
         protocols: Arc::new(protocols),
+        allowances: operator.allow,
     })
 }
 

@@ -6,6 +6,7 @@
 mod analyze;
 mod crash;
 mod doctor;
+mod explain;
 mod failure;
 mod generate;
 mod iam;
@@ -23,6 +24,7 @@ mod replay;
 mod report;
 mod run;
 mod signals;
+mod tune;
 mod validate;
 
 use clap::{Parser, Subcommand};
@@ -59,9 +61,11 @@ enum Command {
     Run(run::RunArgs),
     Analyze(analyze::AnalyzeArgs),
     Replay(replay::ReplayArgs),
+    Tune(tune::TuneArgs),
     Merge(merge::MergeArgs),
     Validate(validate::ValidateArgs),
     Doctor(doctor::DoctorArgs),
+    Explain(explain::ExplainArgs),
     Init(init::InitArgs),
     Generate(generate::GenerateArgs),
     Iam(iam::IamArgs),
@@ -82,9 +86,11 @@ pub fn main() -> u8 {
         Command::Run(args) => run::run(&args, &logs),
         Command::Analyze(args) => analyze::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Iam(args) => iam::run(&args),

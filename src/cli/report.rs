@@ -1,8 +1,11 @@
 //! The report for people: aligned, with units, most important figures first.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::aggregate::{Metric, TopAnswer, TopSpec};
+use crate::detect::Suppressed;
+use crate::finding::FindingKind;
 use crate::metrics::LatencyHistogram;
 use crate::pipeline::{RunReport, per_second};
 use crate::record::{FaultKind, Slot};
@@ -75,6 +78,7 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
         write_top(out, spec, answer)?;
     }
     write_findings(out, report)?;
+    write_suppressed(out, &report.suppressed)?;
     write_malformed(out, report)?;
     for input in &inputs.failed {
         writeln!(out, "\nIncomplete: {}: {}", input.name, input.message)?;
@@ -227,6 +231,30 @@ fn write_findings(out: &mut String, report: &RunReport) -> std::fmt::Result {
     write_table(out, "Findings", &["kind", "count"], 1, &rows)
 }
 
+/// What noise control left out.
+fn write_suppressed(out: &mut String, suppressed: &Suppressed) -> std::fmt::Result {
+    let Suppressed { allowed, below_severity, held_back, unjudged_attempts } = suppressed;
+    let row = |what: String, count: u64, unit: &str| {
+        vec![what, format!("{} {unit}", Grouped(u128::from(count)))]
+    };
+    let of_kinds = |counts: &BTreeMap<FindingKind, u64>, why: &str| -> Vec<Vec<String>> {
+        let row = |(kind, count): (&FindingKind, &u64)| {
+            row(format!("{}: {why}", kind.name()), *count, "findings")
+        };
+        counts.iter().map(row).collect()
+    };
+    let allowed = allowed.iter().map(|(label, count)| row(label.clone(), *count, "findings"));
+    let mut rows: Vec<Vec<String>> = allowed.collect();
+    rows.extend(of_kinds(below_severity, "below the least severity"));
+    rows.extend(of_kinds(held_back, "too many in an hour"));
+    rows.extend(
+        unjudged_attempts
+            .iter()
+            .map(|(why, count)| row(format!("{why}: not judged"), *count, "attempts")),
+    );
+    write_table(out, "Not told", &["what", "count"], 1, &rows)
+}
+
 fn write_malformed(out: &mut String, report: &RunReport) -> std::fmt::Result {
     let faults = &report.inputs.totals.faults;
     if faults.total() == 0 {
@@ -246,7 +274,7 @@ fn write_malformed(out: &mut String, report: &RunReport) -> std::fmt::Result {
 }
 
 /// Writes a table: the first `text_columns` to the left, figures to the right.
-fn write_table(
+pub(super) fn write_table(
     out: &mut String,
     title: &str,
     head: &[&str],

@@ -220,6 +220,7 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         suspicious_ip,
         unauthorized_protocol,
         amplification,
+        noise: _,
     } = detectors;
     let all = [
         (FindingKind::PortScan, port_scan.enabled),

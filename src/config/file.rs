@@ -20,6 +20,7 @@ use crate::source::firehose::{FirehoseSettings, TlsFiles};
 use super::engine::EnginePlan;
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
 use super::log::LogPlan;
+use super::noise;
 use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use super::reader::{Document, ResolvedReference, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
@@ -263,6 +264,10 @@ impl Draft {
                 self.plan.detectors = settings;
             }
             root.absorb(detectors);
+        }
+        if let Some(mut table) = root.table("noise") {
+            self.plan.detectors.noise = noise::read(&mut table);
+            root.absorb(table);
         }
         if let Some(mut enrich) = root.table("enrich") {
             for path in enrich.texts("context").unwrap_or_default() {

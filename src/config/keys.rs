@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::engine::{CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Limits};
 use super::log::{LogFormat, LogLevel, LogPlan};
+use super::noise;
 use super::remote::RemotePlan;
 
 /// A table of keys.
@@ -72,6 +73,8 @@ pub(super) enum Kind {
     Secrets,
     /// A table within.
     Table(&'static Table),
+    /// Tables named by kinds of findings.
+    Kinds(&'static Table),
     /// Tables with names of the user's, of which each says its type.
     Components(&'static [(&'static str, Table)]),
 }
@@ -103,6 +106,7 @@ pub(super) const ROOT: Table = table(
         key("engine", Kind::Table(&ENGINE)),
         required("sources", Kind::Components(&SOURCES)),
         key("detectors", Kind::Table(&DETECTORS)),
+        key("noise", Kind::Table(&NOISE)),
         key("enrich", Kind::Table(&ENRICH)),
         key("sinks", Kind::Components(&SINKS)),
         key("log", Kind::Table(&LOG)),
@@ -446,6 +450,23 @@ const AMPLIFICATION: Table = table(
         TRACKED_MAX,
     ],
 );
+const NOISE: Table = table(
+    "noise",
+    &[
+        key("min_severity", Kind::Word(noise::severities)),
+        SUPPRESS,
+        FINDINGS_PER_HOUR_MAX,
+        key("kinds", Kind::Kinds(&KIND_NOISE)),
+    ],
+);
+
+const KIND_NOISE: Table = table(
+    "noise.kinds.port_scan",
+    &[key("severity", Kind::Word(noise::severities)), SUPPRESS, FINDINGS_PER_HOUR_MAX],
+);
+
+const SUPPRESS: Key = key("suppress", Kind::Duration(noise::SUPPRESS));
+const FINDINGS_PER_HOUR_MAX: Key = limited("findings_per_hour_max", noise::FINDINGS_PER_HOUR_MAX);
 
 const ENRICH: Table = table("enrich", &[key("context", Kind::List(&Kind::Text))]);
 
@@ -494,6 +515,9 @@ mod tests {
                 Kind::Table(inner) => {
                     found.push((format!("[{path}]\n"), inner));
                     collect(inner, &path, found);
+                }
+                Kind::Kinds(inner) => {
+                    found.push((format!("[{path}.host_sweep]\n"), inner));
                 }
                 Kind::Components(components) => {
                     let featured = [

@@ -10,6 +10,7 @@ mod fault;
 mod file;
 mod keys;
 mod log;
+mod noise;
 mod permissions;
 mod plan;
 mod reader;
@@ -17,6 +18,7 @@ pub mod reload;
 mod remote;
 mod schema;
 mod suggest;
+mod thresholds;
 
 pub use engine::{
     CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Lateness, Limits, MemoryMax,
@@ -32,6 +34,8 @@ pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 pub use remote::RemotePlan;
 pub use schema::schema;
+pub use suggest::nearest;
+pub use thresholds::{Threshold, detector_keys, detector_table, detectors_with, thresholds};
 
 /// The documented configuration that `flowgauge init` prints: every key with its unit, default and
 /// range. It says what runs without a configuration.

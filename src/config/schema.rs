@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::DEFAULT_CONFIG;
 use super::keys::{Key, Kind, Presence, ROOT, Table};
+use crate::finding::FindingKind;
 
 const DURATION_PATTERN: &str = "^[0-9]+ ?(ms|s|m|h)?$";
 const SIZE_PATTERN: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$";
@@ -38,6 +39,16 @@ pub fn schema() -> Value {
     });
     entries.insert("$defs".into(), json!({ "reference": reference }));
     schema
+}
+
+/// What the default file says of a key, and its default there.
+pub(super) fn documented(table: &Table, name: &'static str) -> Option<(String, Option<Value>)> {
+    let documentation = Documentation::of(DEFAULT_CONFIG);
+    let shown =
+        documentation.key(table.shown, name).or_else(|| documentation.key(table.like, name))?;
+    let alike = documentation.key(table.like, name).map_or("", |text| text.description.as_str());
+    let described = [shown.description.as_str(), alike].into_iter().find(|text| !text.is_empty());
+    Some((described.unwrap_or_default().to_owned(), shown.default.clone()))
 }
 
 fn table_schema(table: &Table, documentation: &Documentation) -> Value {
@@ -125,6 +136,14 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
             json!({ "anyOf": [text, { "type": "object", "additionalProperties": text }] })
         }
         Kind::Table(table) => table_schema(table, documentation),
+        Kind::Kinds(table) => {
+            let schema = table_schema(table, documentation);
+            let properties: Map<String, Value> = FindingKind::ALL
+                .iter()
+                .map(|kind| (kind.name().to_owned(), schema.clone()))
+                .collect();
+            json!({ "type": "object", "properties": properties, "additionalProperties": false })
+        }
         Kind::Components(components) => {
             let alternatives: Vec<Value> = components
                 .iter()

@@ -2,7 +2,8 @@
 
 /// The candidate nearest to `written`, if one is near enough to be meant: at most one edit (insertion,
 /// deletion, replacement, swap of neighbours) per three characters, and the first of equals.
-pub(super) fn nearest<'a>(
+#[must_use]
+pub fn nearest<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

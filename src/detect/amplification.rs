@@ -340,6 +340,10 @@ impl Detector for Amplification {
         self.settings.enabled
     }
 
+    fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
+    }
+
     fn watches(&self) -> bool {
         true
     }

@@ -276,6 +276,10 @@ impl Detector for Beacon {
         self.settings.enabled
     }
 
+    fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
+    }
+
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
         let now = short_time(view.index().start(view.pane_seconds));
         if now.saturating_sub(self.expired_at) >= EXPIRY_SECONDS {

@@ -13,7 +13,7 @@ use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, confidence, finding, spelled};
+use super::report::{Draft, confidence, finding_of, spelled};
 use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use crate::aggregate::{CLIENT_PORTS_MAX, ContactView};
@@ -31,6 +31,9 @@ const SESSION_BYTES_MAX: u64 = 10_000;
 
 /// How many servers of a spray must be tried in a window.
 const SPRAY_SERVERS_MIN: usize = 3;
+
+/// A service that can be reached and answers: whether a guess was right can't be seen.
+const SEVERITY: Severity = Severity::High;
 
 /// Bytes that a client takes without its sessions: its entry, and a node of its own for its servers.
 const CLIENT_BYTES: usize = 768;
@@ -379,7 +382,7 @@ impl Bruteforce {
         let packets: u64 = of_trip().map(|login| view.contact(login).forward().0.packets).sum();
         let ports: BTreeSet<u16> = of_trip().map(|login| login.port).collect();
         let draft = || Draft {
-            severity: Severity::High,
+            severity: SEVERITY,
             confidence: confidence(trip.sessions, trip.threshold.into()),
             title: format!(
                 "{client} opened {} short {service} sessions to {whom} within {}",
@@ -402,7 +405,7 @@ impl Bruteforce {
             context: view.context(of_trip()),
             exact: !is_lower_bound && view.index() > self.inexact_until,
         };
-        Some(finding(self.login.kind(), report, view, draft))
+        Some(finding_of((self.login.kind(), SEVERITY), report, view, draft))
     }
 
     /// Forgets clients that were quiet for the long window, and the quietest ones if there are too many
@@ -440,6 +443,10 @@ impl Detector for Bruteforce {
 
     fn is_on(&self) -> bool {
         self.settings.enabled
+    }
+
+    fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
     }
 
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {

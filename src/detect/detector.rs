@@ -31,6 +31,9 @@ pub(super) trait Detector: fmt::Debug + Send {
     /// Whether it looks for anything.
     fn is_on(&self) -> bool;
 
+    /// How long it does not report an episode again that has not doubled, from now on.
+    fn renew_every(&mut self, seconds: u32);
+
     /// Whether [`Self::watch`] wants to be called.
     fn watches(&self) -> bool {
         false

@@ -2,7 +2,7 @@
 //!
 //! Evidence of one key (such as actor and target) belongs to one episode until it has been quiet for the
 //! detector's longest window. An episode is reported when it begins, when its size has doubled since the
-//! last report, and once an hour while evidence comes in.
+//! last report, and once an hour, or as the settings say, while evidence comes in.
 //!
 //! A finding's identity is made of the key and of the start of its episode, so no two episodes of one key may
 //! have the same start, whatever evidence they have in common. One that ended quietly saw nothing
@@ -12,13 +12,11 @@
 
 use std::collections::BTreeMap;
 
+use super::noise::NoiseSettings;
 use super::saved::Saved;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Status;
 use crate::units::UnixSeconds;
-
-/// How long a report keeps further ones away that are not much larger.
-const REPEAT_SECONDS: i64 = 3600;
 
 #[derive(Debug)]
 struct Episode {
@@ -52,6 +50,8 @@ pub(super) struct Report {
 pub(super) struct Episodes<K> {
     open: BTreeMap<K, Episode>,
     quiet_seconds: i64,
+    /// How long a report keeps further ones away that are not much larger.
+    renew_seconds: i64,
     open_max: usize,
     evictions: u64,
     /// No episode starts at or before it any more: the latest start of those that left early.
@@ -64,7 +64,14 @@ impl<K: Copy + Ord> Episodes<K> {
     pub(super) const fn new(quiet_seconds: u32, open_max: usize) -> Self {
         let quiet_seconds = quiet_seconds as i64;
         let started_until = UnixSeconds::MIN;
-        Self { open: BTreeMap::new(), quiet_seconds, open_max, evictions: 0, started_until }
+        let renew_seconds = NoiseSettings::SUPPRESS_SECONDS as i64;
+        let open = BTreeMap::new();
+        Self { open, quiet_seconds, renew_seconds, open_max, evictions: 0, started_until }
+    }
+
+    /// Reports an episode that has not doubled again after `seconds`, from now on.
+    pub(super) fn renew_every(&mut self, seconds: u32) {
+        self.renew_seconds = seconds.into();
     }
 
     /// Takes evidence and says whether it has to be reported.
@@ -75,7 +82,8 @@ impl<K: Copy + Ord> Episodes<K> {
         {
             episode.last_seen = episode.last_seen.max(last_seen);
             let has_grown = size >= episode.reported_size.saturating_mul(2);
-            if !has_grown && last_seen.0.saturating_sub(episode.reported_at.0) < REPEAT_SECONDS {
+            let age = last_seen.0.saturating_sub(episode.reported_at.0);
+            if !has_grown && age < self.renew_seconds {
                 return None;
             }
             episode.revision = episode.revision.saturating_add(1);
@@ -148,8 +156,8 @@ impl<K: Copy + Ord + Saved> Episodes<K> {
         let evictions = from.u64()?;
         let started_until = UnixSeconds(from.i64()?);
         let open = BTreeMap::load(from)?;
-        let Self { quiet_seconds, open_max, .. } = *self;
-        Ok(Self { open, quiet_seconds, open_max, evictions, started_until })
+        let Self { quiet_seconds, renew_seconds, open_max, .. } = *self;
+        Ok(Self { open, quiet_seconds, renew_seconds, open_max, evictions, started_until })
     }
 }
 

@@ -390,6 +390,10 @@ impl Detector for Exfiltration {
         self.settings.enabled
     }
 
+    fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
+    }
+
     fn watches(&self) -> bool {
         true
     }

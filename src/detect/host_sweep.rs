@@ -17,7 +17,7 @@ use super::once::{Narrow, TrackedKey};
 use super::order::Sorter;
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, confidence, finding, spelled};
+use super::report::{Draft, confidence, finding_of, spelled};
 use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::table_limits::TableLimits;
@@ -373,8 +373,9 @@ impl HostSweep {
         let sighting = Sighting { first_seen, last_seen, size };
         let report = self.episodes.note((client, protocol), sighting)?;
         let count = |count: u64| Evidence::Count(count);
+        let severity = severity(view, client, trips);
         let draft = || Draft {
-            severity: severity(view, client, trips),
+            severity,
             confidence: confidence(
                 (widest.counts.failed + widest.counts.bare).max(u64::from(self.settings.hosts_min)),
                 u64::from(self.settings.hosts_min),
@@ -399,7 +400,7 @@ impl HostSweep {
             context: view.context(trips.iter().flat_map(|trip| trip.contacts.iter().copied())),
             exact: view.index() > self.inexact_until,
         };
-        Some(finding(FindingKind::HostSweep, report, view, draft))
+        Some(finding_of((FindingKind::HostSweep, severity), report, view, draft))
     }
 }
 
@@ -410,6 +411,10 @@ impl Detector for HostSweep {
 
     fn is_on(&self) -> bool {
         self.settings.enabled
+    }
+
+    fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
     }
 
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {

@@ -52,6 +52,11 @@ impl<K: Copy + Ord> Hourly<K> {
         Self { episodes: Episodes::new(HOUR_SECONDS, open_max) }
     }
 
+    /// How long a key is not told again that came no further, from now on.
+    pub(super) fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
+    }
+
     /// Takes what was seen in a pane, in the order of keys, each once.
     pub(super) fn note(&mut self, seen: &[Seen<K>]) -> Due {
         debug_assert!(seen.is_sorted_by(|one, next| one.key < next.key));

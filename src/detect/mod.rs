@@ -27,6 +27,7 @@ mod host_sweep;
 mod hourly;
 mod key_index;
 mod network;
+mod noise;
 mod once;
 mod once_list;
 mod order;
@@ -46,9 +47,11 @@ mod seen_once;
 mod settings;
 #[cfg(test)]
 mod state_tests;
+mod suppress;
 mod suspicious_ip;
 mod table_limits;
 mod tracker;
+mod trials;
 mod unauthorized_protocol;
 
 pub use amplification::AmplificationSettings;
@@ -58,16 +61,19 @@ pub use dos_flood::DosFloodSettings;
 pub use exfiltration::ExfiltrationSettings;
 pub use host_sweep::HostSweepSettings;
 pub use network::Network;
+pub use noise::{KindNoise, NoiseSettings};
 pub use port_scan::PortScanSettings;
 pub use protocol_policy::{ProtocolPolicy, ProtocolRule, TooManyRules};
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use suppress::Suppressed;
 pub use suspicious_ip::SuspiciousIpSettings;
+pub use trials::{TrialOutcome, TrialPlan};
 pub use unauthorized_protocol::UnauthorizedProtocolSettings;
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingKind};
 use crate::units::{PaneIndex, UnixSeconds};
 use amplification::Amplification;
 use beacon::Beacon;
@@ -80,7 +86,9 @@ use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use suppress::Suppressor;
 use suspicious_ip::SuspiciousIp;
+use trials::Trials;
 use unauthorized_protocol::UnauthorizedProtocol;
 
 /// The detectors that state of the first form was saved of, in their order.
@@ -102,6 +110,7 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         suspicious_ip,
         unauthorized_protocol,
         amplification,
+        noise: _,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
@@ -118,6 +127,17 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
     ]
 }
 
+/// All detectors, each with the pace at which it renews findings.
+fn paced(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
+    let mut detectors = all(settings, bytes_max);
+    for detector in &mut detectors {
+        if let Some(kind) = FindingKind::from_name(detector.name()) {
+            detector.renew_every(settings.noise.suppress_seconds(kind));
+        }
+    }
+    detectors
+}
+
 /// All detectors and the pane that waits for its successor.
 #[derive(Debug)]
 pub struct DetectorSet {
@@ -125,6 +145,9 @@ pub struct DetectorSet {
     pane_seconds: i64,
     network: Network,
     detectors: Vec<Box<dyn Detector>>,
+    suppressor: Suppressor,
+    /// Set if the detectors are all of one kind and nothing is told.
+    trials: Option<Trials>,
     bytes_max: usize,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
@@ -148,8 +171,10 @@ impl DetectorSet {
         Self {
             settings: settings.clone(),
             pane_seconds,
+            suppressor: Suppressor::new(settings.noise.clone(), network.allowances.clone()),
             network,
-            detectors: all(settings, usize::MAX),
+            detectors: paced(settings, usize::MAX),
+            trials: None,
             bytes_max: usize::MAX,
             waiting: None,
             verdicts: Verdicts::default(),
@@ -174,7 +199,21 @@ impl DetectorSet {
     /// ([`Self::scratch_bytes`]); both follow the limit of contacts.
     #[must_use]
     pub fn with_bytes_max(self, bytes_max: usize) -> Self {
-        Self { detectors: all(&self.settings, bytes_max), bytes_max, ..self }
+        Self { detectors: paced(&self.settings, bytes_max), bytes_max, ..self }
+    }
+
+    /// Detectors of one kind in place of all, which tell nothing and count; see [`Self::trial_outcomes`]. Their
+    /// tables take at most `bytes_max` together. They can't be saved.
+    #[must_use]
+    pub fn trying(self, plan: &TrialPlan, bytes_max: usize) -> Self {
+        let (detectors, trials) = plan.build(&self.network, bytes_max);
+        Self { detectors, trials: Some(trials), bytes_max, ..self }
+    }
+
+    /// What would have been told under the settings of each trial; nothing without trials.
+    #[must_use]
+    pub fn trial_outcomes(&self) -> Vec<TrialOutcome> {
+        self.trials.as_ref().map_or_else(Vec::new, |trials| trials.outcomes(&self.detectors))
     }
 
     /// Memory that the detectors' tables hold, in bytes.
@@ -210,7 +249,7 @@ impl DetectorSet {
     /// Saves what the detectors remember, and the waiting pane, whose shards `save_shard` writes. Detectors
     /// that are off have nothing to save.
     pub fn save(&self, out: &mut Encoder, save_shard: impl Fn(&PaneContacts, &mut Encoder)) {
-        out.version(2);
+        out.version(3);
         out.i64(self.pane_seconds);
         out.i64(self.newest_end.0);
         out.i64(self.inexact_until.0);
@@ -220,6 +259,7 @@ impl DetectorSet {
             out.text(detector.name());
             detector.save(out);
         }
+        self.suppressor.save(out);
         out.option(self.waiting.as_ref(), |out, waiting| waiting.save(out, save_shard));
     }
 
@@ -235,7 +275,7 @@ impl DetectorSet {
         from: &mut Decoder<'_>,
         load_shard: impl Fn(&mut Decoder<'_>) -> Result<PaneContacts, DecodeError>,
     ) -> Result<Self, DecodeError> {
-        let form = from.version("detectors", 1..=2)?;
+        let form = from.version("detectors", 1..=3)?;
         if from.i64()? != self.pane_seconds {
             return Err(DecodeError::Invalid("pane length, which must be that of the settings"));
         }
@@ -253,11 +293,14 @@ impl DetectorSet {
                 self.load_detector(name, from)?;
             }
         }
-        let empty = all(&self.settings, self.bytes_max);
+        let empty = paced(&self.settings, self.bytes_max);
         for (detector, empty) in self.detectors.iter_mut().zip(empty) {
             if !detector.is_on() {
                 *detector = empty;
             }
+        }
+        if form >= 3 {
+            self.suppressor.load(from)?;
         }
         self.waiting = from.option(|from| MergedPane::load(self.pane_seconds, from, load_shard))?;
         Ok(self)
@@ -294,6 +337,13 @@ impl DetectorSet {
         if let Some(waiting) = self.waiting.take() {
             self.judge(&waiting, None, out);
         }
+        self.suppressor.on_end(self.newest_end, out);
+    }
+
+    /// What noise control left out so far.
+    #[must_use]
+    pub const fn suppressed(&self) -> &Suppressed {
+        self.suppressor.counts()
     }
 
     /// Entries that left tables because those were full, over all detectors.
@@ -307,7 +357,9 @@ impl DetectorSet {
             let longest = settings::WINDOW_SECONDS_MAX / self.pane_seconds;
             self.inexact_until = PaneIndex(pane.pane.0.saturating_add(longest));
         }
-        let Self { detectors, network, .. } = self;
+        let start = pane.pane.start(self.pane_seconds);
+        let told = self.suppressor.begin_pane(start, self.newest_end);
+        let Self { detectors, network, trials, .. } = self;
         let mut detectors: Vec<&mut Box<dyn Detector>> =
             detectors.iter_mut().filter(|detector| detector.is_on()).collect();
         self.verdicts.judge(pane, next, |met| {
@@ -315,6 +367,9 @@ impl DetectorSet {
                 detector.watch(met, network);
             }
         });
+        for (why, attempts) in network.exempt_attempts(&self.verdicts.tried) {
+            self.suppressor.note_unjudged(why, attempts);
+        }
         let view = PaneView {
             pane,
             tried: &self.verdicts.tried,
@@ -323,15 +378,22 @@ impl DetectorSet {
             network,
             exact: pane.pane > self.inexact_until,
             detail: self.detail,
+            suppressor: &self.suppressor,
         };
+        if let Some(trials) = trials {
+            trials.on_pane(&mut detectors, &view, start);
+            return;
+        }
         // The one that costs most beside the rest, where the caller's pool has threads; findings stay in order.
         let first_count = 1.min(detectors.len());
         let (first, others) = detectors.split_at_mut(first_count);
-        let rest = &mut self.later;
+        let (mut found, rest) = (Vec::new(), &mut self.later);
         rayon::join(
-            || first.iter_mut().for_each(|detector| detector.on_pane(&view, out)),
+            || first.iter_mut().for_each(|detector| detector.on_pane(&view, &mut found)),
             || others.iter_mut().for_each(|detector| detector.on_pane(&view, rest)),
         );
-        out.append(rest);
+        found.append(rest);
+        self.suppressor.pass(&mut found, told, self.newest_end);
+        out.append(&mut found);
     }
 }

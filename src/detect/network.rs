@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use super::pane::Tried;
 use super::protocol_policy::ProtocolPolicy;
+use crate::finding::Allowance;
 use crate::net::{Addr, AddressSet, Prefix};
+
+/// Why attempts of a source are not judged, as [`Network::exempt_attempts`] says.
+pub(super) const EXEMPTIONS: [&str; 2] = ["scanners", "nat_gateways"];
 
 /// Whose addresses are whose. The default knows nothing: then every address that isn't public is
 /// inside.
@@ -21,6 +26,8 @@ pub struct Network {
     pub threats: Arc<AddressSet>,
     /// What may be spoken where.
     pub protocols: Arc<ProtocolPolicy>,
+    /// What is wanted, and not told.
+    pub allowances: Vec<Allowance>,
 }
 
 impl Network {
@@ -41,6 +48,24 @@ impl Network {
     #[must_use]
     pub fn is_resolver(&self, addr: Addr) -> bool {
         holds(&self.resolvers, addr)
+    }
+
+    /// How many of `tried`, which is in the order of clients, are of exempt actors, and why.
+    pub(super) fn exempt_attempts(
+        &self,
+        tried: &[Tried],
+    ) -> impl Iterator<Item = (&'static str, u64)> {
+        let lists = [&self.allowlisted, &self.nat_gateways];
+        let mut counts = [0; 2];
+        if lists.iter().any(|list| !list.is_empty()) {
+            for of_client in tried.chunk_by(|one, other| one.client == other.client) {
+                if let Some(number) = lists.iter().position(|list| holds(list, of_client[0].client))
+                {
+                    counts[number] += of_client.len() as u64;
+                }
+            }
+        }
+        EXEMPTIONS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::network::Network;
 use super::outcome::Outcome;
+use super::suppress::Suppressor;
 use crate::aggregate::{ContactKey, ContactView, PaneContacts, Place};
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::finding::Context;
+use crate::finding::{Context, FindingKind, Severity};
 use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
 
@@ -179,12 +180,21 @@ pub(super) struct PaneView<'a> {
     /// Whether no contact of the longest window was refused room.
     pub(super) exact: bool,
     pub(super) detail: Detail,
+    pub(super) suppressor: &'a Suppressor,
 }
 
 impl<'a> PaneView<'a> {
     /// The number of the pane.
     pub(super) const fn index(&self) -> PaneIndex {
         self.pane.pane
+    }
+
+    /// Whether a finding has to be drafted: somebody will read it, or who it was decides whether anybody does.
+    pub(super) fn wants_details(&self, kind: FindingKind, severity: Severity) -> bool {
+        match self.detail {
+            Detail::Full => self.suppressor.may_be_told(kind, severity),
+            Detail::Counts => self.suppressor.depends_on_details(kind),
+        }
     }
 
     /// The contact behind `tried`.

@@ -15,7 +15,7 @@ use super::episode::{Episodes, Sighting};
 use super::once::{Narrow, TrackedKey};
 use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, confidence, finding, spelled};
+use super::report::{Draft, confidence, finding_of, spelled};
 use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_order, check_range};
 use super::table_limits::TableLimits;
@@ -288,8 +288,9 @@ impl PortScan {
         };
         let Some(report) = self.block_episodes.note(client, sighting) else { return };
         let widest = trips.iter().max_by_key(|trip| trip.counts.failed).expect("not empty");
+        let severity = severity(view, client, trips);
         let draft = || Draft {
-            severity: severity(view, client, trips),
+            severity,
             confidence: confidence(widest.counts.failed, widest.window.ports_min),
             title: format!(
                 "{client} tried {} ports on each of up to {} hosts within {}",
@@ -316,7 +317,7 @@ impl PortScan {
             context: view.context(contacts_of(trips)),
             exact: view.index() > self.inexact_until,
         };
-        out.push(finding(FindingKind::PortScan, report, view, draft));
+        out.push(finding_of((FindingKind::PortScan, severity), report, view, draft));
     }
 
     fn pair_finding(&mut self, trip: &Trip<'_>, view: &PaneView<'_>) -> Option<Finding> {
@@ -328,8 +329,9 @@ impl PortScan {
         };
         let report = self.episodes.note(*pair, sighting)?;
         let tried = counts.failed + counts.bare;
+        let severity = severity(view, pair.client, std::slice::from_ref(trip));
         let draft = || Draft {
-            severity: severity(view, pair.client, std::slice::from_ref(trip)),
+            severity,
             confidence: confidence(counts.failed, window.ports_min),
             title: format!(
                 "{} tried {tried} {} ports of {} within {}, {} of them in vain",
@@ -358,7 +360,7 @@ impl PortScan {
             context: view.context(contacts_of(std::slice::from_ref(trip))),
             exact: view.index() > self.inexact_until,
         };
-        Some(finding(FindingKind::PortScan, report, view, draft))
+        Some(finding_of((FindingKind::PortScan, severity), report, view, draft))
     }
 
     fn ports_of(&self, trip: &Trip<'_>) -> Vec<u16> {
@@ -374,6 +376,11 @@ impl Detector for PortScan {
 
     fn is_on(&self) -> bool {
         self.settings.enabled
+    }
+
+    fn renew_every(&mut self, seconds: u32) {
+        self.episodes.renew_every(seconds);
+        self.block_episodes.renew_every(seconds);
     }
 
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {

@@ -16,18 +16,16 @@ use serde::Deserialize;
 
 use super::detector::Detector;
 use super::episode::Report;
+use super::noise::NoiseSettings;
 use super::outcome::{Outcome, TCP};
-use super::pane::{Detail, PaneView, Tried};
-use super::report::{Draft, finding};
+use super::pane::{PaneView, Tried};
+use super::report::{Draft, finding_of};
 use super::saved::Saved;
 use super::settings::{SettingsError, check_range};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Party, Severity, Status};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
-
-/// How long a pair of hosts is not reported again.
-const REPEAT_SECONDS: u32 = 3600;
 
 /// Pairs that are told one by one in a pane: at least, and at most.
 const PAIRS_TOLD: RangeInclusive<usize> = 1000..=100_000;
@@ -40,9 +38,6 @@ const CROWDED_TARGETS_MAX: usize = 100;
 
 /// Contacts that the context of a crowd is taken from.
 const CONTEXT_CONTACTS_MAX: usize = 1000;
-
-/// Addresses that the finding of a crowd lists.
-const LISTED_MAX: usize = 50;
 
 /// Bytes that a pair takes at most: half of the table may be free, and while it grows there are two.
 const PAIR_BYTES: usize = 3 * (size_of::<((Addr, Addr), Reported)>() + 1);
@@ -143,6 +138,8 @@ impl Due<'_> {
 #[derive(Debug)]
 pub(super) struct RemoteAccess {
     settings: RemoteAccessSettings,
+    /// How long a pair is not reported again that came no further.
+    repeat_seconds: u32,
     /// Its order never shows.
     reported: HashMap<(Addr, Addr), Reported, FixedState>,
     reported_max: usize,
@@ -160,8 +157,15 @@ impl RemoteAccess {
         let reported_max = (settings.tracked_max as usize).min(bytes_max / PAIR_BYTES);
         let told_max = (bytes_max / FINDING_BYTES).clamp(*PAIRS_TOLD.start(), *PAIRS_TOLD.end());
         let started_until = UnixSeconds::MIN;
-        let reported = HashMap::default();
-        Self { settings, reported, reported_max, told_max, evictions: 0, started_until }
+        Self {
+            settings,
+            repeat_seconds: NoiseSettings::SUPPRESS_SECONDS,
+            reported: HashMap::default(),
+            reported_max,
+            told_max,
+            evictions: 0,
+            started_until,
+        }
     }
 
     fn is_attempt(&self, view: &PaneView<'_>, tried: &Tried) -> bool {
@@ -190,7 +194,7 @@ impl RemoteAccess {
         last_seen: UnixSeconds,
     ) -> Option<Report> {
         if let Some(reported) = self.reported.get_mut(&pair)
-            && last_seen.0.saturating_sub(reported.start.0) < i64::from(REPEAT_SECONDS)
+            && last_seen.0.saturating_sub(reported.start.0) < i64::from(self.repeat_seconds)
         {
             if reach <= reported.reach {
                 return None;
@@ -210,7 +214,7 @@ impl RemoteAccess {
         // Later than any report of the pair before, so that the identity is another one: that one began an
         // hour before this was last seen, or earlier.
         let start = first_seen
-            .max(last_seen.saturating_add(1 - i64::from(REPEAT_SECONDS)))
+            .max(last_seen.saturating_add(1 - i64::from(self.repeat_seconds)))
             .max(self.started_until.saturating_add(1));
         self.reported.insert(pair, Reported { start, reach, revision: 0, is_told: true });
         Some(Report { status: Status::Open, revision: 0, start })
@@ -218,7 +222,7 @@ impl RemoteAccess {
 
     fn forget(&mut self, view: &PaneView<'_>) {
         let since =
-            view.index().start(view.pane_seconds).saturating_add(-i64::from(REPEAT_SECONDS));
+            view.index().start(view.pane_seconds).saturating_add(-i64::from(self.repeat_seconds));
         self.reported.retain(|_, reported| reported.start > since);
         if self.reported.len() > self.reported_max.max(1) {
             self.evict();
@@ -249,6 +253,10 @@ impl Detector for RemoteAccess {
 
     fn is_on(&self) -> bool {
         self.settings.enabled
+    }
+
+    fn renew_every(&mut self, seconds: u32) {
+        self.repeat_seconds = seconds;
     }
 
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
@@ -364,7 +372,7 @@ fn pair_finding(due: &Due<'_>, view: &PaneView<'_>) -> Finding {
             targets: vec![server],
             ports,
             last_seen: attempts.iter().map(|tried| tried.last_end).max().unwrap_or(report.start),
-            window_seconds: REPEAT_SECONDS,
+            window_seconds: NoiseSettings::SUPPRESS_SECONDS,
             evidence: BTreeMap::from([
                 ("outcome", Evidence::Word(reach.name())),
                 ("flows", count(attempts.iter().map(|tried| tried.flows))),
@@ -374,7 +382,7 @@ fn pair_finding(due: &Due<'_>, view: &PaneView<'_>) -> Finding {
             exact: true,
         }
     };
-    finding(FindingKind::RemoteAccessAttempt, report, view, draft)
+    finding_of((FindingKind::RemoteAccessAttempt, reach.severity()), report, view, draft)
 }
 
 /// A finding for each target, in order, or one for all.
@@ -398,6 +406,7 @@ fn crowd_finding(crowd: &[Due<'_>], view: &PaneView<'_>) -> Finding {
     let mut clients: Vec<Addr> = crowd.iter().map(|due| due.pair().0).collect();
     clients.sort_unstable();
     clients.dedup();
+    let reach = crowd.iter().map(|due| due.reach).max().unwrap_or(Reach::Rejected);
     let draft = || {
         let attempts = || crowd.iter().flat_map(|due| due.attempts).copied();
         let mut targets: Vec<Addr> = crowd.iter().map(|due| due.pair().1).collect();
@@ -405,7 +414,6 @@ fn crowd_finding(crowd: &[Due<'_>], view: &PaneView<'_>) -> Finding {
         let mut ports: Vec<u16> = attempts().map(|tried| tried.port).collect();
         ports.sort_unstable();
         ports.dedup();
-        let reach = crowd.iter().map(|due| due.reach).max().unwrap_or(Reach::Rejected);
         let (client_count, target_count) = (clients.len(), targets.len());
         let at = match target_count {
             1 => server.to_string(),
@@ -421,7 +429,7 @@ fn crowd_finding(crowd: &[Due<'_>], view: &PaneView<'_>) -> Finding {
             targets,
             ports,
             last_seen: attempts().map(|tried| tried.last_end).max().unwrap_or(report.start),
-            window_seconds: REPEAT_SECONDS,
+            window_seconds: NoiseSettings::SUPPRESS_SECONDS,
             evidence: BTreeMap::from([
                 ("outcome", Evidence::Word(reach.name())),
                 ("distinct_sources", Evidence::Count(client_count as u64)),
@@ -434,9 +442,9 @@ fn crowd_finding(crowd: &[Due<'_>], view: &PaneView<'_>) -> Finding {
             exact: true,
         }
     };
-    let mut finding = finding(FindingKind::RemoteAccessAttempt, report, view, draft);
-    clients.truncate(LISTED_MAX);
-    if view.detail == Detail::Full {
+    let kind = FindingKind::RemoteAccessAttempt;
+    let mut finding = finding_of((kind, reach.severity()), report, view, draft);
+    if !finding.is_counted() {
         finding.actor = Party { addrs: clients, ports: Vec::new() };
     }
     finding

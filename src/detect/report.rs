@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::episode::Report;
-use super::pane::{Detail, PaneView};
+use super::pane::PaneView;
 use crate::finding::{Context, Evidence, Finding, FindingId, FindingKind, Party, Severity};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
-/// How many addresses or ports a finding lists.
-const LISTED_MAX: usize = 50;
+/// How many addresses or ports a finding lists; noise control cuts the lists when it has seen all of them.
+pub(super) const LISTED_MAX: usize = 50;
 
 /// What a detector knows beyond the episode and the pane.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub(super) struct Draft {
     pub(super) actor: Addr,
     /// Targets and numbers that tell this episode from others of the actor.
     pub(super) identity: (Vec<Addr>, Vec<u16>),
-    /// In order; the first ones are listed.
+    /// In order and all of them; of those that are told, the first ones are listed.
     pub(super) targets: Vec<Addr>,
-    /// In order; the first ones are listed.
+    /// In order and all of them; of those that are told, the first ones are listed.
     pub(super) ports: Vec<u16>,
     pub(super) last_seen: UnixSeconds,
     pub(super) window_seconds: u32,
@@ -31,23 +31,32 @@ pub(super) struct Draft {
     pub(super) exact: bool,
 }
 
-/// The finding of `kind`, as `report` of its episode says; where only counts are read, nothing is drafted.
+/// The finding of `kind`, as `report` of its episode says.
 pub(super) fn finding(
     kind: FindingKind,
     report: Report,
     view: &PaneView<'_>,
     draft: impl FnOnce() -> Draft,
 ) -> Finding {
-    match view.detail {
-        Detail::Full => draft().finding(kind, report, view),
-        Detail::Counts => Finding::counted(kind, report.status, report.revision),
+    draft().finding(kind, report, view)
+}
+
+/// The same where the severity is known before the rest: where that alone decides, nothing is drafted.
+pub(super) fn finding_of(
+    (kind, severity): (FindingKind, Severity),
+    report: Report,
+    view: &PaneView<'_>,
+    draft: impl FnOnce() -> Draft,
+) -> Finding {
+    if view.wants_details(kind, severity) {
+        finding(kind, report, view, || Draft { severity, ..draft() })
+    } else {
+        Finding { severity, ..Finding::counted(kind, report.status, report.revision) }
     }
 }
 
 impl Draft {
-    fn finding(mut self, kind: FindingKind, report: Report, view: &PaneView<'_>) -> Finding {
-        self.targets.truncate(LISTED_MAX);
-        self.ports.truncate(LISTED_MAX);
+    fn finding(self, kind: FindingKind, report: Report, view: &PaneView<'_>) -> Finding {
         let (id_targets, id_ports) = self.identity;
         Finding {
             id: FindingId::new(kind, &[self.actor], &id_targets, &id_ports, report.start),

@@ -11,6 +11,7 @@ use super::bruteforce::BruteforceSettings;
 use super::dos_flood::DosFloodSettings;
 use super::exfiltration::ExfiltrationSettings;
 use super::host_sweep::HostSweepSettings;
+use super::noise::NoiseSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
 use super::suspicious_ip::SuspiciousIpSettings;
@@ -45,6 +46,9 @@ pub struct DetectSettings {
     pub unauthorized_protocol: UnauthorizedProtocolSettings,
     /// Own services that are abused to flood others.
     pub amplification: AmplificationSettings,
+    /// How much is told of what is found; a table of its own in the configuration.
+    #[serde(skip)]
+    pub noise: NoiseSettings,
 }
 
 impl DetectSettings {

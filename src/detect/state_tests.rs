@@ -89,6 +89,7 @@ fn eager() -> DetectSettings {
     settings.beacon.window_seconds = 600;
     settings.amplification.ports = vec![22, 445, 7001, 7002];
     settings.amplification.bytes_per_minute_min = 500;
+    settings.noise.suppress_seconds = 120;
     settings
 }
 
@@ -139,10 +140,12 @@ proptest! {
     fn a_restart_does_not_show(
         rows in any_rows(),
         is_cramped: bool,
+        per_hour_max in 0_u32..5,
         bytes_max in prop::sample::select(vec![1_usize << 14, 1 << 20, usize::MAX]),
         restarts in prop::collection::btree_set(0_usize..28, 1..6),
     ) {
-        let settings = if is_cramped { cramped() } else { eager() };
+        let mut settings = if is_cramped { cramped() } else { eager() };
+        settings.noise.findings_per_hour_max = per_hour_max;
         let empty = || set_of(&settings).with_bytes_max(bytes_max);
         let (mut whole, mut restarted) = (empty(), empty());
         let (mut expected, mut found) = (Vec::new(), Vec::new());
@@ -178,8 +181,10 @@ proptest! {
     }
 
     #[test]
-    fn findings_of_a_pane_have_an_order(rows in any_rows()) {
-        let mut detectors = set_of(&eager());
+    fn findings_of_a_pane_have_an_order(rows in any_rows(), per_hour_max in 0_u32..5) {
+        let mut settings = eager();
+        settings.noise.findings_per_hour_max = per_hour_max;
+        let mut detectors = set_of(&settings);
         for (pane, shards) in panes_of(&rows, 2) {
             let mut found = Vec::new();
             detectors.on_pane(pane, shards, &mut found);
@@ -282,6 +287,8 @@ fn another_network_is_in_force_at_once_and_nothing_is_forgotten() {
 fn the_first_form_is_read() {
     let rows = busy_rows();
     let mut detectors = busy(&rows);
+    // It had no noise control, and so says nothing of it.
+    detectors.suppressor = Suppressor::new(NoiseSettings::default(), Vec::new());
     let mut out = Encoder::default();
     out.version(1);
     for number in [detectors.pane_seconds, detectors.newest_end.0, detectors.inexact_until.0] {
@@ -338,4 +345,35 @@ fn a_flood_hides_no_slow_scanner() {
         (FindingKind::HostSweep, by("203.0.113.8"), false),
     ];
     assert_eq!(found, BTreeSet::from(expected));
+}
+
+/// What is only counted is decided as what is told.
+#[test]
+fn counts_are_of_what_is_told() {
+    let rows = busy_rows();
+    for per_hour_max in [0, 1, 2, 5] {
+        let mut settings = eager();
+        settings.noise.findings_per_hour_max = per_hour_max;
+        settings.noise.min_severity = crate::finding::Severity::Medium;
+        let mut network = network();
+        network.allowances = vec![crate::finding::Allowance {
+            label: "scanner".to_owned(),
+            sources: vec!["203.0.113.9".parse().unwrap()],
+            kinds: vec![FindingKind::PortScan],
+            ..crate::finding::Allowance::default()
+        }];
+        let told = [false, true].map(|is_counted| {
+            let set = DetectorSet::new(&settings, network.clone(), PANE_SECONDS);
+            let mut detectors = if is_counted { set.for_counts() } else { set };
+            let mut out = Vec::new();
+            for (pane, shards) in panes_of(&rows, 2) {
+                detectors.on_pane(pane, shards, &mut out);
+            }
+            detectors.on_end(&mut out);
+            let told = out.iter().map(|found| (found.kind, found.severity, found.revision));
+            (told.collect::<Vec<_>>(), detectors.suppressed().clone())
+        });
+        assert_eq!(told[0], told[1], "{per_hour_max}");
+        assert!(told[0].1.allowed.contains_key("scanner"), "{:?}", told[0].1);
+    }
 }

@@ -164,6 +164,10 @@ impl Detector for SuspiciousIp {
         self.settings.enabled
     }
 
+    fn renew_every(&mut self, seconds: u32) {
+        self.pairs.renew_every(seconds);
+    }
+
     fn watches(&self) -> bool {
         true
     }

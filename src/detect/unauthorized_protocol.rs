@@ -191,6 +191,10 @@ impl Detector for UnauthorizedProtocol {
         self.settings.enabled
     }
 
+    fn renew_every(&mut self, seconds: u32) {
+        self.told.renew_every(seconds);
+    }
+
     fn watches(&self) -> bool {
         true
     }

@@ -1,5 +1,7 @@
 //! What the operator knows of the network, attached to records and findings.
 
+mod allow;
+mod aws_ranges;
 mod operator;
 mod threat_list;
 

@@ -10,6 +10,9 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::allow::{self, WrittenAllowance};
+use super::aws_ranges;
+use crate::finding::Allowance;
 use crate::net::{Addr, Prefix};
 
 /// What is wrong with a context file.
@@ -28,6 +31,20 @@ pub enum OperatorError {
         /// What is expected, with an example.
         wanted: &'static str,
     },
+    /// An entry of `allow` that can't be used.
+    #[error("entry {number} of `allow`: {fault}")]
+    Allow {
+        /// Which entry, from 1.
+        number: usize,
+        /// What is wrong with it, and what to write.
+        fault: String,
+    },
+    /// A list of AWS's ranges that is of no use here.
+    #[error(
+        "this list of AWS's address ranges has no range of `ROUTE53_HEALTHCHECKS`; take \
+             https://ip-ranges.amazonaws.com/ip-ranges.json as it is"
+    )]
+    NoHealthChecks,
 }
 
 /// A transport protocol and a port, written `tcp/23`.
@@ -87,7 +104,7 @@ pub struct ProtocolRule {
 pub struct OperatorContext {
     /// Own address ranges; none means that every address that isn't public is own.
     pub vpc_cidrs: Vec<Prefix>,
-    /// Sources whose scans are wanted.
+    /// Sources whose scans are wanted: `allowlisted_scanners` and `scanners`.
     pub allowlisted_scanners: Vec<Prefix>,
     /// Addresses known to be bad.
     pub threat_list: Vec<Prefix>,
@@ -103,6 +120,8 @@ pub struct OperatorContext {
     pub nat_gateways: Vec<Prefix>,
     /// The primary private address of each interface.
     pub interfaces: BTreeMap<String, Addr>,
+    /// What is wanted, and not told: entries of `allow`, and of the lists of well-known purposes.
+    pub allow: Vec<Allowance>,
 }
 
 #[derive(Default, Deserialize)]
@@ -117,6 +136,11 @@ struct Written {
     resolvers: Vec<String>,
     nat_gateways: Vec<String>,
     interfaces: BTreeMap<String, String>,
+    scanners: Vec<String>,
+    health_checkers: Vec<String>,
+    load_balancers: Vec<String>,
+    monitoring: Vec<String>,
+    allow: Vec<WrittenAllowance>,
 }
 
 #[derive(Default, Deserialize)]
@@ -166,8 +190,26 @@ impl OperatorContext {
     /// If the text is not a JSON object, has an unknown key, or holds a value that can't be read.
     pub fn from_json(text: &str) -> Result<Self, OperatorError> {
         // A derived reader would take a list for the fields in their order.
-        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)?;
-        let written: Written = serde_json::from_str(text)?;
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)?;
+        let written = if aws_ranges::is_ranges(&object) {
+            Written { health_checkers: aws_ranges::health_checkers(text)?, ..Written::default() }
+        } else {
+            serde_json::from_str(text)?
+        };
+        let mut allow = allow::read(written.allow)?;
+        let mut scanners = parse_all("allowlisted_scanners", &written.allowlisted_scanners, BLOCK)?;
+        scanners.append(&mut parse_all("scanners", &written.scanners, BLOCK)?);
+        let texts = [written.allowlisted_scanners, written.scanners].concat();
+        allow.extend(allow::well_known("scanners", &scanners, &texts));
+        for (key, list) in [
+            ("health_checkers", &written.health_checkers),
+            ("resolvers", &written.resolvers),
+            ("nat_gateways", &written.nat_gateways),
+            ("load_balancers", &written.load_balancers),
+            ("monitoring", &written.monitoring),
+        ] {
+            allow.extend(allow::well_known(key, &parse_all(key, list, BLOCK)?, list));
+        }
         let mut interfaces = BTreeMap::new();
         for (name, addr) in written.interfaces {
             interfaces.insert(name, parse("interfaces", &addr, "an address, such as `10.0.1.5`")?);
@@ -177,11 +219,7 @@ impl OperatorContext {
             rules.map(|(position, rule)| rule.read(position)).collect::<Result<_, _>>()?;
         let mut context = Self {
             vpc_cidrs: parse_all("vpc_cidrs", &written.vpc_cidrs, BLOCK)?,
-            allowlisted_scanners: parse_all(
-                "allowlisted_scanners",
-                &written.allowlisted_scanners,
-                BLOCK,
-            )?,
+            allowlisted_scanners: scanners,
             threat_list: parse_all("threat_list", &written.threat_list, BLOCK)?,
             allowed_protocols: written.allowed_protocols,
             forbidden_services: parse_all(
@@ -193,6 +231,7 @@ impl OperatorContext {
             resolvers: parse_all("resolvers", &written.resolvers, BLOCK)?,
             nat_gateways: parse_all("nat_gateways", &written.nat_gateways, BLOCK)?,
             interfaces,
+            allow,
         };
         context.put_in_order();
         Ok(context)
@@ -209,6 +248,7 @@ impl OperatorContext {
         self.resolvers.extend(other.resolvers);
         self.nat_gateways.extend(other.nat_gateways);
         self.interfaces.extend(other.interfaces);
+        self.allow.extend(other.allow);
         self.put_in_order();
     }
 
@@ -220,6 +260,7 @@ impl OperatorContext {
         sort_and_dedup(&mut self.forbidden_services);
         sort_and_dedup(&mut self.resolvers);
         sort_and_dedup(&mut self.nat_gateways);
+        sort_and_dedup(&mut self.allow);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Schema `flowgauge.finding/v1`. A part that does not apply is absent from the JSON. Ids are stable:
 //! the same evidence gives the same id in every run, so that a receiver may drop a repeat.
 
+mod allowance;
 mod id;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
+pub use allowance::Allowance;
 pub use id::FindingId;
 
 /// The name and version of the finding form.
@@ -85,6 +87,22 @@ pub enum Severity {
     Medium,
     High,
     Critical,
+}
+
+impl Severity {
+    /// Every severity, the least first.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// The name in the finding form and in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// Where a finding is in its life.
@@ -198,5 +216,11 @@ impl Finding {
             context: Context::default(),
             exact: true,
         }
+    }
+
+    /// Whether there is no more of it than can be counted.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.title.is_empty()
     }
 }

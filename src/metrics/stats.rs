@@ -29,6 +29,8 @@ pub struct StatsSample {
     pub late: u64,
     /// Findings delivered so far, each revision counted.
     pub findings: u64,
+    /// Findings that noise control left out so far, each revision counted.
+    pub suppressed: u64,
     /// Entries that left full tables so far.
     pub evicted: u64,
     /// How far the event time of inputs (shards, files) is behind wall time, the slowest first and only those.
@@ -78,6 +80,9 @@ pub struct StatsLine {
     pub late: u64,
     /// Findings delivered in that time.
     pub findings: u64,
+    /// Findings that noise control left out in that time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub suppressed: u64,
     /// Entries that left full tables in that time.
     pub evicted: u64,
     /// How far the slowest input is behind.
@@ -135,6 +140,7 @@ impl StatsLine {
             malformed: gain(|sample| sample.malformed),
             late: gain(|sample| sample.late),
             findings: gain(|sample| sample.findings),
+            suppressed: gain(|sample| sample.suppressed),
             evicted: gain(|sample| sample.evicted),
             lag: later.lags.iter().map(|(_, lag)| *lag).max(),
             lags: later.lags.clone(),
@@ -163,6 +169,9 @@ impl fmt::Display for StatsLine {
             count(self.late),
             count(self.findings),
         )?;
+        if self.suppressed > 0 {
+            write!(f, ", {} suppressed", count(self.suppressed))?;
+        }
         if self.evicted > 0 {
             write!(f, ", {} evicted", count(self.evicted))?;
         }
@@ -191,6 +200,11 @@ impl fmt::Display for StatsLine {
         }
         Ok(())
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -249,6 +263,7 @@ mod tests {
             malformed: 12,
             late: 3,
             findings: 1_234,
+            suppressed: 17,
             evicted: 7,
             lags: vec![("flow/shard-1".into(), Duration::from_millis(2_700))],
             resident_bytes: Some(512_000_000),
@@ -276,7 +291,8 @@ mod tests {
         let (earlier, later) = samples();
         assert_eq!(
             StatsLine::between(&earlier, &later).to_string(),
-            "1,000,000 records/s, 120 MB/s, 7 malformed, 3 late, 1,234 findings, 7 evicted; lag 2s; \
+            "1,000,000 records/s, 120 MB/s, 7 malformed, 3 late, 1,234 findings, 17 suppressed, \
+             7 evicted; lag 2s; \
              memory 512 MB of 4.00 GB; queues parse 3/8, judge 0/16; \
              latency parse p50 50ms p90 90ms p99 99ms max 100ms; snapshot 4s old, copy 14s old; \
              prod 4 inputs, 3s behind, 2 throttled"
@@ -304,6 +320,7 @@ mod tests {
                 "malformed": 7,
                 "late": 3,
                 "findings": 1_234,
+                "suppressed": 17,
                 "evicted": 7,
                 "lag_seconds": 2.7,
                 "lag_seconds_by_input": { "flow/shard-1": 2.7 },

@@ -67,10 +67,14 @@ pub(super) struct DetectorMaker {
 impl DetectorMaker {
     /// Detectors without memory.
     pub(super) fn make(&self, detectors: &Detectors) -> DetectorSet {
-        let Detectors { settings, network } = detectors;
+        let Detectors { settings, network, trials } = detectors;
         let detectors = DetectorSet::new(settings, network.clone(), self.pane_seconds);
-        let detectors = if self.counts_only { detectors.for_counts() } else { detectors };
-        detectors.with_bytes_max(self.bytes_max)
+        let is_counted = self.counts_only && trials.is_none();
+        let detectors = if is_counted { detectors.for_counts() } else { detectors };
+        match trials {
+            None => detectors.with_bytes_max(self.bytes_max),
+            Some(trials) => detectors.trying(trials, self.bytes_max),
+        }
     }
 }
 

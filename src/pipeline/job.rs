@@ -16,7 +16,7 @@ use crate::checkpoint::{
     PartialWriter, RemoteSettings, StateDirectory,
 };
 use crate::clock::Clock;
-use crate::detect::{DetectSettings, Network};
+use crate::detect::{DetectSettings, Network, Suppressed, TrialOutcome, TrialPlan};
 use crate::finding::FindingKind;
 use crate::framing::Limits;
 use crate::metrics::{BackPressure, LatencyHistogram, Profile};
@@ -80,6 +80,8 @@ pub struct Detectors {
     pub settings: DetectSettings,
     /// What is known of the network.
     pub network: Network,
+    /// What is tried in place of looking for everything and telling it.
+    pub trials: Option<TrialPlan>,
 }
 
 /// What may change while a run goes on.
@@ -131,6 +133,10 @@ pub struct RunReport {
     pub answers: Vec<TopAnswer>,
     /// Findings by kind.
     pub findings_by_kind: BTreeMap<FindingKind, u64>,
+    /// What noise control left out.
+    pub suppressed: Suppressed,
+    /// What trials would have told, in their order.
+    pub trials: Vec<TrialOutcome>,
     /// How long the stages took per piece of work.
     pub latencies: Latencies,
     /// Where the time went.

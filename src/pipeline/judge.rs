@@ -15,7 +15,7 @@ use super::partial::PartialExport;
 use crate::aggregate::PaneContacts;
 use crate::checkpoint::CheckpointError;
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::detect::DetectorSet;
+use crate::detect::{DetectorSet, Suppressed, TrialOutcome};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 
@@ -178,6 +178,24 @@ impl Judge {
             self.waiting.entry(contacts.pane).or_default().push(contacts);
         }
         Ok(())
+    }
+
+    /// What detectors found and was not told, and what trials would have told.
+    pub(super) fn left_out(&self) -> (Suppressed, Vec<TrialOutcome>) {
+        match &self.panes {
+            Panes::Judged(detectors) => {
+                (detectors.suppressed().clone(), detectors.trial_outcomes())
+            }
+            Panes::Dropped | Panes::Exported(_) => Default::default(),
+        }
+    }
+
+    /// How many revisions of findings were not told.
+    pub(super) fn suppressed_count(&self) -> u64 {
+        match &self.panes {
+            Panes::Judged(detectors) => detectors.suppressed().total(),
+            Panes::Dropped | Panes::Exported(_) => 0,
+        }
     }
 
     /// What was to be exported, or why it could not be.

@@ -22,6 +22,7 @@ pub struct Live {
     malformed: AtomicU64,
     late: AtomicU64,
     findings: AtomicU64,
+    suppressed: AtomicU64,
     evicted: AtomicU64,
     /// The slowest inputs with their newest `end`, the slowest first.
     slowest: Mutex<Vec<(Arc<str>, UnixSeconds)>>,
@@ -51,6 +52,7 @@ impl Default for Live {
             malformed: AtomicU64::new(0),
             late: AtomicU64::new(0),
             findings: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             slowest: Mutex::default(),
             snapshot_at: AtomicU64::new(0),
@@ -96,6 +98,7 @@ impl Live {
             malformed: read(&self.malformed),
             late: read(&self.late),
             findings: read(&self.findings),
+            suppressed: read(&self.suppressed),
             evicted: read(&self.evicted),
             lags,
             resident_bytes: resident_bytes(Path::new("/")),
@@ -172,6 +175,10 @@ impl Live {
 
     pub(super) fn note_findings(&self, count: usize) {
         self.findings.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_suppressed(&self, count: u64) {
+        self.suppressed.store(count, Ordering::Relaxed);
     }
 
     pub(super) fn note_snapshot(&self, now: Duration) {

@@ -17,7 +17,7 @@ use crate::checkpoint::{
 };
 use crate::clock::Clock;
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::detect::DetectorSet;
+use crate::detect::{DetectorSet, Suppressed};
 use crate::finding::Finding;
 use crate::metrics::Profile;
 use crate::record::Slot;
@@ -191,11 +191,13 @@ pub fn merge(
         })?;
     }
     let (job, tops) = (job.expect("there are partials"), tops.expect("each has a shard"));
-    let mut findings = Vec::new();
+    let (mut findings, mut suppressed) = (Vec::new(), Suppressed::default());
     if job.with_contacts {
-        let Detectors { settings, network } = detectors.clone();
+        let Detectors { settings, network, trials: _ } = detectors.clone();
         let detectors = DetectorSet::new(&settings, network, job.pane_seconds);
-        judge(partials, detectors.with_bytes_max(memory.detectors_bytes), &mut findings)?;
+        let mut detectors = detectors.with_bytes_max(memory.detectors_bytes);
+        judge(partials, &mut detectors, &mut findings)?;
+        suppressed = detectors.suppressed().clone();
     }
     let answers = TopSet::answers(&[tops]);
     let mut findings_by_kind = BTreeMap::new();
@@ -207,6 +209,8 @@ pub fn merge(
         tops: job.tops,
         answers,
         findings_by_kind,
+        suppressed,
+        trials: Vec::new(),
         latencies: Latencies::default(),
         profile: Profile::default(),
         elapsed: Duration::ZERO,
@@ -225,7 +229,7 @@ fn shards(file: &Snapshot) -> impl Iterator<Item = &str> {
 /// Judges all panes in order.
 fn judge(
     partials: &[(String, PartialReader)],
-    mut detectors: DetectorSet,
+    detectors: &mut DetectorSet,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MergeError> {
     let panes: BTreeSet<PaneIndex> =

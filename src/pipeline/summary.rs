@@ -10,6 +10,8 @@ use serde::Serialize;
 use super::RunReport;
 use super::sequence::MalformedSample;
 use crate::aggregate::{Metric, Sums, TopAnswer, TopSpec};
+use crate::detect::Suppressed;
+use crate::finding::FindingKind;
 use crate::record::{FaultKind, Slot};
 
 /// The name and version of the summary form.
@@ -28,6 +30,8 @@ pub struct Summary {
     by_protocol: BTreeMap<usize, SumsSummary>,
     top: Vec<TopSummary>,
     findings: FindingSummary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<SuppressedSummary>,
     malformed_by_reason: BTreeMap<&'static str, u64>,
     malformed_samples: Vec<SampleSummary>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -122,6 +126,20 @@ struct FindingSummary {
     by_kind: BTreeMap<&'static str, u64>,
 }
 
+/// What noise control left out, each revision of a finding counted.
+#[derive(Debug, Serialize)]
+struct SuppressedSummary {
+    total: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    allowed: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    below_severity: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    held_back: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unjudged_attempts: BTreeMap<&'static str, u64>,
+}
+
 #[derive(Debug, Serialize)]
 struct SampleSummary {
     origin: String,
@@ -191,6 +209,7 @@ impl Summary {
                 .map(|(spec, answer)| TopSummary::new(spec, answer))
                 .collect(),
             findings: FindingSummary { total: by_kind.values().sum(), by_kind },
+            suppressed: SuppressedSummary::of(&report.suppressed),
             malformed_by_reason: faults.into_iter().filter(|(_, count)| *count > 0).collect(),
             malformed_samples: inputs.malformed_samples.iter().map(SampleSummary::new).collect(),
             failed_inputs: inputs
@@ -216,6 +235,22 @@ impl Summary {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates saturate")]
 pub(crate) fn per_second(count: u64, seconds: f64) -> u64 {
     if seconds > 0.0 { (count as f64 / seconds) as u64 } else { 0 }
+}
+
+impl SuppressedSummary {
+    /// Nothing where nothing was left out.
+    fn of(suppressed: &Suppressed) -> Option<Self> {
+        let by_kind = |counts: &BTreeMap<FindingKind, u64>| {
+            counts.iter().map(|(kind, count)| (kind.name(), *count)).collect()
+        };
+        (suppressed != &Suppressed::default()).then(|| Self {
+            total: suppressed.total(),
+            allowed: suppressed.allowed.clone(),
+            below_severity: by_kind(&suppressed.below_severity),
+            held_back: by_kind(&suppressed.held_back),
+            unjudged_attempts: suppressed.unjudged_attempts.clone(),
+        })
+    }
 }
 
 impl SumsSummary {

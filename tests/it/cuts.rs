@@ -139,6 +139,7 @@ fn outcome(inputs: Vec<Vec<Vec<u8>>>, in_turns: bool, thread_count: usize) -> (S
         detectors: Some(Detectors {
             settings: DetectSettings::default(),
             network: Network::default(),
+            trials: None,
         }),
         sinks: vec![Box::new(kept.clone())],
         isa: Isa::detect(),

@@ -13,7 +13,6 @@ mod faults;
 mod firehose;
 mod framing;
 mod generate;
-#[cfg(all(feature = "kinesis", feature = "cloudwatch"))]
 mod golden;
 mod hostile;
 mod http;
@@ -22,6 +21,7 @@ mod init;
 mod job;
 mod kinesis;
 mod life;
+mod noise;
 mod program;
 mod proxy;
 mod run;

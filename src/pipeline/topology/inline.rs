@@ -69,12 +69,14 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let delivered = delivery.finish();
     latencies.finding = delivered.latency.clone();
     let tops_of_shards = [shard.into_tops()];
+    let (suppressed, trials) = judge.left_out();
     export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
     let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
     watch.lap(Stage::Answer, 0);
     let mut profile = parser.take_profile();
     profile.merge(&watch.take_profile());
-    finish(inputs, &tops, answers, delivered, (latencies, profile))
+    let report = finish(inputs, &tops, answers, delivered, (latencies, profile))?;
+    Ok(RunReport { suppressed, trials, ..report })
 }
 
 /// The stages behind the sequencer.

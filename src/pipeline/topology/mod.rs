@@ -43,6 +43,7 @@ use super::state::StateShard;
 use crate::aggregate::{TopAnswer, TopSet, TopSpec};
 use crate::checkpoint::{CheckpointError, Cursors, Journal, Remote, Snapshots};
 use crate::clock::Clock;
+use crate::detect::Suppressed;
 use crate::metrics::Profile;
 use crate::record::Parser;
 use crate::source::{Settled, Source, StopFlag};
@@ -289,6 +290,8 @@ fn finish(
         tops,
         answers,
         findings_by_kind,
+        suppressed: Suppressed::default(),
+        trials: Vec::new(),
         latencies,
         profile,
         elapsed: Duration::ZERO,

@@ -258,6 +258,7 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
             profile.merge(&busy);
         }
         let (judge, busy) = join(judger);
+        let (suppressed, trials) = judge.left_out();
         profile.merge(&busy);
         for busy in parse_threads.into_iter().map(join) {
             profile.merge(&busy);
@@ -275,7 +276,8 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         watch.lap(Stage::Answer, 0);
         profile.merge(&watch.take_profile());
         let report = finish(inputs, &tops, answers, delivered, (latencies, profile))?;
-        Ok(RunReport { snapshots, back_pressure: ways.meters().read(), ..report })
+        let back_pressure = ways.meters().read();
+        Ok(RunReport { suppressed, trials, snapshots, back_pressure, ..report })
     })
 }
 
@@ -447,6 +449,7 @@ fn judge_panes(
         let mut given = Vec::new();
         merge_pool.install(|| judge.take(message, &mut spares, &mut |judged| given.push(judged)));
         live.record(|latencies| &mut latencies.judge, watch.lap(Stage::Judge, 0));
+        live.note_suppressed(judge.suppressed_count());
         for judged in given {
             is_cut_off |= match judged {
                 Judged::ToDeliver(message) => ways.deliver_out.send(message).is_err(),

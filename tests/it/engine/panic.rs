@@ -99,6 +99,7 @@ fn run(state: &Path, sink: Box<dyn Sink>) {
         detectors: Some(Detectors {
             settings: DetectSettings::default(),
             network: Network::default(),
+            trials: None,
         }),
         sinks: vec![sink],
         isa: Isa::detect(),

@@ -138,6 +138,7 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
         detectors: Some(Detectors {
             settings: DetectSettings::default(),
             network: Network::default(),
+            trials: None,
         }),
         sinks: vec![Box::new(receiver.clone())],
         isa: Isa::detect(),
