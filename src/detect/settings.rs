@@ -159,5 +159,13 @@ mod tests {
         check("[host_sweep]\nslow_window_seconds = 600", "must not be shorter");
         check("[rdp_bruteforce]\nports = []", "rdp_bruteforce: field `ports` is empty");
         check("[remote_access_attempt]\ntracked_max = 1", "`tracked_max` is `1`");
+        check("[dos_flood]\nflows_per_second_min = 0", "`flows_per_second_min` is `0`");
+        check("[dos_flood]\nmegabits_per_second_max = 0", "it must be 1 to 10000000");
+        check("[exfiltration]\nbytes_min = 1", "it must be 100000 to 1000000000000");
+        check("[exfiltration]\nwindow_seconds = 60", "it must be 600 to 86400");
+        check("[exfiltration]\nprevalence_max_percent = 101", "it must be 0 to 100");
+        check("[beacon]\ncontacts_min = 4", "it must be 5 to 10000");
+        check("[beacon]\nscore_min_percent = 0", "it must be 1 to 100");
+        check("[beacon]\nwindow_seconds = 60", "it must be 3600 to 86400");
     }
 }

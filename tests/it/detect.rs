@@ -173,7 +173,15 @@ fn check(log: &str, precision_min: f64, recall_min: f64) {
     assert!(lines == ndjson_of(&sharded), "three shards find something else than one");
 
     let Some(figures) = score(&lines, log) else { return };
-    for kind in ["port_scan", "host_sweep", "ssh_bruteforce", "rdp_bruteforce"] {
+    for kind in [
+        "port_scan",
+        "host_sweep",
+        "ssh_bruteforce",
+        "rdp_bruteforce",
+        "dos_flood",
+        "exfiltration",
+        "beacon",
+    ] {
         let figure = |name: &str| figures["kinds"][kind][name].as_f64().unwrap_or(0.0);
         assert!(figure("precision") >= precision_min, "{log} {kind}");
         assert!(figure("recall") >= recall_min, "{log} {kind}");
