@@ -329,7 +329,7 @@ mod tests {
                 source demo: generated records, format of 14 fields, at most 1000B/s\n\
                 context: ROOT/context.json\n\
                 detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt, \
-                suspicious_ip, unauthorized_protocol, amplification\n\
+                dos_flood, exfiltration, beacon, suspicious_ip, unauthorized_protocol, amplification\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\
                 note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
         );
@@ -343,7 +343,8 @@ mod tests {
             )
         };
         let detectors = "detectors: port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, \
-                         remote_access_attempt, suspicious_ip, unauthorized_protocol, amplification";
+                         remote_access_attempt, dos_flood, exfiltration, beacon, suspicious_ip, \
+                         unauthorized_protocol, amplification";
         let expected = |state: &str| {
             format!(
                 "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\

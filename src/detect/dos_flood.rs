@@ -77,7 +77,7 @@ impl Default for DosFloodSettings {
         Self {
             enabled: true,
             flows_per_second_min: 50,
-            icmp_packets_per_second_min: 100,
+            icmp_packets_per_second_min: 200,
             flows_per_second_max: 3500,
             packets_per_second_max: 20_000,
             megabits_per_second_max: 1000,
@@ -259,7 +259,8 @@ impl DosFlood {
             let is_over = load.weight >= rate_min.saturating_mul(seconds)
                 || (group.way == Way::Volume
                     && load.bytes >= self.settings.bytes_per_second_max().saturating_mul(seconds));
-            (is_over && load.is_mostly_short()).then_some((group, load, rate_min))
+            (is_over && load.is_mostly_short() && load.has_sources(group.way))
+                .then_some((group, load, rate_min))
         };
         let mut over: Vec<_> = groups.into_iter().filter_map(over).collect();
         over.sort_unstable_by_key(|(group, load, _)| (group.episode(), !load.weight, group.port));
@@ -664,12 +665,12 @@ mod tests {
     #[test]
     fn pings_and_answers_to_nothing() {
         let row = syn(0, OUTSIDE, host(5), 0);
-        let ping = ContactRow { protocol: 1, src_port: 0, tcp_flags: None, packets: 3000, ..row };
-        let ping = ContactRow { bytes: 84 * 3000, end: UnixSeconds(10), ..ping };
+        let ping = ContactRow { protocol: 1, src_port: 0, tcp_flags: None, packets: 4000, ..row };
+        let ping = ContactRow { bytes: 84 * 4000, end: UnixSeconds(10), ..ping };
         let flood: &[(_, &[_], _, &[_])] = &[("icmp", &[OUTSIDE], host(5), &[])];
         check(&[ping], flood);
-        check(&[ping, reply(ping, 0, 3000, 84 * 3000, 0)], flood);
-        check(&[ContactRow { packets: 1900, ..ping }], &[]);
+        check(&[ping, reply(ping, 0, 4000, 84 * 4000, 0)], flood);
+        check(&[ContactRow { packets: 3900, ..ping }], &[]);
         let reflected: Vec<_> = (0..40_u8)
             .map(|number| ContactRow {
                 src: Addr::v4(0xcb00_7180 + u32::from(number)),

@@ -19,13 +19,19 @@ const REPEATED_PACKETS_MAX: u64 = 6;
 /// acknowledge some 45 of them at once.
 const ONE_WAY_SHARE: u64 = 100;
 
-/// UDP ports above 1023 whose services answer more than they are asked: SSDP, `WS-Discovery`, mDNS, `CoAP`,
-/// memcached and others that are misused.
-const REFLECTOR_PORTS: [u16; 9] = [1434, 1900, 3283, 3702, 5353, 5683, 10_001, 11_211, 27_015];
+/// UDP ports whose services answer more than they are asked and are misused for it: QOTD, chargen, DNS, TFTP,
+/// portmap, NTP, NetBIOS, SNMP, LDAP, RIP, SQL browser, SSDP, ARMS, `WS-Discovery`, mDNS, `CoAP`, memcached.
+const REFLECTOR_PORTS: [u16; 18] = [
+    17, 19, 53, 69, 111, 123, 137, 161, 389, 520, 1434, 1900, 3283, 3702, 5353, 5683, 10_001,
+    11_211,
+];
+
+/// Fewer reflectors than this are no attack: what is asked may go another way than the answers.
+const REFLECTORS_MIN: u64 = 5;
 
 /// Whether UDP from this port may be reflected.
 fn is_reflector(port: u16) -> bool {
-    matches!(port, 1..=1023) || REFLECTOR_PORTS.contains(&port)
+    REFLECTOR_PORTS.contains(&port)
 }
 
 /// Whether hardly anything came back.
@@ -172,8 +178,11 @@ impl Toward {
             Some(port) => Self { way: Way::Reflected, port, ..to_server },
             None => to_server,
         };
-        let is_pushed = is_one_way(&back, &forward);
-        let pushed = is_pushed.then_some(Self { way: Way::Volume, ..to_client });
+        // What was asked for shows how much the target asks.
+        let is_asked = key.protocol == UDP && is_reflector(key.port) && back.flows > 0;
+        let way = if is_asked { Way::Reflected } else { Way::Volume };
+        let is_told = is_asked || is_one_way(&back, &forward);
+        let pushed = is_told.then_some(Self { way, ..to_client });
         [Some(to_server), pushed]
     }
 
@@ -187,7 +196,7 @@ impl Toward {
         let own =
             Group { target: self.target, way: self.way, protocol: self.protocol, port: self.port };
         let total = |way| Group { way, protocol: 0, port: 0, ..own };
-        let of_way = (!self.way.is_total()).then(|| (own, Part { weight: self.weight() }));
+        let of_way = (!self.way.is_total()).then(|| (own, Part { weight: self.weight(network) }));
         let is_volume = is_one_way(&self.sent, &self.back);
         let volume = is_volume.then(|| (total(Way::Volume), Part { weight: self.sent.packets }));
         let is_called = self.way == Way::Opened && !network.is_inside(self.source);
@@ -206,7 +215,7 @@ impl Toward {
     }
 
     /// Flows that are too short to be sessions, or packets that answer nothing.
-    fn weight(&self) -> u64 {
+    fn weight(&self, network: &Network) -> u64 {
         let Tally { flows, packets, .. } = self.sent;
         let flows = u64::from(flows);
         let is_short = packets <= SHORT_PACKETS_MAX * flows;
@@ -214,6 +223,8 @@ impl Toward {
             (Way::Opened, TCP) if is_short && self.is_surely_opened() => flows,
             (Way::Opened, UDP) if is_short && self.back.packets < packets.div_ceil(2) => flows,
             (Way::Ping, _) => packets,
+            // Between own hosts, and from them, the way of what was asked may not be logged.
+            (Way::Reflected, _) if self.back.flows > 0 || network.is_inside(self.source) => 0,
             (Way::Reflected, TCP) if packets <= REPEATED_PACKETS_MAX * flows => packets,
             (Way::Reflected, UDP) if is_reflector(self.port) => packets,
             _ => 0,
@@ -249,8 +260,8 @@ pub(super) struct Load {
     pub(super) heaviest: (u64, Addr),
     pub(super) first_start: UnixSeconds,
     pub(super) last_end: UnixSeconds,
-    /// Flows of sessions with the same port.
-    other_flows: u64,
+    /// Flows of sessions with the same port, or packets that were asked for.
+    others: u64,
     /// Whether all flags that were seen are of SYNs.
     has_other_flags: bool,
 }
@@ -267,7 +278,7 @@ impl Default for Load {
             heaviest: (0, Addr::v4(0)),
             first_start: UnixSeconds::MAX,
             last_end: UnixSeconds::MIN,
-            other_flows: 0,
+            others: 0,
             has_other_flags: false,
         }
     }
@@ -278,7 +289,8 @@ impl Load {
     pub(super) fn add(&mut self, toward: &Toward, part: Part) {
         let Tally { flows, rejected, packets, bytes } = toward.sent;
         if part.weight == 0 {
-            self.other_flows += u64::from(flows);
+            let is_asked = toward.way == Way::Reflected;
+            self.others += if is_asked { packets } else { flows.into() };
             return;
         }
         self.weight = self.weight.saturating_add(part.weight);
@@ -301,7 +313,12 @@ impl Load {
     /// Whether sessions are few beside it. Of a busy service with kept connections up to every second flow ends
     /// in a pane of its own, as a short one.
     pub(super) const fn is_mostly_short(&self) -> bool {
-        self.weight >= self.other_flows.saturating_mul(2)
+        self.weight >= self.others.saturating_mul(2)
+    }
+
+    /// Whether there are sources enough for what it is taken for.
+    pub(super) fn has_sources(&self, way: Way) -> bool {
+        way != Way::Reflected || self.sources >= REFLECTORS_MIN
     }
 
     const fn is_syn(&self) -> bool {

@@ -181,5 +181,13 @@ mod tests {
         check("[amplification]\nratio_min = 1", "`ratio_min` is `1`");
         check("[amplification]\nbytes_per_minute_min = 1", "`bytes_per_minute_min` is `1`");
         check("[amplification]\nwindow_seconds = 59", "`window_seconds` is `59`");
+        check("[dos_flood]\nflows_per_second_min = 0", "`flows_per_second_min` is `0`");
+        check("[dos_flood]\nmegabits_per_second_max = 0", "it must be 1 to 10000000");
+        check("[exfiltration]\nbytes_min = 1", "it must be 100000 to 1000000000000");
+        check("[exfiltration]\nwindow_seconds = 60", "it must be 600 to 86400");
+        check("[exfiltration]\nprevalence_max_percent = 101", "it must be 0 to 100");
+        check("[beacon]\ncontacts_min = 4", "it must be 5 to 10000");
+        check("[beacon]\nscore_min_percent = 0", "it must be 1 to 100");
+        check("[beacon]\nwindow_seconds = 60", "it must be 3600 to 86400");
     }
 }

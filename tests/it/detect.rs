@@ -198,6 +198,9 @@ fn check(log: &str, precision_min: f64, recall_min: f64) {
         "suspicious_ip",
         "unauthorized_protocol",
         "amplification",
+        "dos_flood",
+        "exfiltration",
+        "beacon",
     ] {
         let figure = |name: &str| figures["kinds"][kind][name].as_f64().unwrap_or(0.0);
         assert!(figure("precision") >= precision_min, "{log} {kind}");
