@@ -208,9 +208,8 @@ fn read_json(from: &mut dyn BufRead, taker: &mut Taker<'_>) -> Result<(), Threat
     if bytes.len() as u64 > JSON_BYTES_MAX {
         return Err(ThreatListError::Large);
     }
-    let fault = |error: serde_json::Error| match error.is_data() {
-        true => ThreatListError::Form,
-        false => ThreatListError::Json(error),
+    let fault = |error: serde_json::Error| {
+        if error.is_data() { ThreatListError::Form } else { ThreatListError::Json(error) }
     };
     if bytes.trim_ascii_start().starts_with(b"[") {
         let items: Vec<Item> = serde_json::from_slice(&bytes).map_err(fault)?;
@@ -366,7 +365,8 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_counted() {
-        let text: String = (0..9).map(|number| format!("203.0.113.{number}\n")).collect();
+        let lines: Vec<String> = (0..9).map(|number| format!("203.0.113.{number}\n")).collect();
+        let text = lines.concat();
         let (_, report) = read(&text).unwrap();
         assert_eq!((report.entries, report.refused, report.faults), (5, 4, 0));
     }

@@ -60,11 +60,9 @@ fn addresses(pattern: &str, mut found: impl FnMut(&str)) {
         match token {
             Token::Text(text) if is_address && is_compared && !is_negated => found(text),
             Token::Text(_) | Token::Symbol('(' | ')' | ',') => {}
-            Token::Symbol('=') => is_compared = true,
-            Token::Symbol('!') => is_negated = true,
+            Token::Symbol('=') | Token::Word("IN" | "ISSUBSET") => is_compared = true,
+            Token::Symbol('!') | Token::Word("NOT") => is_negated = true,
             Token::Symbol(_) => (is_address, is_negated, is_compared) = (false, false, false),
-            Token::Word("IN" | "ISSUBSET") => is_compared = true,
-            Token::Word("NOT") => is_negated = true,
             Token::Word(word) => {
                 (is_address, is_negated, is_compared) = (is_path_of_address(word), false, false);
             }
