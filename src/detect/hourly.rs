@@ -20,7 +20,7 @@ const NEW_MAX: usize = 1000;
 
 /// What of a key was seen in a pane.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen<K> {
+pub(super) struct Noted<K> {
     pub(super) key: K,
     /// How far it came, 0 to 15.
     pub(super) reach: u8,
@@ -58,7 +58,7 @@ impl<K: Copy + Ord> Hourly<K> {
     }
 
     /// Takes what was seen in a pane, in the order of keys, each once.
-    pub(super) fn note(&mut self, seen: &[Seen<K>]) -> Due {
+    pub(super) fn note(&mut self, seen: &[Noted<K>]) -> Due {
         debug_assert!(seen.is_sorted_by(|one, next| one.key < next.key));
         let is_new = |position: &usize| !self.episodes.is_open(&Some(seen[*position].key));
         let mut new: Vec<usize> = (0..seen.len()).filter(is_new).collect();
@@ -71,7 +71,7 @@ impl<K: Copy + Ord> Hourly<K> {
         }
         let crowd: BTreeSet<usize> = new.iter().copied().collect();
         let mut due = Due::default();
-        for (position, Seen { key, reach, first_seen, last_seen }) in seen.iter().enumerate() {
+        for (position, Noted { key, reach, first_seen, last_seen }) in seen.iter().enumerate() {
             if crowd.contains(&position) {
                 continue;
             }
@@ -156,15 +156,15 @@ pub(super) mod tests {
         told
     }
 
-    fn seen(keys: std::ops::Range<u16>, reach: u8, at: i64) -> Vec<Seen<u16>> {
+    fn seen(keys: std::ops::Range<u16>, reach: u8, at: i64) -> Vec<Noted<u16>> {
         let at = UnixSeconds(at);
-        keys.map(|key| Seen { key, reach, first_seen: at, last_seen: at }).collect()
+        keys.map(|key| Noted { key, reach, first_seen: at, last_seen: at }).collect()
     }
 
     /// How many are told one by one, and how many together.
     fn check(
         hourly: &mut Hourly<u16>,
-        seen: &[Seen<u16>],
+        seen: &[Noted<u16>],
         expected: (usize, Option<usize>),
     ) -> Due {
         let due = hourly.note(seen);

@@ -187,12 +187,10 @@ impl ProtocolPolicy {
         ];
         // An outside end is bound by nothing, unless both are.
         let is_bound = [server_inside || !client_inside, client_inside];
-        let bound = ends.into_iter().zip(is_bound).filter(|(_, is_bound)| *is_bound);
-        bound
-            .filter_map(|((around, offering), _)| {
-                self.objection_of_end(key, around | self.everywhere, offering)
-            })
-            .next()
+        let mut bound = ends.into_iter().zip(is_bound).filter(|(_, is_bound)| *is_bound);
+        bound.find_map(|((around, offering), _)| {
+            self.objection_of_end(key, around | self.everywhere, offering)
+        })
     }
 
     /// What the rules `around` an end object to; `offering` are those that say what it may offer.

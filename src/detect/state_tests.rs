@@ -271,7 +271,7 @@ fn another_network_is_in_force_at_once_and_nothing_is_forgotten() {
     let (mut detectors, mut expected) = (busy(&rows), busy(&rows));
     let state = saved(&detectors);
     let listed = network();
-    detectors.set_network(Network { threats: Default::default(), ..network() });
+    detectors.set_network(Network { threats: std::sync::Arc::default(), ..network() });
     assert_eq!(saved(&detectors), state);
     let (mut found, mut all) = (Vec::new(), Vec::new());
     detectors.on_end(&mut found);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::detector::{Detector, Met, WATCHED_AT_ONCE};
 use super::episode::Report;
-use super::hourly::{Due, HOUR_SECONDS, Hourly, Seen};
+use super::hourly::{Due, HOUR_SECONDS, Hourly, Noted};
 use super::network::Network;
 use super::outcome::Outcome;
 use super::pane::{Detail, PaneView};
@@ -85,11 +85,10 @@ impl Reach {
             (Self::InRejected, Self::InPassed, Self::InAnswered)
         };
         match outcome {
-            Outcome::Rejected => rejected,
             Outcome::Answered => answered,
-            Outcome::Bare | Outcome::Refused | Outcome::Unanswered => passed,
+            Outcome::Rejected => rejected,
             Outcome::NotTried if is_rejected => rejected,
-            Outcome::NotTried => passed,
+            Outcome::NotTried | Outcome::Bare | Outcome::Refused | Outcome::Unanswered => passed,
         }
     }
 
@@ -197,7 +196,7 @@ impl Detector for SuspiciousIp {
         hits.extend(watched.drain(..).filter_map(|number| hit(view, number)));
         hits.sort_unstable_by_key(|hit| (hit.pair, hit.port, hit.number));
         let of_pairs: Vec<&[Hit]> = hits.chunk_by(|one, other| one.pair == other.pair).collect();
-        let seen: Vec<Seen<(Addr, Addr)>> = of_pairs.iter().map(|hits| seen(hits)).collect();
+        let seen: Vec<Noted<(Addr, Addr)>> = of_pairs.iter().map(|hits| seen(hits)).collect();
         let Due { told, crowd } = pairs.note(&seen);
         let first = out.len();
         out.extend(
@@ -280,16 +279,16 @@ fn lists_at(threats: &AddressSet, addr: Addr, at: UnixSeconds) -> impl Iterator<
 }
 
 /// What hits of one pair come to.
-fn seen(hits: &[Hit]) -> Seen<(Addr, Addr)> {
+fn seen(hits: &[Hit]) -> Noted<(Addr, Addr)> {
     let first = &hits[0];
-    let fold = |seen: Seen<_>, hit: &Hit| Seen {
+    let fold = |seen: Noted<_>, hit: &Hit| Noted {
         key: seen.key,
         reach: seen.reach.max(hit.reach as u8),
         first_seen: seen.first_seen.min(hit.first_start),
         last_seen: seen.last_seen.max(hit.last_end),
     };
     let (first_seen, last_seen) = (first.first_start, first.last_end);
-    let start = Seen { key: first.pair, reach: 0, first_seen, last_seen };
+    let start = Noted { key: first.pair, reach: 0, first_seen, last_seen };
     hits.iter().fold(start, fold)
 }
 
@@ -418,8 +417,11 @@ mod tests {
     const BAD: &str = "203.0.113.66";
     const OWN: &str = "10.20.1.7";
 
+    /// A list's name and its entries.
+    type List = (&'static str, &'static [(&'static str, Option<i64>)]);
+
     /// The network of the scenarios with these lists; entries may say until when they are valid.
-    fn with_lists(lists: &[(&str, &[(&str, Option<i64>)])]) -> Network {
+    fn with_lists(lists: &[List]) -> Network {
         let mut builder = AddressSetBuilder::new(100);
         for (name, entries) in lists {
             builder.begin_list(name);
@@ -520,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_listed_addresses_is_told_as_one() {
-        let lists: &[(&str, &[(&str, Option<i64>)])] = &[("wide", &[("9.0.0.0/8", None)])];
+        let lists: &[List] = &[("wide", &[("9.0.0.0/8", None)])];
         let from = |number: u32| ContactRow {
             src: Addr::v4(0x0900_0000 + number),
             ..rejected(syn(10, BAD, own(), 80))
@@ -555,7 +557,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn plain_lists_say_the_same(rows in any_rows()) {
-            let lists: &[(&str, &[(&str, Option<i64>)])] = &[("l", &[("203.0.113.64/26", None)])];
+            let lists: &[List] = &[("l", &[("203.0.113.64/26", None)])];
             let mut panes: BTreeMap<(i64, (Addr, Addr)), (u64, i64)> = BTreeMap::new();
             for row in &rows {
                 let is_out = row.dst == bad();

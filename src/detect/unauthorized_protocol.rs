@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::detector::{Detector, Met};
 use super::episode::Report;
-use super::hourly::{Due, HOUR_SECONDS, Hourly, Seen};
+use super::hourly::{Due, HOUR_SECONDS, Hourly, Noted};
 use super::network::Network;
 use super::outcome::{Outcome, TCP, UDP};
 use super::pane::{Detail, PaneView};
@@ -213,7 +213,7 @@ impl Detector for UnauthorizedProtocol {
         let breaches = self.breaches(view);
         let of_keys: Vec<&[Breach<'_>]> =
             breaches.chunk_by(|one, other| one.key == other.key).collect();
-        let seen: Vec<Seen<Key>> = of_keys.iter().map(|breaches| seen(breaches)).collect();
+        let seen: Vec<Noted<Key>> = of_keys.iter().map(|breaches| seen(breaches)).collect();
         let Due { told, crowd } = self.told.note(&seen);
         let first = out.len();
         let findings =
@@ -300,16 +300,16 @@ fn breach<'a>(
 }
 
 /// What breaches of one key come to.
-fn seen(breaches: &[Breach<'_>]) -> Seen<Key> {
+fn seen(breaches: &[Breach<'_>]) -> Noted<Key> {
     let first = &breaches[0];
-    let fold = |seen: Seen<_>, breach: &Breach<'_>| Seen {
+    let fold = |seen: Noted<_>, breach: &Breach<'_>| Noted {
         key: seen.key,
         reach: seen.reach.max(breach.reach as u8),
         first_seen: seen.first_seen.min(breach.first_start),
         last_seen: seen.last_seen.max(breach.last_end),
     };
     let (first_seen, last_seen) = (first.first_start, first.last_end);
-    breaches.iter().fold(Seen { key: first.key, reach: 0, first_seen, last_seen }, fold)
+    breaches.iter().fold(Noted { key: first.key, reach: 0, first_seen, last_seen }, fold)
 }
 
 /// `tcp/23`, or the protocol's name and number.

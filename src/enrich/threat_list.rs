@@ -25,8 +25,9 @@ const TOLD_CHARS_MAX: usize = 60;
 /// Longest line of a text.
 const LINE_BYTES_MAX: u64 = 1 << 16;
 
-/// Largest JSON document, which is read as a whole: some millions of indicators.
-const JSON_BYTES_MAX: u64 = 512 << 20;
+/// Largest JSON document, which is read as a whole and takes some three times its size meanwhile: about half a
+/// million indicators.
+const JSON_BYTES_MAX: u64 = 256 << 20;
 
 /// Why a file is no threat list.
 #[derive(Debug, thiserror::Error)]
@@ -76,17 +77,21 @@ pub fn read_threat_list(
     into: &mut AddressSetBuilder,
 ) -> Result<ThreatListReport, ThreatListError> {
     into.begin_list(name);
-    let mut taker = Taker { into, report: ThreatListReport::default() };
+    let mut taker = Taker { into, report: ThreatListReport::default(), headers: 0 };
     match first_byte(from)? {
         Some(b'{' | b'[') => read_json(from, &mut taker)?,
         Some(_) => read_lines(from, &mut taker)?,
         None => {}
     }
-    let report = taker.report;
-    if report.entries == 0 && report.faults > 0 {
-        return Err(ThreatListError::NoAddress(report.told.join("; ")));
+    let Taker { report, headers, .. } = taker;
+    if report.entries + report.refused > 0 {
+        return Ok(report);
     }
-    Ok(report)
+    match (report.faults, headers) {
+        (0, 0) => Ok(report),
+        (0, _) => Err(ThreatListError::NoAddress("its columns have other things".to_owned())),
+        _ => Err(ThreatListError::NoAddress(report.told.join("; "))),
+    }
 }
 
 /// The first byte that is no space and no byte order mark, which stays where it is.
@@ -105,6 +110,8 @@ fn first_byte(from: &mut dyn BufRead) -> io::Result<Option<u8>> {
 struct Taker<'a> {
     into: &'a mut AddressSetBuilder,
     report: ThreatListReport,
+    /// Lines of columns before the first with an address.
+    headers: u64,
 }
 
 impl Taker<'_> {
@@ -156,8 +163,9 @@ fn read_lines(from: &mut dyn BufRead, taker: &mut Taker<'_>) -> io::Result<()> {
         if text.is_empty() {
             continue;
         }
-        if let Some(entry) = columns.entry(text) {
-            taker.take(entry, None, || format!("line {number}"));
+        match columns.entry(text) {
+            Some(entry) => taker.take(entry, None, || format!("line {number}")),
+            None => taker.headers += 1,
         }
     }
 }
@@ -177,13 +185,21 @@ fn skip_line(from: &mut dyn BufRead) -> io::Result<()> {
     }
 }
 
-/// The JSON forms.
+/// An object in any of the forms; which one shows by what is there.
+#[derive(Deserialize)]
+struct Object {
+    objects: Option<Vec<stix::Object>>,
+    #[serde(rename = "Event")]
+    event: Option<misp::Event>,
+    response: Option<misp::Answer>,
+}
+
+/// Part of a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Document {
-    Texts(Vec<String>),
-    Stix(stix::Bundle),
-    Misp(misp::Document),
+enum Item {
+    Text(String),
+    Event(misp::Wrapped),
 }
 
 fn read_json(from: &mut dyn BufRead, taker: &mut Taker<'_>) -> Result<(), ThreatListError> {
@@ -192,16 +208,29 @@ fn read_json(from: &mut dyn BufRead, taker: &mut Taker<'_>) -> Result<(), Threat
     if bytes.len() as u64 > JSON_BYTES_MAX {
         return Err(ThreatListError::Large);
     }
-    // The untagged reader below would say nothing of where it is no JSON.
-    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)?;
-    match serde_json::from_slice(&bytes).map_err(|_| ThreatListError::Form)? {
-        Document::Texts(texts) => {
-            for (number, text) in (1..).zip(&texts) {
-                taker.take(text.trim(), None, || format!("text {number}"));
+    let fault = |error: serde_json::Error| {
+        if error.is_data() { ThreatListError::Form } else { ThreatListError::Json(error) }
+    };
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let items: Vec<Item> = serde_json::from_slice(&bytes).map_err(fault)?;
+        for (number, item) in (1..).zip(items) {
+            match item {
+                Item::Text(text) => taker.take(text.trim(), None, || format!("text {number}")),
+                Item::Event(event) => event.read(taker),
             }
         }
-        Document::Stix(bundle) => bundle.read(taker),
-        Document::Misp(document) => document.read(taker),
+        return Ok(());
+    }
+    let Object { objects, event, response } = serde_json::from_slice(&bytes).map_err(fault)?;
+    if objects.is_none() && event.is_none() && response.is_none() {
+        return Err(ThreatListError::Form);
+    }
+    stix::read(&objects.unwrap_or_default(), taker);
+    if let Some(event) = event {
+        event.read(taker);
+    }
+    if let Some(response) = response {
+        response.read(taker);
     }
     Ok(())
 }
@@ -325,6 +354,8 @@ mod tests {
             format!("{error}")
         };
         assert!(fault("{").contains("begins like JSON"));
+        assert!(fault("[1]").contains("neither a STIX bundle nor a MISP event"));
+        assert!(fault("when,domain\n1,evil.example\n").contains("its columns have other things"));
         assert!(fault(r#"{"a": 1}"#).contains("neither a STIX bundle nor a MISP event"));
         assert_eq!(
             fault("evil.example\n"),
@@ -334,7 +365,8 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_counted() {
-        let text: String = (0..9).map(|number| format!("203.0.113.{number}\n")).collect();
+        let lines: Vec<String> = (0..9).map(|number| format!("203.0.113.{number}\n")).collect();
+        let text = lines.concat();
         let (_, report) = read(&text).unwrap();
         assert_eq!((report.entries, report.refused, report.faults), (5, 4, 0));
     }

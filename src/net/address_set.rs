@@ -320,7 +320,7 @@ impl AddressSetBuilder {
     /// Begins a list; what is added from now on belongs to it. After 65,536 lists, further ones go by the
     /// name of the last.
     pub fn begin_list(&mut self, name: &str) {
-        if self.lists.len() <= usize::from(u16::MAX) {
+        if u16::try_from(self.lists.len()).is_ok() {
             self.lists.push(name.to_owned());
         }
     }

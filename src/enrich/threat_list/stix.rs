@@ -9,14 +9,9 @@ use serde::Deserialize;
 use super::Taker;
 use crate::units::UnixSeconds;
 
-/// A bundle.
+/// An object of a bundle.
 #[derive(Deserialize)]
-pub(super) struct Bundle {
-    objects: Vec<Object>,
-}
-
-#[derive(Deserialize)]
-struct Object {
+pub(super) struct Object {
     #[serde(rename = "type")]
     kind: String,
     pattern: Option<String>,
@@ -25,27 +20,26 @@ struct Object {
     revoked: bool,
 }
 
-impl Bundle {
-    pub(super) fn read(&self, taker: &mut Taker<'_>) {
-        let indicators = self.objects.iter().filter(|object| object.kind == "indicator");
-        for (number, indicator) in (1..).zip(indicators) {
-            let Some(pattern) = indicator.pattern.as_deref().filter(|_| !indicator.revoked) else {
-                continue;
-            };
-            let place = || format!("indicator {number}");
-            // One without an end is told from those of other indicators for the same address.
-            let mut until = Some(i64::MAX);
-            if let Some(text) = &indicator.valid_until {
-                let whole_seconds = text.split('.').next().unwrap_or_default();
-                let end = UnixSeconds::from_text(text);
-                let end = end.or_else(|_| UnixSeconds::from_text(&format!("{whole_seconds}Z")));
-                match end {
-                    Ok(end) => until = Some(end.0),
-                    Err(_) => taker.fault(text, "is no time; the indicator has no end", place),
-                }
+/// Takes what the indicators of a bundle name.
+pub(super) fn read(objects: &[Object], taker: &mut Taker<'_>) {
+    let indicators = objects.iter().filter(|object| object.kind == "indicator");
+    for (number, indicator) in (1..).zip(indicators) {
+        let Some(pattern) = indicator.pattern.as_deref().filter(|_| !indicator.revoked) else {
+            continue;
+        };
+        let place = || format!("indicator {number}");
+        // One without an end is told from those of other indicators for the same address.
+        let mut until = Some(i64::MAX);
+        if let Some(text) = &indicator.valid_until {
+            let whole_seconds = text.split('.').next().unwrap_or_default();
+            let end = UnixSeconds::from_text(text);
+            let end = end.or_else(|_| UnixSeconds::from_text(&format!("{whole_seconds}Z")));
+            match end {
+                Ok(end) => until = Some(end.0),
+                Err(_) => taker.fault(text, "is no time; the indicator has no end", place),
             }
-            addresses(pattern, |address| taker.take(address, until, place));
         }
+        addresses(pattern, |address| taker.take(address, until, place));
     }
 }
 
@@ -66,11 +60,9 @@ fn addresses(pattern: &str, mut found: impl FnMut(&str)) {
         match token {
             Token::Text(text) if is_address && is_compared && !is_negated => found(text),
             Token::Text(_) | Token::Symbol('(' | ')' | ',') => {}
-            Token::Symbol('=') => is_compared = true,
-            Token::Symbol('!') => is_negated = true,
+            Token::Symbol('=') | Token::Word("IN" | "ISSUBSET") => is_compared = true,
+            Token::Symbol('!') | Token::Word("NOT") => is_negated = true,
             Token::Symbol(_) => (is_address, is_negated, is_compared) = (false, false, false),
-            Token::Word("IN" | "ISSUBSET") => is_compared = true,
-            Token::Word("NOT") => is_negated = true,
             Token::Word(word) => {
                 (is_address, is_negated, is_compared) = (is_path_of_address(word), false, false);
             }
