@@ -22,17 +22,17 @@ pub struct NoiseSettings {
 pub struct KindNoise {
     /// In place of the detector's severity.
     pub severity: Option<Severity>,
-    /// In place of [`NoiseSettings::suppress_seconds`].
+    /// In place of the one for all kinds.
     pub suppress_seconds: Option<u32>,
-    /// In place of [`NoiseSettings::findings_per_hour_max`].
+    /// In place of the one for all kinds.
     pub findings_per_hour_max: Option<u32>,
 }
 
 impl NoiseSettings {
-    /// What [`Self::suppress_seconds`] is without the key: as long as Zeek's, an hour.
+    /// What `suppress_seconds` is without the key: as long as Zeek's, an hour.
     pub const SUPPRESS_SECONDS: u32 = 3600;
 
-    /// What [`Self::findings_per_hour_max`] is without the key: one in four seconds, far more than people read, and
+    /// What `findings_per_hour_max` is without the key: one in four seconds, far more than people read, and
     /// little enough for whatever takes findings.
     pub const FINDINGS_PER_HOUR_MAX: u32 = 1000;
 

@@ -85,7 +85,12 @@ fn the_default_file_is_valid_with_all_its_examples() {
     let examples: Vec<&str> = DEFAULT_CONFIG
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(example) if example.starts_with("[s") || is_setting(example) => example,
+            Some(example)
+                if ["[s", "[noise."].iter().any(|start| example.starts_with(start))
+                    || is_setting(example) =>
+            {
+                example
+            }
             _ => line,
         })
         .collect();
@@ -290,7 +295,7 @@ listen = "127.0.0.1:9600"
             "8:10: `[sources.files]` names no file; add `paths = [\"DIRECTORY, FILE or PATTERN\"]`",
             "10:1: field `sources.files.format`: the format names `srcaddr` twice; a flow log has each field once",
             "11:8: `[sinks.out]` has no `path`; add `path = \"FILE\"`, the file that findings go to",
-            "13:2: unknown table `serve` in the file; it has `engine`, `sources`, `detectors`, `enrich`, `sinks`, `log`",
+            "13:2: unknown table `serve` in the file; it has `engine`, `sources`, `detectors`, `noise`, `enrich`, `sinks`, `log`",
         ],
     );
 }
