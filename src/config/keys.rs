@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::engine::{CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Limits};
 use super::log::{LogFormat, LogLevel, LogPlan};
+use super::plan::SinkInput;
 use super::remote::RemotePlan;
+use super::talkers;
 
 /// A table of keys.
 pub(super) struct Table {
@@ -74,6 +76,8 @@ pub(super) enum Kind {
     Table(&'static Table),
     /// Tables with names of the user's, of which each says its type.
     Components(&'static [(&'static str, Table)]),
+    /// Tables of one kind with names of the user's.
+    Named(&'static Table),
 }
 
 const fn key(name: &'static str, kind: Kind) -> Key {
@@ -104,6 +108,7 @@ pub(super) const ROOT: Table = table(
         required("sources", Kind::Components(&SOURCES)),
         key("detectors", Kind::Table(&DETECTORS)),
         key("enrich", Kind::Table(&ENRICH)),
+        key("talkers", Kind::Named(&TALKERS)),
         key("sinks", Kind::Components(&SINKS)),
         key("log", Kind::Table(&LOG)),
     ],
@@ -311,6 +316,7 @@ const DETECTORS: Table = table(
         key("ssh_bruteforce", Kind::Table(&SSH_BRUTEFORCE)),
         key("rdp_bruteforce", Kind::Table(&RDP_BRUTEFORCE)),
         key("remote_access_attempt", Kind::Table(&REMOTE_ACCESS_ATTEMPT)),
+        key("top_talker_change", Kind::Table(&TOP_TALKER_CHANGE)),
     ],
 );
 
@@ -362,9 +368,34 @@ const RDP_BRUTEFORCE: Table =
 const REMOTE_ACCESS_ATTEMPT: Table =
     table("detectors.remote_access_attempt", &[ENABLED, PORTS, TRACKED_MAX]);
 
+const TOP_TALKER_CHANGE: Table = table(
+    "detectors.top_talker_change",
+    &[
+        ENABLED,
+        count("share_min_percent", 1, 100),
+        count("bytes_min", 0, 1_000_000_000_000_000),
+        count("factor_min", 2, 1000),
+        WINDOW_SECONDS,
+        window("warm_up_seconds"),
+        window("baseline_seconds"),
+        TRACKED_MAX,
+    ],
+);
+
 const ENRICH: Table = table("enrich", &[key("context", Kind::List(&Kind::Text))]);
 
-const INPUTS: Key = key("inputs", Kind::List(&Kind::Word(|| vec!["findings"])));
+const TALKERS: Table = table(
+    "talkers.senders",
+    &[
+        required("by", Kind::List(&Kind::Text)),
+        key("metric", Kind::Text),
+        limited("rows_max", talkers::ROWS_MAX),
+        limited("window_seconds", talkers::WINDOW_SECONDS),
+    ],
+);
+
+const INPUTS: Key =
+    key("inputs", Kind::List(&Kind::Word(|| SinkInput::WORDS.map(|(word, _)| word).to_vec())));
 
 const SINKS: [(&str, Table); 2] = [
     ("stdout", table("sinks.stdout", &[INPUTS])),
@@ -430,6 +461,9 @@ mod tests {
                         };
                         found.push((format!("[{path}.x]\ntype = '{name}'\n{required}"), inner));
                     }
+                }
+                Kind::Named(inner) => {
+                    found.push((format!("[{path}.x]\nby = ['srcaddr']\n"), inner));
                 }
                 _ => {}
             }

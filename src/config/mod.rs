@@ -17,6 +17,7 @@ pub mod reload;
 mod remote;
 mod schema;
 mod suggest;
+pub(crate) mod talkers;
 
 pub use engine::{
     CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Lateness, Limits, MemoryMax,
@@ -27,7 +28,7 @@ pub use file::{
 };
 pub use log::{LogFormat, LogLevel, LogPlan};
 pub use permissions::Extras;
-pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+pub use plan::{Plan, SinkInput, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 pub use remote::RemotePlan;
 pub use schema::schema;

@@ -125,6 +125,11 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
             json!({ "anyOf": [text, { "type": "object", "additionalProperties": text }] })
         }
         Kind::Table(table) => table_schema(table, documentation),
+        Kind::Named(table) => json!({
+            "type": "object",
+            "propertyNames": { "pattern": NAME_PATTERN },
+            "additionalProperties": table_schema(table, documentation),
+        }),
         Kind::Components(components) => {
             let alternatives: Vec<Value> = components
                 .iter()

@@ -35,6 +35,7 @@ mod settings;
 #[cfg(test)]
 mod state_tests;
 mod table_limits;
+mod top_talker_change;
 mod tracker;
 
 pub use bruteforce::BruteforceSettings;
@@ -43,6 +44,7 @@ pub use network::Network;
 pub use port_scan::PortScanSettings;
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use top_talker_change::TopTalkerChangeSettings;
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -55,6 +57,7 @@ use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use top_talker_change::TopTalkerChange;
 
 /// The detectors that state of the first form was saved of, in their order.
 const FORM_1: [&str; 5] =
@@ -69,6 +72,7 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        top_talker_change,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
@@ -76,6 +80,7 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
         Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+        Box::new(TopTalkerChange::new(top_talker_change, share(1))),
     ]
 }
 

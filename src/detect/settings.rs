@@ -9,6 +9,7 @@ use super::bruteforce::BruteforceSettings;
 use super::host_sweep::HostSweepSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
+use super::top_talker_change::TopTalkerChangeSettings;
 
 /// The longest window that any detector may have: a day.
 pub(super) const WINDOW_SECONDS_MAX: i64 = 86_400;
@@ -27,6 +28,8 @@ pub struct DetectSettings {
     pub rdp_bruteforce: BruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
+    /// Heavy hitters that come and go.
+    pub top_talker_change: TopTalkerChangeSettings,
 }
 
 impl DetectSettings {
@@ -39,6 +42,7 @@ impl DetectSettings {
             ("ssh_bruteforce", self.ssh_bruteforce.check()),
             ("rdp_bruteforce", self.rdp_bruteforce.check()),
             ("remote_access_attempt", self.remote_access_attempt.check()),
+            ("top_talker_change", self.top_talker_change.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))

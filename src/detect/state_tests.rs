@@ -77,6 +77,12 @@ fn eager() -> DetectSettings {
     settings.host_sweep.slow_window_seconds = 240;
     settings.ssh_bruteforce.window_seconds = 60;
     settings.ssh_bruteforce.slow_window_seconds = 240;
+    settings.top_talker_change.share_min_percent = 10;
+    settings.top_talker_change.bytes_min = 0;
+    settings.top_talker_change.factor_min = 2;
+    settings.top_talker_change.window_seconds = 120;
+    settings.top_talker_change.warm_up_seconds = 60;
+    settings.top_talker_change.baseline_seconds = 600;
     settings
 }
 
@@ -87,6 +93,7 @@ fn cramped() -> DetectSettings {
     settings.host_sweep.tracked_max = 20;
     settings.ssh_bruteforce.tracked_max = 3;
     settings.remote_access_attempt.tracked_max = 3;
+    settings.top_talker_change.tracked_max = 10;
     settings
 }
 
@@ -251,7 +258,16 @@ fn the_first_form_is_read() {
     }
     out.option(detectors.waiting.as_ref(), |out, waiting| waiting.save(out, save_shard));
     let loaded = loaded(&out.into_bytes(), set_of(&eager()), &rows, 2).unwrap();
-    assert_eq!(saved(&loaded), saved(&detectors));
+    // Those that came later have nothing there.
+    let of_form_1 = |set: &DetectorSet| {
+        FORM_1.map(|name| {
+            let detector = set.detectors.iter().find(|detector| detector.name() == name);
+            let mut out = Encoder::default();
+            detector.expect("it is one of all").save(&mut out);
+            out.into_bytes()
+        })
+    };
+    assert_eq!(of_form_1(&loaded), of_form_1(&detectors));
 }
 
 /// A flood of sources that are seen once, and two slow scanners that come back once a minute.

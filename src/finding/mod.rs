@@ -27,6 +27,7 @@ pub enum FindingKind {
     SshBruteforce,
     RdpBruteforce,
     RemoteAccessAttempt,
+    TopTalkerChange,
 }
 
 impl FindingKind {
@@ -37,6 +38,7 @@ impl FindingKind {
         Self::SshBruteforce,
         Self::RdpBruteforce,
         Self::RemoteAccessAttempt,
+        Self::TopTalkerChange,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -48,6 +50,7 @@ impl FindingKind {
             Self::SshBruteforce => "ssh_bruteforce",
             Self::RdpBruteforce => "rdp_bruteforce",
             Self::RemoteAccessAttempt => "remote_access_attempt",
+            Self::TopTalkerChange => "top_talker_change",
         }
     }
 

@@ -148,7 +148,9 @@ fn every_key_stands_in_the_default_file() {
         ("[detectors.ssh_bruteforce]", "[detectors.ssh_bruteforce]"),
         ("[detectors.rdp_bruteforce]", "[detectors.rdp_bruteforce]"),
         ("[detectors.remote_access_attempt]", "[detectors.remote_access_attempt]"),
+        ("[detectors.top_talker_change]", "[detectors.top_talker_change]"),
         ("[enrich]", "[enrich]"),
+        ("[talkers.x]\nby = ['srcaddr']", "[talkers.senders]"),
         ("[sinks.x]\ntype = \"stdout\"", "[sinks.stdout]"),
         ("[sinks.x]\ntype = \"file\"\npath = 'x'", "[sinks.journal]"),
     ] {
