@@ -390,6 +390,12 @@ impl<'a> Decoder<'a> {
         Ok(now)
     }
 
+    /// Whether all was read.
+    #[must_use]
+    pub const fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Ends reading.
     ///
     /// # Errors

@@ -132,6 +132,8 @@ impl Input {
             },
             filter: None,
             tops: question.tops(),
+            talkers: Vec::new(),
+            talker_sinks: Vec::new(),
             detectors: (question == Question::Report).then(detectors),
             sinks: Vec::new(),
             isa: Isa::detect(),

@@ -54,6 +54,11 @@ impl ShardRows {
 }
 
 impl RoutedBatch {
+    /// Rows behind the watermark, in order.
+    pub(super) fn late_rows(&self) -> &[u32] {
+        &self.late_rows
+    }
+
     /// Marks rows (in order) as late.
     pub fn set_late_rows(&mut self, rows: Vec<u32>) {
         self.late_rows = rows;

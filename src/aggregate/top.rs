@@ -56,7 +56,7 @@ impl Metric {
     }
 
     /// What a key with these sums is ranked by.
-    fn value(&self, sums: &Sums, distinct: Option<u64>) -> u128 {
+    pub(super) fn value(&self, sums: &Sums, distinct: Option<u64>) -> u128 {
         match self {
             Self::Bytes => sums.bytes,
             Self::Packets => sums.packets,

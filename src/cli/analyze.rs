@@ -6,17 +6,17 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
-use super::job::{self, Keeping, Request};
+use super::job::{self, Keeping, Request, Talkers};
 use super::output::{self, OutputFormat};
 use super::paths::Paths;
 use super::signals::Signals;
 use super::{progress, report};
-use crate::aggregate::{Metric, TopSpec};
+use crate::aggregate::{Metric, TalkerSpec, TopSpec};
 use crate::clock::{Clock, SystemClock};
-use crate::config::EnginePlan;
+use crate::config::{EnginePlan, talkers};
 use crate::detect::DetectSettings;
 use crate::pipeline::{self, RunReport, Summary};
-use crate::record::{Filter, FormatChoice, Layout, Slot};
+use crate::record::{Filter, FormatChoice, Slot};
 use crate::source::StopFlag;
 use crate::units::{DURATION_FORMS, RateLimit, UnixSeconds, parse_duration};
 
@@ -39,6 +39,13 @@ pub(crate) struct AnalyzeArgs {
     /// Write findings as NDJSON to a file, or `-` for standard output
     #[arg(long, value_name = "FILE", conflicts_with = "no_detect")]
     findings: Option<PathBuf>,
+    /// Write the tops of every sliding window as NDJSON to a file, or `-` for standard output; keys and metric are
+    /// those of --by and --metric
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["partials", "window"])]
+    talkers: Option<PathBuf>,
+    /// Length of the windows of --talkers
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = window_seconds, requires = "talkers")]
+    talkers_window: i64,
     /// Write what was seen to a directory for `merge`, and judge nothing
     #[arg(long, value_name = "DIR", conflicts_with = "findings")]
     partials: Option<PathBuf>,
@@ -52,7 +59,7 @@ pub(crate) struct AnalyzeArgs {
     #[arg(long, value_name = "FIELD[,FIELD…]", value_parser = key_fields)]
     by: Vec<KeyFields>,
     /// What to rank by: bytes, packets, flows or distinct:FIELD
-    #[arg(long, default_value = "bytes", value_parser = metric)]
+    #[arg(long, default_value = "bytes", value_parser = talkers::metric)]
     metric: Metric,
     /// Only rows whose metric is at least this
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -94,26 +101,7 @@ pub(crate) struct AnalyzeArgs {
 struct KeyFields(Vec<Slot>);
 
 fn key_fields(text: &str) -> Result<KeyFields, String> {
-    let layout = Layout::from_text(&text.replace(',', " ")).map_err(|error| error.to_string())?;
-    Ok(KeyFields(layout.slots().to_vec()))
-}
-
-fn metric(text: &str) -> Result<Metric, String> {
-    match text {
-        "bytes" => Ok(Metric::Bytes),
-        "packets" => Ok(Metric::Packets),
-        "flows" => Ok(Metric::Flows),
-        _ => {
-            let field = text.strip_prefix("distinct:").ok_or_else(|| {
-                "it must be `bytes`, `packets`, `flows` or `distinct:FIELD`".to_owned()
-            })?;
-            let KeyFields(mut slots) = key_fields(field)?;
-            match (slots.pop(), slots.is_empty()) {
-                (Some(slot), true) => Ok(Metric::Distinct(slot)),
-                _ => Err("`distinct:` takes one field".to_owned()),
-            }
-        }
-    }
+    talkers::key_fields(text).map(KeyFields)
 }
 
 fn window_seconds(text: &str) -> Result<i64, String> {
@@ -151,7 +139,11 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<(), Failure> {
         filter: Filter::within(args.condition.clone(), job::event_time(args.since, args.until)),
         tops: tops(args),
         detectors,
-        sinks: job::finding_sinks(args.findings.as_deref())?,
+        talkers: Talkers {
+            specs: window_tops(args),
+            sinks: job::line_sinks("talkers", args.talkers.as_deref())?,
+        },
+        sinks: job::line_sinks("findings", args.findings.as_deref())?,
         keeping: Keeping { partials: args.partials.clone(), ..Keeping::default() },
         clock,
         stop,
@@ -182,6 +174,18 @@ fn warn_of_absent_fields(report: &RunReport) {
             );
         }
     }
+}
+
+/// A question for every window for each of those for the whole, under the names of its fields.
+fn window_tops(args: &AnalyzeArgs) -> Vec<TalkerSpec> {
+    if args.talkers.is_none() {
+        return Vec::new();
+    }
+    let spec = |top: TopSpec| {
+        let name = top.by.iter().map(Slot::name).collect::<Vec<_>>().join("-");
+        TalkerSpec { name, top, window_seconds: args.talkers_window }
+    };
+    tops(args).into_iter().map(spec).collect()
 }
 
 fn tops(args: &AnalyzeArgs) -> Vec<TopSpec> {

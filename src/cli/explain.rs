@@ -58,6 +58,7 @@ const fn page(kind: FindingKind) -> &'static str {
         FindingKind::SuspiciousIp => include_str!("explain/suspicious_ip.md"),
         FindingKind::UnauthorizedProtocol => include_str!("explain/unauthorized_protocol.md"),
         FindingKind::Amplification => include_str!("explain/amplification.md"),
+        FindingKind::TopTalkerChange => include_str!("explain/top_talker_change.md"),
     }
 }
 

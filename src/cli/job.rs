@@ -11,14 +11,14 @@ use crossbeam_channel::Receiver;
 
 use super::failure::Failure;
 use super::{knowledge, remote};
-use crate::aggregate::{Lateness, TimeSettings, TopSpec};
+use crate::aggregate::{Lateness, TalkerSpec, TimeSettings, TopSpec};
 use crate::checkpoint::disk::SystemDisk;
 use crate::checkpoint::{
     CheckpointError, DeadLetterSettings, DeadLetters, JournalSettings, PartialWriter, RemoteError,
     StateDirectory,
 };
 use crate::clock::Clock;
-use crate::config::{self, EnginePlan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+use crate::config::{self, EnginePlan, SinkInput, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use crate::detect::DetectSettings;
 use crate::framing::Limits;
 use crate::pipeline::{
@@ -62,12 +62,20 @@ pub(crate) struct Request {
     pub(crate) inputs: Inputs,
     pub(crate) filter: Option<Filter>,
     pub(crate) tops: Vec<TopSpec>,
+    pub(crate) talkers: Talkers,
     pub(crate) detectors: Option<Detectors>,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stop: StopFlag,
     pub(crate) progress: Box<dyn FnMut(u64) + Send>,
     pub(crate) keeping: Keeping,
+}
+
+/// Tops of windows, and where they go.
+#[derive(Default)]
+pub(crate) struct Talkers {
+    pub(crate) specs: Vec<TalkerSpec>,
+    pub(crate) sinks: Vec<Box<dyn Sink>>,
 }
 
 /// What is to outlive the run, beside findings.
@@ -112,7 +120,7 @@ pub(crate) fn default_keys() -> Vec<Vec<Slot>> {
 
 /// The job of a request.
 pub(crate) fn build(request: Request) -> Result<Job, Failure> {
-    let Request { engine, inputs, filter, tops, detectors, sinks, .. } = request;
+    let Request { engine, inputs, filter, tops, talkers, detectors, sinks, .. } = request;
     let Request { clock, stop, progress, keeping, .. } = request;
     let now = clock.now();
     let (memory, partials) = (memory(&engine, keeping.state.is_some()), partials(&keeping)?);
@@ -130,6 +138,8 @@ pub(crate) fn build(request: Request) -> Result<Job, Failure> {
         },
         filter,
         tops,
+        talkers: talkers.specs,
+        talker_sinks: talkers.sinks,
         detectors,
         sinks,
         isa: isa()?,
@@ -374,10 +384,14 @@ pub(crate) fn rate_limit(text: &str) -> Result<units::RateLimit, String> {
     units::RateLimit::from_text(text).ok_or_else(|| format!("it must be {}", units::RATE_FORMS))
 }
 
-/// The sinks of a plan, opened.
-pub(crate) fn plan_sinks(plans: &[SinkPlan]) -> Result<Vec<Box<dyn Sink>>, Failure> {
+/// The sinks of a plan that take `input`, opened. One that takes several things is opened for each.
+pub(crate) fn plan_sinks(
+    plans: &[SinkPlan],
+    input: SinkInput,
+) -> Result<Vec<Box<dyn Sink>>, Failure> {
     plans
         .iter()
+        .filter(|plan| plan.inputs.contains(&input))
         .map(|plan| match &plan.kind {
             SinkKind::Stdout => Ok(stdout_sink(&plan.name)),
             SinkKind::File { path } => file_sink(&plan.name, path),
@@ -385,15 +399,15 @@ pub(crate) fn plan_sinks(plans: &[SinkPlan]) -> Result<Vec<Box<dyn Sink>>, Failu
         .collect()
 }
 
-/// Findings to a file that holds nothing else, or to standard output for `-`.
-pub(crate) fn finding_sinks(path: Option<&Path>) -> Result<Vec<Box<dyn Sink>>, Failure> {
+/// Lines of JSON to a file that holds nothing else, or to standard output for `-`.
+pub(crate) fn line_sinks(name: &str, path: Option<&Path>) -> Result<Vec<Box<dyn Sink>>, Failure> {
     match path {
         None => Ok(Vec::new()),
-        Some(path) if path.as_os_str() == STDIN => Ok(vec![stdout_sink("findings")]),
+        Some(path) if path.as_os_str() == STDIN => Ok(vec![stdout_sink(name)]),
         Some(path) => {
             // A report describes one run: what an earlier run left in the file does not belong.
             match std::fs::File::create(path) {
-                Ok(_) => Ok(vec![file_sink("findings", path)?]),
+                Ok(_) => Ok(vec![file_sink(name, path)?]),
                 Err(error) => Err(Failure::usage(
                     anyhow::Error::new(error)
                         .context(format!("cannot write findings to `{}`", path.display())),

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<(), Failure> {
         Ok((name, reader))
     };
     let partials = args.partials.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
-    let mut sinks = job::finding_sinks(args.findings.as_deref())?;
+    let mut sinks = job::line_sinks("findings", args.findings.as_deref())?;
     let clock = SystemClock::new();
     let memory = job::memory(&EnginePlan::default(), false);
     let (report, findings) =

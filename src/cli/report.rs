@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::aggregate::{Metric, TopAnswer, TopSpec};
+use crate::aggregate::{FlowSizes, Metric, SizeQuantiles, TopAnswer, TopSpec};
 use crate::detect::Suppressed;
 use crate::finding::FindingKind;
 use crate::metrics::LatencyHistogram;
@@ -61,6 +61,18 @@ fn write_all(out: &mut String, report: &RunReport, thread_count: usize) -> std::
         grouped(totals.reject)
     )?;
     writeln!(out, "Traffic    {}, {} packets", ByteCount(totals.bytes), Grouped(totals.packets))?;
+    if let Some(sizes) = report.flow_sizes.as_ref().and_then(FlowSizes::quantiles) {
+        let SizeQuantiles { p50, p90, p99, p999, max } = sizes;
+        let [p50, p90, p99, p999, max] =
+            [p50, p90, p99, p999, max].map(|bytes| ByteCount(bytes.into()));
+        writeln!(
+            out,
+            "Flow size  half up to {p50}, 90 % {p90}, 99 % {p99}, 99.9 % {p999}, all {max}"
+        )?;
+    }
+    if report.talkers.windows > 0 {
+        writeln!(out, "Windows    {} with tops of their own", grouped(report.talkers.windows))?;
+    }
     if let (Some(first), Some(last)) = (totals.first_start, totals.last_end) {
         writeln!(out, "Time       {first} to {last}")?;
     }

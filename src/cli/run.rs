@@ -8,7 +8,7 @@ use clap::Args;
 use crossbeam_channel::{Sender, bounded};
 
 use super::failure::Failure;
-use super::job::{self, Keeping, Request};
+use super::job::{self, Keeping, Request, Talkers};
 use super::logs::Logs;
 use super::output::{self, OutputFormat};
 use super::reload::Reloader;
@@ -17,7 +17,7 @@ use super::signals::{Pace, Service, Signals};
 use crate::aggregate::{Metric, TopSpec};
 use crate::clock::{Clock, SystemClock};
 use crate::config::reload::Changes;
-use crate::config::{self, Plan};
+use crate::config::{self, Plan, SinkInput};
 use crate::metrics::StatsLine;
 use crate::pipeline::{self, Control, Live, Summary};
 use crate::source::StopFlag;
@@ -138,9 +138,13 @@ fn run_plan(
         inputs,
         filter: None,
         tops: job::default_keys().into_iter().map(spec).collect(),
+        talkers: Talkers {
+            specs: plan.talkers.clone(),
+            sinks: job::plan_sinks(&plan.sinks, SinkInput::Talkers)?,
+        },
         detectors: Some(job::detectors(&plan.detectors, &plan.context)?),
         engine,
-        sinks: job::plan_sinks(&plan.sinks)?,
+        sinks: job::plan_sinks(&plan.sinks, SinkInput::Findings)?,
         clock,
         stop,
         progress: Box::new(|_| {}),

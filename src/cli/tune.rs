@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::job::{self, Keeping, Request};
+use super::job::{self, Keeping, Request, Talkers};
 use super::output::{self, OutputFormat};
 use super::paths::Paths;
 use super::signals::Signals;
@@ -235,6 +235,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
         engine,
         filter: Filter::within(args.condition.clone(), job::event_time(args.since, args.until)),
         tops: Vec::new(),
+        talkers: Talkers::default(),
         detectors: Some(detectors),
         sinks: Vec::new(),
         keeping: Keeping::default(),

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use super::knowledge;
+use crate::aggregate::TalkerSpec;
 use crate::config::{
     ConfigError, ConfigFault, EnginePlan, FileMention, FileRole, Lateness, MemoryMax, Plan,
-    SinkKind, SourceKind, read_file,
+    SinkInput, SinkKind, SourceKind, read_file,
 };
 use crate::detect::DetectSettings;
 use crate::enrich::OperatorContext;
 use crate::finding::FindingKind;
 use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::net::AddressSetBuilder;
-use crate::record::FormatChoice;
+use crate::record::{FormatChoice, Slot};
 #[cfg(feature = "cloudwatch")]
 use crate::source::cloudwatch::{CloudWatchSettings, LogGroup};
 #[cfg(feature = "firehose")]
@@ -165,13 +166,26 @@ fn print_summary(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     for path in &plan.context {
         writeln!(out, "context: {}", path.display())?;
     }
+    for talkers in &plan.talkers {
+        let TalkerSpec { name, top, window_seconds } = talkers;
+        let by: Vec<&str> = top.by.iter().map(Slot::name).collect();
+        let metric = top.metric.name();
+        writeln!(
+            out,
+            "talkers {name}: {} by {metric}, windows of {window_seconds} s",
+            by.join(",")
+        )?;
+    }
     writeln!(out, "detectors: {}", enabled_detectors(&plan.detectors).join(", "))?;
     for sink in &plan.sinks {
         let target = match &sink.kind {
             SinkKind::Stdout => "standard output".to_owned(),
             SinkKind::File { path } => format!("the end of {}", path.display()),
         };
-        writeln!(out, "sink {}: findings to {target}", sink.name)?;
+        let word = |input| SinkInput::WORDS.iter().find(|(_, known)| *known == input);
+        let words = sink.inputs.iter().filter_map(|input| word(*input)).map(|(word, _)| *word);
+        let inputs = words.collect::<Vec<_>>().join(" and ");
+        writeln!(out, "sink {}: {inputs} to {target}", sink.name)?;
     }
     for note in plan.notes() {
         writeln!(out, "note: {note}")?;
@@ -220,6 +234,7 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         suspicious_ip,
         unauthorized_protocol,
         amplification,
+        top_talker_change,
         noise: _,
     } = detectors;
     let all = [
@@ -234,6 +249,7 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         (FindingKind::SuspiciousIp, suspicious_ip.enabled),
         (FindingKind::UnauthorizedProtocol, unauthorized_protocol.enabled),
         (FindingKind::Amplification, amplification.enabled),
+        (FindingKind::TopTalkerChange, top_talker_change.enabled),
     ];
     all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }
@@ -329,7 +345,8 @@ mod tests {
                 source demo: generated records, format of 14 fields, at most 1000B/s\n\
                 context: ROOT/context.json\n\
                 detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt, \
-                dos_flood, exfiltration, beacon, suspicious_ip, unauthorized_protocol, amplification\n\
+                dos_flood, exfiltration, beacon, suspicious_ip, unauthorized_protocol, amplification, \
+                top_talker_change\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\
                 note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
         );
@@ -344,7 +361,7 @@ mod tests {
         };
         let detectors = "detectors: port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, \
                          remote_access_attempt, dos_flood, exfiltration, beacon, suspicious_ip, \
-                         unauthorized_protocol, amplification";
+                         unauthorized_protocol, amplification, top_talker_change";
         let expected = |state: &str| {
             format!(
                 "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\

@@ -21,9 +21,10 @@ use super::engine::EnginePlan;
 use super::fault::{ConfigError, ConfigFault, FaultList, SpannedFault, SpannedFaultKind};
 use super::log::LogPlan;
 use super::noise;
-use super::plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+use super::plan::{Plan, SinkInput, SinkKind, SinkPlan, SourceKind, SourcePlan};
 use super::reader::{Document, ResolvedReference, TableReader, Text, Variables, listed};
 use super::suggest::nearest;
+use super::talkers;
 
 const SOURCE_TYPES: [&str; 7] =
     ["file", "stdin", "demo", "kinesis", "s3", "cloudwatch_logs", "firehose_http"];
@@ -276,6 +277,12 @@ impl Draft {
             }
             root.absorb(enrich);
         }
+        for (name, mut table) in root.tables_of("talkers") {
+            check_name(&name, "talkers", &mut table);
+            let pane_seconds = self.plan.engine.pane.as_secs();
+            self.plan.talkers.extend(talkers::read(&name, &mut table, pane_seconds));
+            root.absorb(table);
+        }
         for (name, table) in root.tables_of("sinks") {
             self.read_sink(name, table, &mut root);
         }
@@ -368,7 +375,7 @@ impl Draft {
             root.absorb_unfinished(table);
             return;
         };
-        check_inputs(&mut table);
+        let inputs = self.sink_inputs(&mut table);
         let kind = match type_name {
             "stdout" => Some(SinkKind::Stdout),
             "file" => table
@@ -380,8 +387,33 @@ impl Draft {
                 }),
             other => unreachable!("`{other}` is not in SINK_TYPES"),
         };
-        self.plan.sinks.extend(kind.map(|kind| SinkPlan { name, kind }));
+        self.plan.sinks.extend(kind.map(|kind| SinkPlan { name, kind, inputs }));
         root.absorb(table);
+    }
+
+    /// What a sink takes: findings, unless it says something else.
+    fn sink_inputs(&self, table: &mut TableReader<'_>) -> Vec<SinkInput> {
+        let path = table.path_of("inputs");
+        let Some(written) = table.texts("inputs") else { return vec![SinkInput::Findings] };
+        let mut inputs = Vec::new();
+        for Text { content, span, shown } in written {
+            match SinkInput::WORDS.iter().find(|(word, _)| *word == content) {
+                None => {
+                    let words = listed(&SinkInput::WORDS.map(|(word, _)| word));
+                    let message = format!("an item of `{path}` is {shown}; it must be one of {words}");
+                    table.wrong(span, message);
+                }
+                Some((_, SinkInput::Talkers)) if self.plan.talkers.is_empty() => table.wrong(
+                    span,
+                    format!(
+                        "`{path}` has `talkers`, of which the file has none; add a table like `[talkers.senders]` with `by = [\"srcaddr\"]`"
+                    ),
+                ),
+                Some((_, input)) if !inputs.contains(input) => inputs.push(*input),
+                Some(_) => {}
+            }
+        }
+        if inputs.is_empty() { vec![SinkInput::Findings] } else { inputs }
     }
 }
 
@@ -489,19 +521,4 @@ fn format_choice(table: &mut TableReader<'_>) -> FormatChoice {
         table.wrong(written.span, format!("field `{path}`: {error}"));
         FormatChoice::Auto
     })
-}
-
-/// Findings are what every sink takes; the key is there so that a file can say so.
-fn check_inputs(table: &mut TableReader<'_>) {
-    let path = table.path_of("inputs");
-    let Some(inputs) = table.texts("inputs") else { return };
-    for input in inputs {
-        if input.content != "findings" {
-            let shown = input.shown;
-            table.wrong(
-                input.span,
-                format!("an item of `{path}` is {shown}; it must be `findings`"),
-            );
-        }
-    }
 }

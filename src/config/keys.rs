@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::engine::{CheckpointPlan, DeadLetterPlan, EnginePlan, JournalPlan, Limits};
 use super::log::{LogFormat, LogLevel, LogPlan};
 use super::noise;
+use super::plan::SinkInput;
 use super::remote::RemotePlan;
+use super::talkers;
 
 /// A table of keys.
 pub(super) struct Table {
@@ -77,6 +79,8 @@ pub(super) enum Kind {
     Kinds(&'static Table),
     /// Tables with names of the user's, of which each says its type.
     Components(&'static [(&'static str, Table)]),
+    /// Tables of one kind with names of the user's.
+    Named(&'static Table),
 }
 
 const fn key(name: &'static str, kind: Kind) -> Key {
@@ -108,6 +112,7 @@ pub(super) const ROOT: Table = table(
         key("detectors", Kind::Table(&DETECTORS)),
         key("noise", Kind::Table(&NOISE)),
         key("enrich", Kind::Table(&ENRICH)),
+        key("talkers", Kind::Named(&TALKERS)),
         key("sinks", Kind::Components(&SINKS)),
         key("log", Kind::Table(&LOG)),
     ],
@@ -334,6 +339,7 @@ const DETECTORS: Table = table(
         key("suspicious_ip", Kind::Table(&SUSPICIOUS_IP)),
         key("unauthorized_protocol", Kind::Table(&UNAUTHORIZED_PROTOCOL)),
         key("amplification", Kind::Table(&AMPLIFICATION)),
+        key("top_talker_change", Kind::Table(&TOP_TALKER_CHANGE)),
     ],
 );
 
@@ -468,9 +474,34 @@ const KIND_NOISE: Table = table(
 const SUPPRESS: Key = key("suppress", Kind::Duration(noise::SUPPRESS));
 const FINDINGS_PER_HOUR_MAX: Key = limited("findings_per_hour_max", noise::FINDINGS_PER_HOUR_MAX);
 
+const TOP_TALKER_CHANGE: Table = table(
+    "detectors.top_talker_change",
+    &[
+        ENABLED,
+        count("share_min_percent", 1, 100),
+        count("bytes_min", 0, 1_000_000_000_000_000),
+        count("factor_min", 2, 1000),
+        WINDOW_SECONDS,
+        window("warm_up_seconds"),
+        window("baseline_seconds"),
+        TRACKED_MAX,
+    ],
+);
+
 const ENRICH: Table = table("enrich", &[key("context", Kind::List(&Kind::Text))]);
 
-const INPUTS: Key = key("inputs", Kind::List(&Kind::Word(|| vec!["findings"])));
+const TALKERS: Table = table(
+    "talkers.senders",
+    &[
+        required("by", Kind::List(&Kind::Text)),
+        key("metric", Kind::Text),
+        limited("rows_max", talkers::ROWS_MAX),
+        limited("window_seconds", talkers::WINDOW_SECONDS),
+    ],
+);
+
+const INPUTS: Key =
+    key("inputs", Kind::List(&Kind::Word(|| SinkInput::WORDS.map(|(word, _)| word).to_vec())));
 
 const SINKS: [(&str, Table); 2] = [
     ("stdout", table("sinks.stdout", &[INPUTS])),
@@ -539,6 +570,9 @@ mod tests {
                         };
                         found.push((format!("[{path}.x]\ntype = '{name}'\n{required}"), inner));
                     }
+                }
+                Kind::Named(inner) => {
+                    found.push((format!("[{path}.x]\nby = ['srcaddr']\n"), inner));
                 }
                 _ => {}
             }

@@ -18,6 +18,7 @@ pub mod reload;
 mod remote;
 mod schema;
 mod suggest;
+pub(crate) mod talkers;
 mod thresholds;
 
 pub use engine::{
@@ -30,7 +31,7 @@ pub use file::{
 pub use keys::is_configuration;
 pub use log::{LogFormat, LogLevel, LogPlan};
 pub use permissions::Extras;
-pub use plan::{Plan, SinkKind, SinkPlan, SourceKind, SourcePlan};
+pub use plan::{Plan, SinkInput, SinkKind, SinkPlan, SourceKind, SourcePlan};
 pub use reader::Variables;
 pub use remote::RemotePlan;
 pub use schema::schema;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::aggregate::TalkerSpec;
 use crate::detect::DetectSettings;
 use crate::record::FormatChoice;
 use crate::source::DemoSettings;
@@ -32,7 +33,9 @@ pub struct Plan {
     pub detectors: DetectSettings,
     /// Files that say what the operator knows of the network.
     pub context: Vec<PathBuf>,
-    /// Where findings go; at least one.
+    /// Tops of sliding windows.
+    pub talkers: Vec<TalkerSpec>,
+    /// Where findings and tops of windows go; at least one.
     pub sinks: Vec<SinkPlan>,
     /// What is logged, and how.
     pub log: LogPlan,
@@ -52,6 +55,7 @@ impl Plan {
             }],
             detectors: DetectSettings::default(),
             context: Vec::new(),
+            talkers: Vec::new(),
             sinks: vec![SinkPlan::stdout()],
             log: LogPlan::default(),
         }
@@ -64,6 +68,18 @@ impl Plan {
         if self.engine.state_dir.is_none() {
             notes.push(
                 "`engine.state_dir` is not set: nothing is saved, and a restart begins anew"
+                    .to_owned(),
+            );
+        }
+        let takes = |input| self.sinks.iter().any(|sink| sink.inputs.contains(&input));
+        if !takes(SinkInput::Findings) {
+            notes.push(
+                "no sink takes findings: add `\"findings\"` to the `inputs` of one".to_owned(),
+            );
+        }
+        if !self.talkers.is_empty() && !takes(SinkInput::Talkers) {
+            notes.push(
+                "no sink takes `\"talkers\"`: tops of windows are in the summary at the end alone"
                     .to_owned(),
             );
         }
@@ -117,14 +133,31 @@ pub struct SinkPlan {
     pub name: String,
     /// Which kind, with its settings.
     pub kind: SinkKind,
+    /// What it takes; at least one, each once.
+    pub inputs: Vec<SinkInput>,
 }
 
 impl SinkPlan {
     /// The sink of a configuration that names none.
     #[must_use]
     pub fn stdout() -> Self {
-        Self { name: "stdout".to_owned(), kind: SinkKind::Stdout }
+        let inputs = vec![SinkInput::Findings];
+        Self { name: "stdout".to_owned(), kind: SinkKind::Stdout, inputs }
     }
+}
+
+/// What a sink may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkInput {
+    /// What detectors say.
+    Findings,
+    /// Tops of windows.
+    Talkers,
+}
+
+impl SinkInput {
+    /// The words of the configuration.
+    pub const WORDS: [(&str, Self); 2] = [("findings", Self::Findings), ("talkers", Self::Talkers)];
 }
 
 /// The kinds of sinks.

@@ -79,6 +79,10 @@ pub struct ReloadFault {
 pub fn compare(old: &Plan, new: &Plan) -> Result<Changes, Vec<ReloadFault>> {
     let mut faults = Vec::new();
     fixed_in_engine(&old.engine, &new.engine, &mut faults);
+    if old.talkers != new.talkers {
+        let difference = "have changed".to_owned();
+        faults.push(ReloadFault { key: "talkers".to_owned(), difference });
+    }
     let rate_limits = compare_sources(&old.sources, &new.sources, &mut faults);
     if !faults.is_empty() {
         return Err(faults);

@@ -144,6 +144,11 @@ fn value_schema(kind: &Kind, documentation: &Documentation) -> Value {
                 .collect();
             json!({ "type": "object", "properties": properties, "additionalProperties": false })
         }
+        Kind::Named(table) => json!({
+            "type": "object",
+            "propertyNames": { "pattern": NAME_PATTERN },
+            "additionalProperties": table_schema(table, documentation),
+        }),
         Kind::Components(components) => {
             let alternatives: Vec<Value> = components
                 .iter()

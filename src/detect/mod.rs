@@ -50,6 +50,7 @@ mod state_tests;
 mod suppress;
 mod suspicious_ip;
 mod table_limits;
+mod top_talker_change;
 mod tracker;
 mod trials;
 mod unauthorized_protocol;
@@ -68,6 +69,7 @@ pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
 pub use suppress::Suppressed;
 pub use suspicious_ip::SuspiciousIpSettings;
+pub use top_talker_change::TopTalkerChangeSettings;
 pub use trials::{TrialOutcome, TrialPlan};
 pub use unauthorized_protocol::UnauthorizedProtocolSettings;
 
@@ -88,6 +90,7 @@ use port_scan::PortScan;
 use remote_access::RemoteAccess;
 use suppress::Suppressor;
 use suspicious_ip::SuspiciousIp;
+use top_talker_change::TopTalkerChange;
 use trials::Trials;
 use unauthorized_protocol::UnauthorizedProtocol;
 
@@ -110,6 +113,7 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         suspicious_ip,
         unauthorized_protocol,
         amplification,
+        top_talker_change,
         noise: _,
     } = settings.clone();
     vec![
@@ -124,6 +128,7 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(SuspiciousIp::new(suspicious_ip, share(2))),
         Box::new(UnauthorizedProtocol::new(unauthorized_protocol, share(1))),
         Box::new(Amplification::new(amplification, share(1))),
+        Box::new(TopTalkerChange::new(top_talker_change, share(1))),
     ]
 }
 

@@ -15,6 +15,7 @@ use super::noise::NoiseSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
 use super::suspicious_ip::SuspiciousIpSettings;
+use super::top_talker_change::TopTalkerChangeSettings;
 use super::unauthorized_protocol::UnauthorizedProtocolSettings;
 
 /// The longest window that any detector may have: a day.
@@ -46,6 +47,8 @@ pub struct DetectSettings {
     pub unauthorized_protocol: UnauthorizedProtocolSettings,
     /// Own services that are abused to flood others.
     pub amplification: AmplificationSettings,
+    /// Heavy hitters that come and go.
+    pub top_talker_change: TopTalkerChangeSettings,
     /// How much is told of what is found; a table of its own in the configuration.
     #[serde(skip)]
     pub noise: NoiseSettings,
@@ -67,6 +70,7 @@ impl DetectSettings {
             ("suspicious_ip", self.suspicious_ip.check()),
             ("unauthorized_protocol", self.unauthorized_protocol.check()),
             ("amplification", self.amplification.check()),
+            ("top_talker_change", self.top_talker_change.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))

@@ -35,6 +35,7 @@ pub enum FindingKind {
     SuspiciousIp,
     UnauthorizedProtocol,
     Amplification,
+    TopTalkerChange,
 }
 
 impl FindingKind {
@@ -51,6 +52,7 @@ impl FindingKind {
         Self::SuspiciousIp,
         Self::UnauthorizedProtocol,
         Self::Amplification,
+        Self::TopTalkerChange,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -68,6 +70,7 @@ impl FindingKind {
             Self::SuspiciousIp => "suspicious_ip",
             Self::UnauthorizedProtocol => "unauthorized_protocol",
             Self::Amplification => "amplification",
+            Self::TopTalkerChange => "top_talker_change",
         }
     }
 

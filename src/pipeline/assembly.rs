@@ -18,9 +18,10 @@ use super::message::PartName;
 use super::parse_stage::{ParseSettings, ParseStage};
 use super::partial::PartialJob;
 use super::sequence::Sequencer;
-use super::state::StateShard;
+use super::state::{StateShard, Tables};
 use crate::aggregate::{
-    ContactTable, Heir, PaneContacts, Router, TimeSettings, TopSet, TopSpec, pair_owner,
+    ContactTable, FlowSizes, Heir, PaneContacts, Router, ShardTalkers, TalkerPlan, TalkerWindows,
+    TimeSettings, TopSet, TopSpec, pair_owner,
 };
 use crate::checkpoint::{JournalMark, RefusalReason, Snapshot};
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -81,6 +82,8 @@ impl DetectorMaker {
 /// What the stages of a run are made of.
 pub(super) struct Assembly {
     pub(super) tops: Arc<[TopSpec]>,
+    /// Of windows; if there are any.
+    pub(super) talkers: Option<Arc<TalkerPlan>>,
     pub(super) detectors: Option<Detectors>,
     pub(super) maker: DetectorMaker,
     pub(super) memory: MemoryPlan,
@@ -112,13 +115,18 @@ impl Assembly {
         let parse = (self.new_parse)(router);
         let reparser = ParseStage::new(parse.clone(), (self.new_parser)());
         let memory = self.memory.per_shard(shard_count);
+        let has_detectors = self.detectors.is_some();
+        let talkers = || self.talkers.as_ref().map(Arc::clone);
         let shard = |index| {
-            let tops = TopSet::new(&self.tops, seed, memory.tops_bytes);
-            let contacts = self
-                .detectors
-                .is_some()
-                .then(|| ContactTable::new(self.maker.pane_seconds, seed, memory.contacts_bytes));
-            StateShard::new(index, tops, contacts)
+            let new_contacts =
+                || ContactTable::new(self.maker.pane_seconds, seed, memory.contacts_bytes);
+            let tables = Tables {
+                tops: TopSet::new(&self.tops, seed, memory.tops_bytes),
+                contacts: has_detectors.then(new_contacts),
+                talkers: talkers().map(|plan| ShardTalkers::new(plan, seed, memory.talkers_bytes)),
+                sizes: (has_detectors || !self.tops.is_empty()).then(FlowSizes::default),
+            };
+            StateShard::new(index, tables)
         };
         Assembled {
             header,
@@ -129,6 +137,7 @@ impl Assembly {
                 self.detectors.as_ref().map_or(Panes::Dropped, |detectors| {
                     Panes::Judged(Box::new(self.maker.make(detectors)))
                 }),
+                talkers().map(|plan| TalkerWindows::new(plan, seed, self.memory.talkers_bytes)),
                 self.maker,
                 shard_count,
             ),
@@ -159,8 +168,8 @@ impl Assembly {
                 .map_err(unusable)?;
         let mut open_from = None;
         for index in 0..saved.shard_count {
-            let (tops, contacts) = self.saved_shard(snapshot, index, saved)?;
-            let of_this = contacts.as_ref().map(ContactTable::open_from);
+            let tables = self.saved_shard(snapshot, index, saved)?;
+            let of_this = tables.contacts.as_ref().map(ContactTable::open_from);
             if *open_from.get_or_insert(of_this) != of_this {
                 let name = PartName::Shard(index).text();
                 return Err(RefusalReason::Part {
@@ -169,9 +178,9 @@ impl Assembly {
                 });
             }
             if shard_count == saved.shard_count {
-                stages.shards[index] = StateShard::new(index, tops, contacts);
+                stages.shards[index] = StateShard::new(index, tables);
             } else {
-                deal_out(&tops, contacts, saved.seed, &mut stages.shards);
+                deal_out(tables, saved.seed, &mut stages.shards);
             }
         }
         snapshot.decode(&PartName::Judge.text(), |from| {
@@ -195,7 +204,7 @@ impl Assembly {
         snapshot: &Snapshot,
         index: usize,
         header: RunHeader,
-    ) -> Result<(TopSet, Option<ContactTable>), RefusalReason> {
+    ) -> Result<Tables, RefusalReason> {
         let memory = self.memory.per_shard(header.shard_count);
         let pane_seconds = self.maker.pane_seconds;
         snapshot.decode(&PartName::Shard(index).text(), |from| {
@@ -203,11 +212,21 @@ impl Assembly {
             let load = |from: &mut _| ContactTable::load(pane_seconds, memory.contacts_bytes, from);
             let contacts = from.option(load)?;
             let has_seed = contacts.as_ref().is_none_or(|contacts| contacts.seed() == header.seed);
-            if contacts.is_some() == self.detectors.is_some() && has_seed {
-                Ok((tops, contacts))
-            } else {
-                Err(DecodeError::Invalid("contacts"))
+            if contacts.is_some() != self.detectors.is_some() || !has_seed {
+                return Err(DecodeError::Invalid("contacts"));
             }
+            let new = |plan: &Arc<TalkerPlan>| {
+                ShardTalkers::new(Arc::clone(plan), header.seed, memory.talkers_bytes)
+            };
+            let sizes =
+                (self.detectors.is_some() || !self.tops.is_empty()).then(FlowSizes::default);
+            let talkers = self.talkers.as_ref().map(new);
+            let mut tables = Tables { tops, contacts, talkers, sizes };
+            tables.load_rest(from, |from| {
+                let plan = self.talkers.as_ref().ok_or(DecodeError::Invalid("talkers"))?;
+                ShardTalkers::load(Arc::clone(plan), header.seed, memory.talkers_bytes, from)
+            })?;
+            Ok(tables)
         })
     }
 
@@ -234,25 +253,32 @@ impl Assembly {
             let by: Vec<&str> = top.by.iter().map(Slot::name).collect();
             part(&format!("{} {} {:?}", by.join(","), top.metric.name(), top.window_seconds));
         }
+        for talkers in self.talkers.iter().flat_map(|plan| plan.specs()) {
+            let by: Vec<&str> = talkers.top.by.iter().map(Slot::name).collect();
+            let metric = talkers.top.metric.name();
+            part(&format!("talkers {} {metric} {}", by.join(","), talkers.window_seconds));
+        }
         let digest = hash.finalize();
         u128::from_le_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
     }
 }
 
 /// Deals the keys of a shard of another division out to those that own them now.
-fn deal_out(
-    tops: &TopSet,
-    contacts: Option<ContactTable>,
-    router_seed: u64,
-    shards: &mut [StateShard],
-) {
+fn deal_out(tables: Tables, router_seed: u64, shards: &mut [StateShard]) {
+    let Tables { tops, contacts, talkers, sizes } = tables;
     let shard_count = shards.len();
     let panes = contacts.map(|contacts| (contacts.open_from(), contacts.into_open_panes()));
     for (index, shard) in shards.iter_mut().enumerate() {
         let is_first = index == 0;
         let heir = Heir { shard: index, shard_count, router_seed, takes_shared: is_first };
-        let (own_tops, own_contacts) = shard.tables_mut();
-        own_tops.absorb_owned(tops, &heir);
+        let own = shard.tables_mut();
+        own.tops.absorb_owned(&tops, &heir);
+        if is_first {
+            // Any shard may have their keys.
+            own.talkers.iter_mut().zip(&talkers).for_each(|(own, saved)| own.absorb(saved));
+            own.sizes.iter_mut().zip(&sizes).for_each(|(own, saved)| *own += saved);
+        }
+        let own_contacts = own.contacts.as_mut();
         let (Some(own), Some((open_from, panes))) = (own_contacts, &panes) else { continue };
         own.open_only_from(*open_from);
         for pane in panes {

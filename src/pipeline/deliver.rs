@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::dead_letters::LetterBox;
 use super::message::{Epoch, PartName, SavedPart, ToDeliver};
+use crate::aggregate::TalkerWindow;
 use crate::checkpoint::{
     CheckpointError, Cursors, DeadLetterCounters, Journal, JournalCounters, JournalMark,
 };
@@ -81,6 +82,8 @@ pub(super) struct DurableFindings {
 /// The sinks of a run.
 pub(super) struct Delivery {
     sinks: Vec<Box<dyn Sink>>,
+    /// Those of tops of windows; what is before a barrier is with them when it is through.
+    talker_sinks: Vec<Box<dyn Sink>>,
     durable: Option<DurableFindings>,
     counts: FindingCounts,
     failure: Option<SinkError>,
@@ -122,6 +125,7 @@ impl Delivery {
     /// If where new sinks begin cannot be made durable.
     pub(super) fn new(
         sinks: Vec<Box<dyn Sink>>,
+        talker_sinks: Vec<Box<dyn Sink>>,
         mut durable: Option<DurableFindings>,
         letters: Option<LetterBox>,
         counts: FindingCounts,
@@ -138,6 +142,7 @@ impl Delivery {
         }
         let mut delivery = Self {
             sinks,
+            talker_sinks,
             durable,
             counts,
             failure: None,
@@ -174,6 +179,10 @@ impl Delivery {
                         self.latency.record(now.saturating_sub(*arrived));
                     }
                     delivered
+                }
+                ToDeliver::Talkers(windows) => {
+                    self.deliver_talkers(windows);
+                    Ok(())
                 }
                 ToDeliver::Barrier(epoch) => self.save(*epoch).map(&mut *saved),
                 ToDeliver::Letters(letters) => {
@@ -227,7 +236,8 @@ impl Delivery {
 
     pub(super) fn finish(mut self) -> DeliveryReport {
         if self.failure.is_none() {
-            self.failure = self.sinks.iter_mut().find_map(|sink| sink.flush().err());
+            let mut sinks = self.sinks.iter_mut().chain(&mut self.talker_sinks);
+            self.failure = sinks.find_map(|sink| sink.flush().err());
         }
         if let Err(error) = self.settle() {
             tracing::error!(
@@ -300,6 +310,18 @@ impl Delivery {
         Ok(())
     }
 
+    /// Hands tops of windows to the sinks that take them. They are in no journal: after a restart windows that ended
+    /// after the last snapshot come again.
+    fn deliver_talkers(&mut self, windows: &[TalkerWindow]) {
+        if self.failure.is_some() || self.talker_sinks.is_empty() {
+            return;
+        }
+        let mut lines = Vec::new();
+        windows.iter().for_each(|window| encode::talkers::encode(window, &mut lines));
+        let mut sinks = self.talker_sinks.iter_mut();
+        self.failure = sinks.find_map(|sink| sink.write(&[], &lines).err());
+    }
+
     /// Gives sinks what they may not have got before the process ended.
     fn resend(&mut self) -> Result<(), SinkError> {
         let Some(DurableFindings { journal, cursors }) = &mut self.durable else { return Ok(()) };
@@ -330,7 +352,8 @@ impl Delivery {
         let Some(DurableFindings { journal, cursors }) = &mut self.durable else { return Ok(()) };
         let position = journal.sync()?;
         if self.failure.is_none() {
-            self.failure = self.sinks.iter_mut().find_map(|sink| sink.flush().err());
+            let mut sinks = self.sinks.iter_mut().chain(&mut self.talker_sinks);
+            self.failure = sinks.find_map(|sink| sink.flush().err());
         }
         if self.failure.is_none() {
             self.sinks.iter().for_each(|sink| cursors.set(sink.name(), position));

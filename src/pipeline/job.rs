@@ -10,7 +10,10 @@ use super::live::Live;
 use super::memory::MemoryPlan;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
-use crate::aggregate::{CONTACT_COLUMNS, TOTALS_COLUMNS, TimeSettings, TopAnswer, TopSpec};
+use crate::aggregate::{
+    CONTACT_COLUMNS, FlowSizes, TOTALS_COLUMNS, TalkerSpec, TalkerWindow, TimeSettings, TopAnswer,
+    TopSpec,
+};
 use crate::checkpoint::{
     CheckpointError, DeadLetterCounters, DeadLetters, Encode, JournalCounters, JournalSettings,
     PartialWriter, RemoteSettings, StateDirectory,
@@ -45,6 +48,10 @@ pub struct Job {
     pub filter: Option<Filter>,
     /// Questions for the largest keys.
     pub tops: Vec<TopSpec>,
+    /// Questions for the largest keys of every window.
+    pub talkers: Vec<TalkerSpec>,
+    /// Where the tops of windows go.
+    pub talker_sinks: Vec<Box<dyn Sink>>,
     /// The detectors; none for totals alone.
     pub detectors: Option<Detectors>,
     /// Where findings go.
@@ -115,6 +122,8 @@ impl Job {
             CONTACT_COLUMNS.iter().for_each(|field| columns.insert(*field));
         }
         self.tops.iter().flat_map(TopSpec::slots).for_each(|slot| columns.insert_slot(&slot));
+        let of_talkers = self.talkers.iter().flat_map(TalkerSpec::slots);
+        of_talkers.for_each(|slot| columns.insert_slot(&slot));
         if let Some(filter) = &self.filter {
             filter.slots().iter().for_each(|slot| columns.insert_slot(slot));
         }
@@ -131,6 +140,10 @@ pub struct RunReport {
     pub tops: Vec<TopSpec>,
     /// Their answers, in the same order.
     pub answers: Vec<TopAnswer>,
+    /// How large flows are; not if nothing but totals was wanted.
+    pub flow_sizes: Option<FlowSizes>,
+    /// Tops of windows.
+    pub talkers: TalkersReport,
     /// Findings by kind.
     pub findings_by_kind: BTreeMap<FindingKind, u64>,
     /// What noise control left out.
@@ -151,6 +164,15 @@ pub struct RunReport {
     pub snapshots: SnapshotReport,
     /// How long stages waited for the ones behind them.
     pub back_pressure: BTreeMap<&'static str, BackPressure>,
+}
+
+/// What is said of windows at the end.
+#[derive(Clone, Debug, Default)]
+pub struct TalkersReport {
+    /// Windows that were given, over all questions.
+    pub windows: u64,
+    /// The last one of each question, if there was one.
+    pub last: Vec<TalkerWindow>,
 }
 
 /// Latencies of the stages that do the work.

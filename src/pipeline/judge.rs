@@ -1,4 +1,4 @@
-//! The judge: puts the shards' panes together and asks the detectors.
+//! The judge: puts the shards' panes together, asks the detectors, and makes the tops of windows.
 //!
 //! Every shard reports how far it has closed its panes. A pane is judged when all shards have closed it,
 //! in pane order, so that findings depend neither on the number of shards nor on who was faster. At a
@@ -6,13 +6,14 @@
 //! saves has seen exactly what their saved states have sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::assembly::DetectorMaker;
-use super::job::Detectors;
+use super::job::{Detectors, TalkersReport};
 use super::message::{Ending, Epoch, PartName, SavedPart, ShardPanes, ToDeliver, ToJudge};
 use super::partial::PartialExport;
-use crate::aggregate::PaneContacts;
+use crate::aggregate::{PaneContacts, PaneTalkers, TalkerWindow, TalkerWindows};
 use crate::checkpoint::CheckpointError;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::detect::{DetectorSet, Suppressed, TrialOutcome};
@@ -42,7 +43,9 @@ pub(super) struct Judge {
     failure: Option<CheckpointError>,
     /// How far each shard has come.
     watermarks: Vec<UnixSeconds>,
-    waiting: BTreeMap<PaneIndex, Vec<PaneContacts>>,
+    waiting: BTreeMap<PaneIndex, WaitingPane>,
+    /// Makes windows of panes, if somebody asks for their tops.
+    talkers: Option<TalkerWindows>,
     /// When the chunk came in that moved the last watermark.
     arrived: Option<Duration>,
     /// The barrier that some shards have sent.
@@ -50,6 +53,20 @@ pub(super) struct Judge {
     ended_shards: usize,
     /// Segments that the last save took.
     saved_segments: usize,
+}
+
+/// What the shards that have closed a pane have sent of it.
+#[derive(Default)]
+struct WaitingPane {
+    contacts: Vec<PaneContacts>,
+    talkers: Vec<PaneTalkers>,
+}
+
+/// What complete panes gave.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) findings: Vec<Finding>,
+    pub(super) windows: Vec<TalkerWindow>,
 }
 
 /// A barrier on its way through the shards.
@@ -72,13 +89,19 @@ impl ToJudge {
 }
 
 impl Judge {
-    pub(super) fn new(panes: Panes, maker: DetectorMaker, shard_count: usize) -> Self {
+    pub(super) fn new(
+        panes: Panes,
+        talkers: Option<TalkerWindows>,
+        maker: DetectorMaker,
+        shard_count: usize,
+    ) -> Self {
         Self {
             panes,
             maker,
             failure: None,
             watermarks: vec![UnixSeconds::MIN; shard_count],
             waiting: BTreeMap::new(),
+            talkers,
             arrived: None,
             barrier: None,
             ended_shards: 0,
@@ -119,13 +142,16 @@ impl Judge {
         }
     }
 
-    /// Takes panes of a shard and appends the findings of every pane that this completes.
-    pub(super) fn accept(&mut self, shard: ShardPanes, findings: &mut Vec<Finding>) {
-        if matches!(self.panes, Panes::Dropped) {
+    /// Takes panes of a shard and appends what every pane gives that this completes.
+    pub(super) fn accept(&mut self, shard: ShardPanes, given: &mut Given) {
+        if matches!(self.panes, Panes::Dropped) && self.talkers.is_none() {
             return;
         }
         for contacts in shard.panes {
-            self.waiting.entry(contacts.pane).or_default().push(contacts);
+            self.waiting.entry(contacts.pane).or_default().contacts.push(contacts);
+        }
+        for talkers in shard.talkers {
+            self.waiting.entry(talkers.pane).or_default().talkers.push(talkers);
         }
         self.watermarks[shard.shard_index] = shard.watermark;
         let complete_until = self.watermarks.iter().copied().min().expect("there is a shard");
@@ -134,13 +160,18 @@ impl Judge {
             if pane.end(self.maker.pane_seconds) > complete_until {
                 break;
             }
-            let shards = entry.remove();
+            let WaitingPane { contacts, talkers } = entry.remove();
+            if let Some(windows) = &mut self.talkers {
+                windows.on_pane(talkers, &mut given.windows);
+            }
             match &mut self.panes {
-                Panes::Judged(detectors) => detectors.on_pane(pane, shards, findings),
-                Panes::Exported(partial) if self.failure.is_none() => {
-                    self.failure = partial.pane(pane, &shards).err();
+                Panes::Judged(detectors) if !contacts.is_empty() => {
+                    detectors.on_pane(pane, contacts, &mut given.findings);
                 }
-                Panes::Dropped | Panes::Exported(_) => {}
+                Panes::Exported(partial) if self.failure.is_none() => {
+                    self.failure = partial.pane(pane, &contacts).err();
+                }
+                Panes::Dropped | Panes::Exported(_) | Panes::Judged(_) => {}
             }
         }
     }
@@ -167,7 +198,7 @@ impl Judge {
             (Panes::Judged(_), Some(detectors)) => Panes::Judged(Box::new(detectors)),
             _ => return Err(DecodeError::Invalid("detectors")),
         };
-        from.version("judge", 1..=1)?;
+        let form = from.version("judge", 1..=2)?;
         // At a barrier all shards have closed the same panes; there may be more or fewer of them now.
         let watermarks = from.plain::<i64>()?;
         let watermark = watermarks.iter().copied().min();
@@ -175,8 +206,24 @@ impl Judge {
         self.watermarks.fill(UnixSeconds(watermark));
         for _ in 0..from.count(1)? {
             let contacts = PaneContacts::load(from)?;
-            self.waiting.entry(contacts.pane).or_default().push(contacts);
+            self.waiting.entry(contacts.pane).or_default().contacts.push(contacts);
         }
+        let Some(windows) = self.talkers.take() else {
+            return match form {
+                1 => Ok(()),
+                _ => from.option(|_| Err(DecodeError::Invalid("talkers"))).map(|_: Option<()>| ()),
+            };
+        };
+        let (plan, seed, bytes_max) = windows.parts();
+        let load = |from: &mut Decoder<'_>| {
+            for _ in 0..from.count(1)? {
+                let talkers = PaneTalkers::load(&plan, bytes_max, from)?;
+                self.waiting.entry(talkers.pane).or_default().talkers.push(talkers);
+            }
+            TalkerWindows::load(Arc::clone(&plan), seed, bytes_max, from)
+        };
+        let loaded = if form == 1 { None } else { from.option(load)? };
+        self.talkers = Some(loaded.ok_or(DecodeError::Invalid("talkers"))?);
         Ok(())
     }
 
@@ -210,6 +257,16 @@ impl Judge {
         }
     }
 
+    /// The windows that were given so far and the last ones.
+    pub(super) fn talkers(&self) -> TalkersReport {
+        let mut last = Vec::new();
+        let given = self.talkers.as_ref().map_or(0, |talkers| {
+            talkers.windows(&mut last);
+            talkers.given()
+        });
+        TalkersReport { windows: given, last }
+    }
+
     /// Whether panes cannot be exported, after which the run must stop.
     pub(super) const fn has_failed(&self) -> bool {
         self.failure.is_some()
@@ -224,11 +281,18 @@ impl Judge {
         saved.option(detectors, |saved, detectors| {
             detectors.save(saved, PaneContacts::save);
         });
-        saved.version(1);
+        saved.version(2);
         let watermarks: Vec<i64> = self.watermarks.iter().map(|watermark| watermark.0).collect();
         saved.plain(&watermarks);
-        saved.count(self.waiting.values().map(Vec::len).sum());
-        self.waiting.values().flatten().for_each(|contacts| contacts.save(&mut saved));
+        let contacts = || self.waiting.values().flat_map(|waiting| &waiting.contacts);
+        saved.count(contacts().count());
+        contacts().for_each(|contacts| contacts.save(&mut saved));
+        saved.option(self.talkers.as_ref(), |saved, windows| {
+            let talkers = || self.waiting.values().flat_map(|waiting| &waiting.talkers);
+            saved.count(talkers().count());
+            talkers().for_each(|talkers| talkers.save(saved));
+            windows.save(saved);
+        });
         SavedPart::new(epoch, PartName::Judge, saved)
     }
 
@@ -254,9 +318,12 @@ impl Judge {
 
     fn panes(&mut self, panes: ShardPanes, out: &mut dyn FnMut(Judged)) {
         self.arrived = panes.arrived.or(self.arrived);
-        let mut findings = Vec::new();
-        self.accept(panes, &mut findings);
-        self.give(findings, out);
+        let mut given = Given::default();
+        self.accept(panes, &mut given);
+        if !given.windows.is_empty() {
+            out(Judged::ToDeliver(ToDeliver::Talkers(given.windows)));
+        }
+        self.give(given.findings, out);
     }
 
     fn give(&self, findings: Vec<Finding>, out: &mut dyn FnMut(Judged)) {

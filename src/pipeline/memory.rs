@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! memory_max ─┬─ the program; per thread: text and batches under way, and as much kept for further ones
-//!             └─ state ─┬─ tops 34 %, contacts 30 %, judging a pane 22 %, detectors 14 %
+//!             └─ state ─┬─ tops 34 %, contacts 30 %, judging a pane 22 %, detectors 14 %;
+//!                       │  with tops of windows 24 % of it all is theirs, half in shards, and the others have the rest
 //!                       └─ a copy of them while a snapshot is written, where snapshots are
 //! ```
 
@@ -28,6 +29,8 @@ pub const fn memory_bytes_min(threads: u64, has_snapshots: bool) -> u64 {
 pub struct MemoryPlan {
     /// Tables of talkers.
     pub tops_bytes: usize,
+    /// Talkers of open panes, and as much again for those of windows.
+    pub talkers_bytes: usize,
     /// Contacts of open panes and of those that wait for their judgement.
     pub contacts_bytes: usize,
     /// What detectors remember.
@@ -40,6 +43,7 @@ impl MemoryPlan {
     /// No limits.
     pub const UNLIMITED: Self = Self {
         tops_bytes: usize::MAX,
+        talkers_bytes: usize::MAX,
         contacts_bytes: usize::MAX,
         detectors_bytes: usize::MAX,
         kept_text_bytes: usize::MAX,
@@ -60,9 +64,30 @@ impl MemoryPlan {
         };
         Self {
             tops_bytes: share(34),
+            talkers_bytes: 0,
             contacts_bytes: share(30),
             detectors_bytes: share(14),
             kept_text_bytes: usize::try_from(kept_text_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The same with room for tops of windows, at the cost of the other tables.
+    #[must_use]
+    pub const fn with_talkers(self) -> Self {
+        const fn less(bytes: usize) -> usize {
+            if bytes == usize::MAX { usize::MAX } else { bytes / 100 * 76 }
+        }
+        Self {
+            tops_bytes: less(self.tops_bytes),
+            // 34 % are for tops, so that this is 12 % of all.
+            talkers_bytes: if self.tops_bytes == usize::MAX {
+                usize::MAX
+            } else {
+                self.tops_bytes / 34 * 12
+            },
+            contacts_bytes: less(self.contacts_bytes),
+            detectors_bytes: less(self.detectors_bytes),
+            kept_text_bytes: self.kept_text_bytes,
         }
     }
 
@@ -71,6 +96,7 @@ impl MemoryPlan {
     pub const fn per_shard(self, shard_count: usize) -> Self {
         Self {
             tops_bytes: self.tops_bytes / shard_count,
+            talkers_bytes: self.talkers_bytes / shard_count,
             contacts_bytes: self.contacts_bytes / shard_count,
             detectors_bytes: self.detectors_bytes,
             kept_text_bytes: self.kept_text_bytes,
@@ -94,6 +120,12 @@ mod tests {
             let kept_text = plan.kept_text_bytes as u64 * threads;
             let whole = tables * copies + kept_text + PROGRAM_BYTES + threads * THREAD_BYTES;
             assert!(whole <= memory_bytes, "{memory_mib} MiB: {whole}");
+            let with = plan.with_talkers();
+            let others = with.tops_bytes + with.contacts_bytes + with.detectors_bytes;
+            // Judging a pane takes 22 %, and less where there are fewer contacts.
+            let whole = others as u64 * 100 / 78 + 2 * with.talkers_bytes as u64;
+            assert!(whole <= tables * 100 / 78 + 100, "{memory_mib} MiB: {whole}");
+            assert!(with.talkers_bytes > 0, "{memory_mib} MiB");
             assert!(tables >= STATE_BYTES_MIN * 72 / 100, "{memory_mib} MiB: {tables}");
         }
     }

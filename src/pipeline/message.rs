@@ -1,7 +1,7 @@
 //! What travels between the stages behind the sequencer.
 //!
 //! ```text
-//! sequence ──Rows, Watermark, Barrier, End──► shard ──Panes, Barrier, End──► judge ──Findings, Barrier──► deliver
+//! sequence ──Rows, Watermark, Barrier, End──► shard ──Panes, Barrier, End──► judge ──Findings, Talkers, Barrier──► deliver
 //!     ├──────────────────────────── Letters ──────────────────────────────────────────────────────────────────►┤
 //!     └──────────────── saved parts of every stage at a barrier ───────────────────────► checkpoint ◄──┘
 //! ```
@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::aggregate::{PaneContacts, RoutedBatch};
+use crate::aggregate::{PaneContacts, PaneTalkers, RoutedBatch, TalkerWindow};
 use crate::codec::Encoder;
 use crate::finding::Finding;
 use crate::units::UnixSeconds;
@@ -73,6 +73,7 @@ pub(super) struct ShardPanes {
     pub(super) watermark: UnixSeconds,
     pub(super) arrived: Option<Duration>,
     pub(super) panes: Vec<PaneContacts>,
+    pub(super) talkers: Vec<PaneTalkers>,
 }
 
 /// To the judge, from each shard.
@@ -95,6 +96,8 @@ pub(super) enum ToDeliver {
         findings: Vec<Finding>,
         arrived: Option<Duration>,
     },
+    /// Tops of windows, in the order of their ends.
+    Talkers(Vec<TalkerWindow>),
     Barrier(Epoch),
     /// From the sequencer, past the stages between: what could not be read of what is before the next barrier.
     Letters(Vec<Letter>),

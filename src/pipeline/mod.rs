@@ -25,7 +25,7 @@ pub const SHARDS_MAX: usize = 1024;
 
 pub use copying::CopyReport;
 pub use deliver::DeliveryReport;
-pub use job::{Control, Detectors, Job, JobState, Latencies, RunError, RunReport};
+pub use job::{Control, Detectors, Job, JobState, Latencies, RunError, RunReport, TalkersReport};
 pub use live::Live;
 pub use memory::{MemoryPlan, memory_bytes_min};
 pub use partial::{MergeError, PartialJob, merge};

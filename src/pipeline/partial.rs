@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Detectors, Latencies, RunReport};
+use super::job::{Detectors, Latencies, RunReport, TalkersReport};
 use super::memory::MemoryPlan;
 use super::sequence::InputReport;
 use super::snapshot::SnapshotReport;
-use crate::aggregate::{Metric, PaneContacts, TopSet, TopSpec};
+use crate::aggregate::{FlowSizes, Metric, PaneContacts, TopSet, TopSpec};
 use crate::checkpoint::{
     CheckpointError, Part, PartialReader, PartialWriter, Refusal, RefusalReason, Snapshot,
 };
@@ -25,6 +25,8 @@ use crate::units::PaneIndex;
 
 const JOB: &str = "job";
 const INPUTS: &str = "inputs";
+/// How large flows are; partials of older versions do without it.
+const SIZES: &str = "sizes";
 
 /// Writes what a run has seen.
 pub(super) struct PartialExport {
@@ -55,6 +57,7 @@ impl PartialExport {
         mut self,
         job: &PartialJob,
         tops: &[TopSet],
+        sizes: Option<&FlowSizes>,
         inputs: &InputReport,
     ) -> Result<(), CheckpointError> {
         let mut parts = vec![
@@ -62,6 +65,7 @@ impl PartialExport {
             part(INPUTS.to_owned(), |out| inputs.save(out)),
         ];
         parts.extend((0..).zip(tops).map(|(index, tops)| part(shard(index), |out| tops.save(out))));
+        parts.extend(sizes.map(|sizes| part(SIZES.to_owned(), |out| sizes.save(out))));
         self.writer.rest(self.clock.now(), &parts)
     }
 }
@@ -168,6 +172,7 @@ pub fn merge(
     let mut job: Option<PartialJob> = None;
     let mut tops: Option<TopSet> = None;
     let mut inputs = InputReport::default();
+    let mut flow_sizes: Option<FlowSizes> = None;
     for (name, reader) in partials {
         let of_this = reader.rest(|file| file.decode(JOB, PartialJob::load))?;
         if job.get_or_insert_with(|| of_this.clone()) != &of_this {
@@ -176,6 +181,10 @@ pub fn merge(
         }
         reader.rest(|file| {
             inputs.merge(file.decode(INPUTS, InputReport::load)?);
+            if file.names().any(|name| name == SIZES) {
+                let part = file.decode(SIZES, FlowSizes::load)?;
+                *flow_sizes.get_or_insert_default() += &part;
+            }
             let mut has_shards = false;
             for name in shards(file) {
                 has_shards = true;
@@ -208,6 +217,8 @@ pub fn merge(
         inputs,
         tops: job.tops,
         answers,
+        flow_sizes,
+        talkers: TalkersReport::default(),
         findings_by_kind,
         suppressed,
         trials: Vec::new(),

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::RunReport;
 use super::sequence::MalformedSample;
-use crate::aggregate::{Metric, Sums, TopAnswer, TopSpec};
+use super::{RunReport, TalkersReport};
+use crate::aggregate::{FlowSizes, Metric, Sums, TopAnswer, TopSpec};
 use crate::detect::Suppressed;
 use crate::finding::FindingKind;
 use crate::record::{FaultKind, Slot};
+use crate::sink::encode;
+use crate::sink::encode::talkers::SizesForm;
 
 /// The name and version of the summary form.
 pub const SUMMARY_SCHEMA: &str = "flowgauge.summary/v1";
@@ -28,7 +30,12 @@ pub struct Summary {
     packets: u128,
     time: TimeSummary,
     by_protocol: BTreeMap<usize, SumsSummary>,
+    /// Percentiles of the bytes of records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow_bytes: Option<SizesForm>,
     top: Vec<TopSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    talkers: Option<TalkersSummary>,
     findings: FindingSummary,
     #[serde(skip_serializing_if = "Option::is_none")]
     suppressed: Option<SuppressedSummary>,
@@ -98,6 +105,13 @@ struct TopSummary {
     /// Keys that have at least the value asked for with `--min`.
     keys: u64,
     rows: Vec<RowSummary>,
+}
+
+/// Tops of windows: how many there were, and the last ones.
+#[derive(Debug, Serialize)]
+struct TalkersSummary {
+    windows: u64,
+    last: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -202,12 +216,18 @@ impl Summary {
                 .filter(|(_, sums)| sums.flows > 0)
                 .map(|(number, sums)| (number, SumsSummary::new(sums)))
                 .collect(),
+            flow_bytes: report
+                .flow_sizes
+                .as_ref()
+                .and_then(FlowSizes::quantiles)
+                .map(SizesForm::of),
             top: report
                 .tops
                 .iter()
                 .zip(&report.answers)
                 .map(|(spec, answer)| TopSummary::new(spec, answer))
                 .collect(),
+            talkers: TalkersSummary::new(&report.talkers),
             findings: FindingSummary { total: by_kind.values().sum(), by_kind },
             suppressed: SuppressedSummary::of(&report.suppressed),
             malformed_by_reason: faults.into_iter().filter(|(_, count)| *count > 0).collect(),
@@ -256,6 +276,16 @@ impl SuppressedSummary {
 impl SumsSummary {
     const fn new(sums: &Sums) -> Self {
         Self { flows: sums.flows, packets: sums.packets, bytes: sums.bytes }
+    }
+}
+
+impl TalkersSummary {
+    fn new(report: &TalkersReport) -> Option<Self> {
+        let form = |window| {
+            serde_json::to_value(encode::talkers::form(window)).expect("a window has a JSON form")
+        };
+        let last = report.last.iter().map(form).collect();
+        (report.windows > 0).then_some(Self { windows: report.windows, last })
     }
 }
 

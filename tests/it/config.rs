@@ -86,7 +86,9 @@ fn the_default_file_is_valid_with_all_its_examples() {
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(example)
-                if ["[s", "[noise."].iter().any(|start| example.starts_with(start))
+                if ["[s", "[noise.", "[talkers."]
+                    .iter()
+                    .any(|start| example.starts_with(start))
                     || is_setting(example) =>
             {
                 example
@@ -159,7 +161,9 @@ fn every_key_stands_in_the_default_file() {
         ("[detectors.suspicious_ip]", "[detectors.suspicious_ip]"),
         ("[detectors.unauthorized_protocol]", "[detectors.unauthorized_protocol]"),
         ("[detectors.amplification]", "[detectors.amplification]"),
+        ("[detectors.top_talker_change]", "[detectors.top_talker_change]"),
         ("[enrich]", "[enrich]"),
+        ("[talkers.x]\nby = ['srcaddr']", "[talkers.senders]"),
         ("[sinks.x]\ntype = \"stdout\"", "[sinks.stdout]"),
         ("[sinks.x]\ntype = \"file\"\npath = 'x'", "[sinks.journal]"),
     ] {
@@ -295,7 +299,7 @@ listen = "127.0.0.1:9600"
             "8:10: `[sources.files]` names no file; add `paths = [\"DIRECTORY, FILE or PATTERN\"]`",
             "10:1: field `sources.files.format`: the format names `srcaddr` twice; a flow log has each field once",
             "11:8: `[sinks.out]` has no `path`; add `path = \"FILE\"`, the file that findings go to",
-            "13:2: unknown table `serve` in the file; it has `engine`, `sources`, `detectors`, `noise`, `enrich`, `sinks`, `log`",
+            "13:2: unknown table `serve` in the file; it has `engine`, `sources`, `detectors`, `noise`, `enrich`, `talkers`, `sinks`, `log`",
         ],
     );
 }
@@ -382,11 +386,12 @@ fn components_say_which_keys_they_have() {
         ],
     );
     check_part(
-        "[detectors.prot_scan]\n[detectors.host_sweep]\nenabled = 1\n[sinks.a]\ntype = 'stdout'\ninputs = ['talkers']",
+        "[detectors.prot_scan]\n[detectors.host_sweep]\nenabled = 1\n[sinks.a]\ntype = 'stdout'\ninputs = ['talkers', 'traces']",
         &[
             "1:12: unknown key `prot_scan` in `[detectors]`; did you mean `port_scan`?",
             "3:1: field `detectors.host_sweep.enabled` is `1`; it must be `true` or `false`",
-            "6:11: an item of `sinks.a.inputs` is `talkers`; it must be `findings`",
+            "6:11: `sinks.a.inputs` has `talkers`, of which the file has none; add a table like `[talkers.senders]` with `by = [\"srcaddr\"]`",
+            "6:22: an item of `sinks.a.inputs` is `traces`; it must be one of `findings`, `talkers`",
         ],
     );
 }

@@ -136,6 +136,8 @@ fn outcome(inputs: Vec<Vec<Vec<u8>>>, in_turns: bool, thread_count: usize) -> (S
             top(&[FieldId::InterfaceId, FieldId::DstPort], Metric::Flows),
             top(&[FieldId::SrcAddr, FieldId::DstAddr], distinct_ports),
         ],
+        talkers: Vec::new(),
+        talker_sinks: Vec::new(),
         detectors: Some(Detectors {
             settings: DetectSettings::default(),
             network: Network::default(),

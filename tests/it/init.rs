@@ -168,7 +168,7 @@ fn what_the_schema_refuses_the_program_refuses() {
         ("[sources.a]\ntype = 'file'", "there is no \"paths\""),
         ("[sources.a]\ntype = 'demo'\nattacks = { flood = 1 }", "unknown flood"),
         ("[sources.a]\ntype = 'stdin'\nrate_limit = 'fast'", "\"fast\" is not like"),
-        ("[sinks.a]\ntype = 'stdout'\ninputs = ['talkers']", "\"talkers\" is none of"),
+        ("[sinks.a]\ntype = 'stdout'\ninputs = ['traces']", "\"traces\" is none of"),
         ("[sinks.a]\ntype = 'file'\npath = { emv = 'X' }", "unknown emv"),
         ("[log]\nlevel = 'loud'", "\"loud\" is none of"),
         ("[detectors.port_scan]\nports_min = 1", "ports_min: 1 < 2"),

@@ -28,4 +28,5 @@ mod run;
 mod s3;
 mod samples;
 mod servers;
+mod talkers;
 mod tidy;

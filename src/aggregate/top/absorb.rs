@@ -72,6 +72,11 @@ impl TopSet {
                 table.loss.add_evicted(&from.loss);
             }
         }
+        self.purge_to_limit();
+    }
+
+    /// Has entries leave until the tables are within their limits.
+    pub(super) fn purge_to_limit(&mut self) {
         for index in 0..self.tables.len() {
             // Each round at least halves what there is.
             for _ in 0..PURGES_MAX {

@@ -97,6 +97,11 @@ impl Gather {
         fill_absent(batch.counters(FieldId::Packets), batch.rows(), &mut self.packets);
     }
 
+    /// Has the rows whose bit is set passed over, until the next batch; a word for each 64 rows, or none.
+    pub(in crate::aggregate) fn pass_over(&mut self, rows: &[u64]) {
+        self.no_traffic.iter_mut().zip(rows).for_each(|(word, rows)| *word |= rows);
+    }
+
     /// What was read off `batch`, for which [`Self::start`] and [`Self::read_keys`] were called.
     pub(super) fn parts<'a>(
         &'a mut self,

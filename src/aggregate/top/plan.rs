@@ -71,6 +71,16 @@ impl TopPlan {
     }
 }
 
+impl TopPlan {
+    /// A plan in which no row has an owner: all keys are in all shards.
+    pub(in crate::aggregate) fn without_owners(specs: &[TopSpec]) -> Self {
+        let Self { mut tops, mut rules } = Self::new(specs);
+        tops.iter_mut().for_each(|top| top.rows = RowsOf::AnyShard);
+        rules.truncate(1);
+        Self { tops, rules }
+    }
+}
+
 /// The question that holds the sums of question `index`: the one with the most fields, all of them typed
 /// and together narrow, and like it without windows. It has none itself: a base of it would be longer.
 fn base_of(index: usize, specs: &[TopSpec]) -> Option<usize> {

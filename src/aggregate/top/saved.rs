@@ -37,18 +37,26 @@ impl TopSet {
         bytes_max: usize,
         from: &mut Decoder<'_>,
     ) -> Result<Self, DecodeError> {
+        Self::load_of(Arc::new(TopPlan::new(specs)), bytes_max, from)
+    }
+
+    /// Reads the tables of questions that were planned for before.
+    pub(in crate::aggregate) fn load_of(
+        plan: Arc<TopPlan>,
+        bytes_max: usize,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, DecodeError> {
         from.version("tops", 1..=1)?;
         let seed = from.u64()?;
-        if from.count(1)? != specs.len() {
+        if from.count(1)? != plan.tops.len() {
             return Err(DecodeError::Invalid("number of tops"));
         }
-        let plan = Arc::new(TopPlan::new(specs));
-        let mut tables = Vec::with_capacity(specs.len());
-        for (spec, share) in specs.iter().zip(Self::shares(&plan, bytes_max)) {
-            if from.text()? != form(spec) {
+        let mut tables = Vec::with_capacity(plan.tops.len());
+        for (top, share) in plan.tops.iter().zip(Self::shares(&plan, bytes_max)) {
+            if from.text()? != form(&top.spec) {
                 return Err(DecodeError::Invalid("top of this question"));
             }
-            tables.push(TopTable::load(spec.clone(), seed, share, from)?);
+            tables.push(TopTable::load(top.spec.clone(), seed, share, from)?);
         }
         Ok(Self { plan, seed, bytes_max, tables, gather: Gather::default() })
     }

@@ -37,10 +37,24 @@ impl TopSet {
     /// kept to, because a batch must find room.
     #[must_use]
     pub fn new(specs: &[TopSpec], seed: u64, bytes_max: usize) -> Self {
-        let plan = Arc::new(TopPlan::new(specs));
-        let tables = specs.iter().zip(Self::shares(&plan, bytes_max));
-        let tables = tables.map(|(spec, share)| TopTable::new(spec.clone(), seed, share)).collect();
+        Self::of(Arc::new(TopPlan::new(specs)), seed, bytes_max)
+    }
+
+    /// Empty tables of questions that were planned for before.
+    pub(in crate::aggregate) fn of(plan: Arc<TopPlan>, seed: u64, bytes_max: usize) -> Self {
+        let tables = plan.tops.iter().zip(Self::shares(&plan, bytes_max));
+        let new = |(top, share): (&TopRule, _)| TopTable::new(top.spec.clone(), seed, share);
+        let tables = tables.map(new).collect();
         Self { plan, seed, bytes_max, tables, gather: Gather::default() }
+    }
+
+    /// Goes on with another limit; what there is no room for any more leaves.
+    pub(in crate::aggregate) fn limit(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        for (table, share) in self.tables.iter_mut().zip(Self::shares(&self.plan, bytes_max)) {
+            table.bytes_max = share;
+        }
+        self.purge_to_limit();
     }
 
     /// How many bytes each table may hold.
@@ -72,12 +86,23 @@ impl TopSet {
 
     /// Adds the rows that are this shard's.
     pub fn add(&mut self, routed: &RoutedBatch, shard: usize) {
+        self.add_some(routed, shard, &[]);
+    }
+
+    /// The same without the rows whose bit is set in `passed_over`, a word for each 64 rows.
+    pub(in crate::aggregate) fn add_some(
+        &mut self,
+        routed: &RoutedBatch,
+        shard: usize,
+        passed_over: &[u64],
+    ) {
         if self.tables.is_empty() {
             return;
         }
         let batch = &routed.batch;
         let Self { plan, tables, gather, .. } = self;
         gather.start(batch);
+        gather.pass_over(passed_over);
         for (index, rule) in plan.tops.iter().enumerate() {
             if !tables[index].counts_in(batch) {
                 continue;

@@ -68,14 +68,16 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
     let Behind { shard, judge, delivery, merge_pool, mut watch, .. } = behind;
     let delivered = delivery.finish();
     latencies.finding = delivered.latency.clone();
-    let tops_of_shards = [shard.into_tops()];
+    let (tops_of_shard, sizes) = shard.into_tops();
+    let tops_of_shards = [tops_of_shard];
     let (suppressed, trials) = judge.left_out();
-    export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
+    let talkers = judge.talkers();
+    export(judge, stages.partial_job.as_ref(), (&tops_of_shards, sizes.as_ref()), &inputs)?;
     let answers = merge_pool.install(|| TopSet::answers(&tops_of_shards));
     watch.lap(Stage::Answer, 0);
     let mut profile = parser.take_profile();
     profile.merge(&watch.take_profile());
-    let report = finish(inputs, &tops, answers, delivered, (latencies, profile))?;
+    let report = finish(inputs, &tops, answers, (sizes, talkers), delivered, (latencies, profile))?;
     Ok(RunReport { suppressed, trials, ..report })
 }
 

@@ -29,7 +29,7 @@ use super::assembly::{Assembled, Assembly, DetectorMaker, RunHeader};
 use super::copying::CopyStage;
 use super::dead_letters::LetterBox;
 use super::deliver::{Delivery, DeliveryReport, DurableFindings};
-use super::job::{Control, Job, JobState, Latencies, RunError, RunReport};
+use super::job::{Control, Job, JobState, Latencies, RunError, RunReport, TalkersReport};
 use super::judge::Judge;
 use super::live::Live;
 use super::message::Epoch;
@@ -40,7 +40,7 @@ use super::sequence::InputReport;
 use super::sequence_stage::{Pacing, SequenceStage};
 use super::snapshot::{SnapshotReport, SnapshotStage};
 use super::state::StateShard;
-use crate::aggregate::{TopAnswer, TopSet, TopSpec};
+use crate::aggregate::{FlowSizes, TalkerPlan, TopAnswer, TopSet, TopSpec};
 use crate::checkpoint::{CheckpointError, Cursors, Journal, Remote, Snapshots};
 use crate::clock::Clock;
 use crate::detect::Suppressed;
@@ -97,6 +97,9 @@ struct Stages {
 fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     let wanted = job.columns();
     let tops: Arc<[_]> = job.tops.into();
+    let talkers =
+        (!job.talkers.is_empty()).then(|| Arc::new(TalkerPlan::new(job.talkers, job.pane_seconds)));
+    let memory = if talkers.is_some() { job.memory.with_talkers() } else { job.memory };
     let (isa, mut limits, thread_count) = (job.isa, job.limits, job.thread_count);
     limits.kept_text_bytes_max = limits.kept_text_bytes_max.min(job.memory.kept_text_bytes);
     let filter = job.filter.map(Arc::new);
@@ -120,13 +123,14 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
     };
     let assembly = Assembly {
         tops: Arc::clone(&tops),
+        talkers,
         maker: DetectorMaker {
             pane_seconds: job.pane_seconds,
-            bytes_max: job.memory.detectors_bytes,
+            bytes_max: memory.detectors_bytes,
             counts_only: job.sinks.is_empty() && job.state.is_none(),
         },
         detectors: job.detectors,
-        memory: job.memory,
+        memory,
         time: job.time,
         expected_inputs: job.expected_inputs,
         now: job.clock.monotonic(),
@@ -165,7 +169,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         }
         None => (None, None, None, None),
     };
-    let need_rows = !tops.is_empty() || assembly.detectors.is_some();
+    let need_rows = !tops.is_empty() || assembly.detectors.is_some() || assembly.talkers.is_some();
     let stages = Stages {
         thread_count,
         is_bounded: job.time.idle_after.is_none(),
@@ -175,7 +179,7 @@ fn stages_of(job: Job) -> Result<(Vec<Box<dyn Source>>, Stages), RunError> {
         sequence: SequenceStage::new(sequencer, need_rows, pacing, Receipts::new(settled)),
         shards,
         judge,
-        delivery: Delivery::new(job.sinks, durable, letters, counts)?,
+        delivery: Delivery::new(job.sinks, job.talker_sinks, durable, letters, counts)?,
         snapshots,
         copies,
         new_parser: assembly.new_parser,
@@ -264,19 +268,28 @@ fn give_up(copies: Option<Remote>) {
 fn export(
     judge: Judge,
     job: Option<&PartialJob>,
-    tops: &[TopSet],
+    (tops, sizes): (&[TopSet], Option<&FlowSizes>),
     inputs: &InputReport,
 ) -> Result<(), CheckpointError> {
     match (judge.into_export()?, job) {
-        (Some(partial), Some(job)) => partial.finish(job, tops, inputs),
+        (Some(partial), Some(job)) => partial.finish(job, tops, sizes, inputs),
         _ => Ok(()),
     }
+}
+
+/// The sizes that all shards have counted.
+fn all_sizes(shards: impl IntoIterator<Item = FlowSizes>) -> Option<FlowSizes> {
+    shards.into_iter().reduce(|mut all, sizes| {
+        all += &sizes;
+        all
+    })
 }
 
 fn finish(
     inputs: InputReport,
     tops: &[TopSpec],
     answers: Vec<TopAnswer>,
+    (flow_sizes, talkers): (Option<FlowSizes>, TalkersReport),
     delivered: DeliveryReport,
     (latencies, profile): (Latencies, Profile),
 ) -> Result<RunReport, RunError> {
@@ -289,6 +302,8 @@ fn finish(
         inputs,
         tops,
         answers,
+        flow_sizes,
+        talkers,
         findings_by_kind,
         suppressed: Suppressed::default(),
         trials: Vec::new(),

@@ -11,8 +11,8 @@ use rayon::ThreadPool;
 
 use super::channel::{Permits, Way, Ways};
 use super::copies::{CopiesOut, CopyWays, copy_snapshots};
-use super::{Stages, export, finish};
-use crate::aggregate::{RoutedBatch, TopSet};
+use super::{Stages, all_sizes, export, finish};
+use crate::aggregate::{FlowSizes, RoutedBatch, TopSet};
 use crate::clock::Clock;
 use crate::codec::{SEGMENT_BYTES, touched_segment};
 use crate::framing::Chunk;
@@ -253,8 +253,10 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         }
         let (inputs, mut profile) = join(sequencer_thread);
         let mut tops_of_shards = Vec::new();
-        for (tops_of_shard, busy) in shard_threads.into_iter().map(join) {
+        let mut sizes_of_shards = Vec::new();
+        for (tops_of_shard, sizes, busy) in shard_threads.into_iter().map(join) {
             tops_of_shards.push(tops_of_shard);
+            sizes_of_shards.extend(sizes);
             profile.merge(&busy);
         }
         let (judge, busy) = join(judger);
@@ -270,12 +272,16 @@ pub(super) fn run(sources: Vec<Box<dyn Source>>, stages: Stages) -> Result<RunRe
         source_result?;
         snapshots.copies = copied?;
         let latencies = live.latencies();
-        export(judge, stages.partial_job.as_ref(), &tops_of_shards, &inputs)?;
+        let sizes = all_sizes(sizes_of_shards);
+        let talkers = judge.talkers();
+        let counted = (tops_of_shards.as_slice(), sizes.as_ref());
+        export(judge, stages.partial_job.as_ref(), counted, &inputs)?;
         let mut watch = watch();
         let answers = stages.merge_pool.install(|| TopSet::answers(&tops_of_shards));
         watch.lap(Stage::Answer, 0);
         profile.merge(&watch.take_profile());
-        let report = finish(inputs, &tops, answers, delivered, (latencies, profile))?;
+        let report =
+            finish(inputs, &tops, answers, (sizes, talkers), delivered, (latencies, profile))?;
         let back_pressure = ways.meters().read();
         Ok(RunReport { suppressed, trials, snapshots, back_pressure, ..report })
     })
@@ -402,7 +408,7 @@ fn keep_state(
     ways: &ShardWays,
     live: &Live,
     mut watch: Stopwatch,
-) -> (TopSet, Profile) {
+) -> (TopSet, Option<FlowSizes>, Profile) {
     let mut spares = |count: usize| ways.spares.try_iter().take(count).collect();
     let (mut is_cut_off, mut saved_bytes) = (false, 0);
     for message in &ways.rows {
@@ -423,7 +429,8 @@ fn keep_state(
             break;
         }
     }
-    (shard.into_tops(), watch.take_profile())
+    let (tops, sizes) = shard.into_tops();
+    (tops, sizes, watch.take_profile())
 }
 
 /// What the judge takes and gives.

@@ -96,6 +96,8 @@ fn run(state: &Path, sink: Box<dyn Sink>) {
         },
         filter: None,
         tops: Vec::new(),
+        talkers: Vec::new(),
+        talker_sinks: Vec::new(),
         detectors: Some(Detectors {
             settings: DetectSettings::default(),
             network: Network::default(),

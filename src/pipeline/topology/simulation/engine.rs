@@ -220,7 +220,7 @@ impl Engine {
     pub(super) fn outcome(self) -> Outcome {
         assert!(self.sequence.is_none(), "the stream ended");
         let tops: Vec<TopSet> =
-            self.shards.into_iter().map(|(shard, _, _)| shard.into_tops()).collect();
+            self.shards.into_iter().map(|(shard, _, _)| shard.into_tops().0).collect();
         let report = self.delivery.finish();
         assert!(report.failure.is_none() && report.unwritten == 0, "{report:?}");
         Outcome { inputs: self.report.expect("it ended"), answers: TopSet::answers(&tops) }

@@ -135,6 +135,8 @@ fn job(seed: u64, threads: usize, receiver: &Receiver, clock: &Arc<ManualClock>)
             spec(by(FieldId::SrcAddr)),
             spec(vec![Slot::Known(FieldId::SrcAddr), Slot::Known(FieldId::DstAddr)]),
         ],
+        talkers: Vec::new(),
+        talker_sinks: Vec::new(),
         detectors: Some(Detectors {
             settings: DetectSettings::default(),
             network: Network::default(),
