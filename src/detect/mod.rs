@@ -15,10 +15,13 @@
 mod bruteforce;
 mod detector;
 mod distinct;
+mod distributed_scan;
 mod doorkeeper;
 mod episode;
 mod host_sweep;
 mod key_index;
+mod known;
+mod login_after_bruteforce;
 mod network;
 mod once;
 mod once_list;
@@ -26,23 +29,28 @@ mod order;
 mod outcome;
 mod pane;
 mod port_scan;
+mod recent_tries;
 mod remote_access;
 mod report;
 mod saved;
 #[cfg(test)]
 mod scenarios;
 mod settings;
+mod sg_nacl_misconfig;
 #[cfg(test)]
 mod state_tests;
 mod table_limits;
 mod tracker;
 
 pub use bruteforce::BruteforceSettings;
+pub use distributed_scan::DistributedScanSettings;
 pub use host_sweep::HostSweepSettings;
+pub use login_after_bruteforce::LoginAfterBruteforceSettings;
 pub use network::Network;
 pub use port_scan::PortScanSettings;
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use sg_nacl_misconfig::SgNaclMisconfigSettings;
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -50,11 +58,15 @@ use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
 use detector::Detector;
+use distributed_scan::DistributedScan;
 use host_sweep::HostSweep;
+use known::Known;
+use login_after_bruteforce::LoginAfterBruteforce;
 use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use sg_nacl_misconfig::SgNaclMisconfig;
 
 /// The detectors that state of the first form was saved of, in their order.
 const FORM_1: [&str; 5] =
@@ -66,16 +78,22 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
     let DetectSettings {
         port_scan,
         host_sweep,
+        distributed_scan,
         ssh_bruteforce,
         rdp_bruteforce,
+        login_after_bruteforce,
         remote_access_attempt,
+        sg_nacl_misconfig,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
         Box::new(HostSweep::new(host_sweep, share(18))),
+        Box::new(DistributedScan::new(distributed_scan, share(4))),
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
+        Box::new(LoginAfterBruteforce::new(login_after_bruteforce, share(1))),
         Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+        Box::new(SgNaclMisconfig::new(sg_nacl_misconfig, share(1))),
     ]
 }
 
@@ -89,6 +107,7 @@ pub struct DetectorSet {
     bytes_max: usize,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
+    known: Known,
     /// Findings of a pane before they are put in order; kept for the memory, which costs more to get anew at each
     /// pane than the findings.
     later: Vec<Finding>,
@@ -114,6 +133,7 @@ impl DetectorSet {
             bytes_max: usize::MAX,
             waiting: None,
             verdicts: Verdicts::default(),
+            known: Known::default(),
             later: Vec::new(),
             detail: Detail::Full,
             newest_end: UnixSeconds::MIN,
@@ -257,7 +277,7 @@ impl DetectorSet {
             let longest = settings::WINDOW_SECONDS_MAX / self.pane_seconds;
             self.inexact_until = PaneIndex(pane.pane.0.saturating_add(longest));
         }
-        let Self { detectors, network, .. } = self;
+        let Self { detectors, network, known, .. } = self;
         let mut detectors: Vec<&mut Box<dyn Detector>> =
             detectors.iter_mut().filter(|detector| detector.is_on()).collect();
         self.verdicts.judge(pane, next, |met| {
@@ -271,9 +291,16 @@ impl DetectorSet {
             pane_seconds: self.pane_seconds,
             detected_at: self.newest_end,
             network,
+            known: &Known::default(),
             exact: pane.pane > self.inexact_until,
             detail: self.detail,
         };
+        known.clear();
+        for detector in &mut detectors {
+            detector.prepare(&view, known);
+        }
+        known.sort();
+        let view = PaneView { known, ..view };
         // The one that costs most beside the rest, where the caller's pool has threads; findings stay in order.
         let first_count = 1.min(detectors.len());
         let (first, others) = detectors.split_at_mut(first_count);

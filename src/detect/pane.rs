@@ -1,5 +1,6 @@
 //! One pane of all shards, and what detectors see of it.
 
+use super::known::Known;
 use super::network::Network;
 use super::outcome::Outcome;
 use crate::aggregate::{ContactKey, ContactView, PaneContacts, Place};
@@ -176,6 +177,8 @@ pub(super) struct PaneView<'a> {
     /// Newest `end` that the detect stage has read.
     pub(super) detected_at: UnixSeconds,
     pub(super) network: &'a Network,
+    /// Empty until all detectors have prepared.
+    pub(super) known: &'a Known,
     /// Whether no contact of the longest window was refused room.
     pub(super) exact: bool,
     pub(super) detail: Detail,
@@ -189,7 +192,12 @@ impl<'a> PaneView<'a> {
 
     /// The contact behind `tried`.
     pub(super) fn contact(&self, tried: &Tried) -> ContactView<'a> {
-        let (shard, number) = self.pane.shard_of(tried.number);
+        self.numbered(tried.number)
+    }
+
+    /// The contact with this number.
+    pub(super) fn numbered(&self, number: u32) -> ContactView<'a> {
+        let (shard, number) = self.pane.shard_of(number);
         shard.contacts.contact(number)
     }
 
@@ -208,8 +216,13 @@ impl<'a> PaneView<'a> {
 
     /// Where these contacts were seen, as far as all agree; interfaces are listed.
     pub(super) fn context<'t>(&self, contacts: impl Iterator<Item = &'t Tried>) -> Context {
+        self.context_of(contacts.map(|tried| tried.number))
+    }
+
+    /// As [`Self::context`], of contacts by their numbers.
+    pub(super) fn context_of(&self, contacts: impl Iterator<Item = u32>) -> Context {
         let mut places: Vec<Place> = contacts
-            .flat_map(|tried| self.pane.places(tried.number))
+            .flat_map(|number| self.pane.places(number))
             .map(|(shard, id)| shard.places.place(id))
             .collect();
         places.sort_unstable();

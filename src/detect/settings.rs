@@ -6,9 +6,12 @@ use std::ops::RangeInclusive;
 use serde::Deserialize;
 
 use super::bruteforce::BruteforceSettings;
+use super::distributed_scan::DistributedScanSettings;
 use super::host_sweep::HostSweepSettings;
+use super::login_after_bruteforce::LoginAfterBruteforceSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
+use super::sg_nacl_misconfig::SgNaclMisconfigSettings;
 
 /// The longest window that any detector may have: a day.
 pub(super) const WINDOW_SECONDS_MAX: i64 = 86_400;
@@ -21,12 +24,18 @@ pub struct DetectSettings {
     pub port_scan: PortScanSettings,
     /// One port, or ICMP, over many hosts.
     pub host_sweep: HostSweepSettings,
+    /// Scans that are shared out among many sources.
+    pub distributed_scan: DistributedScanSettings,
     /// Guessing of SSH logins.
     pub ssh_bruteforce: BruteforceSettings,
     /// Guessing of RDP logins.
     pub rdp_bruteforce: BruteforceSettings,
+    /// Guessed logins that may have worked.
+    pub login_after_bruteforce: LoginAfterBruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
+    /// Rules that reject what should pass.
+    pub sg_nacl_misconfig: SgNaclMisconfigSettings,
 }
 
 impl DetectSettings {
@@ -36,9 +45,12 @@ impl DetectSettings {
         [
             ("port_scan", self.port_scan.check()),
             ("host_sweep", self.host_sweep.check()),
+            ("distributed_scan", self.distributed_scan.check()),
             ("ssh_bruteforce", self.ssh_bruteforce.check()),
             ("rdp_bruteforce", self.rdp_bruteforce.check()),
+            ("login_after_bruteforce", self.login_after_bruteforce.check()),
             ("remote_access_attempt", self.remote_access_attempt.check()),
+            ("sg_nacl_misconfig", self.sg_nacl_misconfig.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))

@@ -77,6 +77,17 @@ fn eager() -> DetectSettings {
     settings.host_sweep.slow_window_seconds = 240;
     settings.ssh_bruteforce.window_seconds = 60;
     settings.ssh_bruteforce.slow_window_seconds = 240;
+    settings.distributed_scan.ports_min = 2;
+    settings.distributed_scan.port_sources_min = 2;
+    settings.distributed_scan.hosts_min = 2;
+    settings.distributed_scan.host_sources_min = 2;
+    settings.distributed_scan.decoys_min = 2;
+    settings.distributed_scan.window_seconds = 120;
+    settings.login_after_bruteforce.session_packets_min = 5;
+    settings.login_after_bruteforce.session_seconds_min = 60;
+    settings.sg_nacl_misconfig.windows_min = 2;
+    settings.sg_nacl_misconfig.answers_min = 2;
+    settings.sg_nacl_misconfig.window_seconds = 240;
     settings
 }
 
@@ -87,6 +98,9 @@ fn cramped() -> DetectSettings {
     settings.host_sweep.tracked_max = 20;
     settings.ssh_bruteforce.tracked_max = 3;
     settings.remote_access_attempt.tracked_max = 3;
+    settings.distributed_scan.tracked_max = 8;
+    settings.login_after_bruteforce.tracked_max = 2;
+    settings.sg_nacl_misconfig.tracked_max = 3;
     settings
 }
 
@@ -251,7 +265,18 @@ fn the_first_form_is_read() {
     }
     out.option(detectors.waiting.as_ref(), |out, waiting| waiting.save(out, save_shard));
     let loaded = loaded(&out.into_bytes(), set_of(&eager()), &rows, 2).unwrap();
-    assert_eq!(saved(&loaded), saved(&detectors));
+    let known = |detectors: &DetectorSet| -> Vec<_> {
+        let listed = detectors.detectors.iter();
+        let known = listed.filter(|detector| FORM_1.contains(&detector.name()));
+        let saved = known.map(|detector| {
+            let mut out = Encoder::default();
+            detector.save(&mut out);
+            out.into_bytes()
+        });
+        saved.collect()
+    };
+    assert_eq!(known(&loaded), known(&detectors));
+    assert_eq!(loaded.waiting_pane(), detectors.waiting_pane());
 }
 
 /// A flood of sources that are seen once, and two slow scanners that come back once a minute.
@@ -260,6 +285,7 @@ fn a_flood_hides_no_slow_scanner() {
     let mut settings = DetectSettings::default();
     settings.port_scan.tracked_max = 10_000;
     settings.host_sweep.tracked_max = 10_000;
+    settings.distributed_scan.tracked_max = 10_000;
     let mut detectors = set_of(&settings);
     let mut out = Vec::new();
     for minute in 0..25_u16 {

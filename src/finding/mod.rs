@@ -24,9 +24,12 @@ pub const FINDING_SCHEMA: &str = "flowgauge.finding/v1";
 pub enum FindingKind {
     PortScan,
     HostSweep,
+    DistributedScan,
     SshBruteforce,
     RdpBruteforce,
+    LoginAfterBruteforce,
     RemoteAccessAttempt,
+    SgNaclMisconfig,
 }
 
 impl FindingKind {
@@ -34,9 +37,12 @@ impl FindingKind {
     pub const ALL: &[Self] = &[
         Self::PortScan,
         Self::HostSweep,
+        Self::DistributedScan,
         Self::SshBruteforce,
         Self::RdpBruteforce,
+        Self::LoginAfterBruteforce,
         Self::RemoteAccessAttempt,
+        Self::SgNaclMisconfig,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -45,9 +51,12 @@ impl FindingKind {
         match self {
             Self::PortScan => "port_scan",
             Self::HostSweep => "host_sweep",
+            Self::DistributedScan => "distributed_scan",
             Self::SshBruteforce => "ssh_bruteforce",
             Self::RdpBruteforce => "rdp_bruteforce",
+            Self::LoginAfterBruteforce => "login_after_bruteforce",
             Self::RemoteAccessAttempt => "remote_access_attempt",
+            Self::SgNaclMisconfig => "sg_nacl_misconfig",
         }
     }
 

@@ -1,0 +1,384 @@
+//! Guessed logins that may have worked: a client that guesses has a session unlike its guesses.
+//!
+//! Who guesses is what `ssh_bruteforce` and `rdp_bruteforce` have reported in their long window. A guess is short:
+//! some packets of key exchange, a refusal. A session that carries far more, or a connection that lasts longer
+//! than servers wait for a password, is a login, most likely. An outside client that guessed anywhere is
+//! watched at all login services; an inside one only where it guessed, because it may be an admin's.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::detector::Detector;
+use super::episode::{Episodes, Sighting};
+use super::known::Guesser;
+use super::outcome::{Outcome, TCP};
+use super::pane::{PaneView, Tried};
+use super::report::{Draft, finding, spelled};
+use super::saved::Saved;
+use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_range};
+use crate::aggregate::{CLIENT_PORTS_MAX, ContactView};
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::finding::{Evidence, Finding, FindingKind, Severity};
+use crate::net::Addr;
+use crate::units::{PaneIndex, UnixSeconds};
+
+/// How much more a session carries than guesses, at least.
+const TIMES_GUESS_MIN: u64 = 4;
+
+/// A connection that lasts is seen in this many panes one after the other, at least.
+const LASTING_PANES_MIN: u32 = 4;
+
+/// How many panes a connection may be silent.
+const SILENT_PANES_MAX: i64 = 1;
+
+/// Connections of a pair that are followed.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Bytes that a pair takes, with its connections.
+const PAIR_BYTES: usize = 1024;
+
+/// How long a login is told of as one.
+const QUIET_SECONDS: u32 = 3600;
+
+/// `[detectors.login_after_bruteforce]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoginAfterBruteforceSettings {
+    /// Whether to look for logins of clients that guess.
+    pub enabled: bool,
+    /// Packets of the client beyond those of guesses, 2 to 1000000.
+    pub session_packets_min: u32,
+    /// How long a connection lasts, whatever it carries, 60 to 86400.
+    pub session_seconds_min: u32,
+    /// Pairs of hosts kept, 1000 to 1000000000; a pair takes about 1000 bytes.
+    pub tracked_max: u32,
+}
+
+impl Default for LoginAfterBruteforceSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            session_packets_min: 40,
+            session_seconds_min: 300,
+            tracked_max: 100_000,
+        }
+    }
+}
+
+impl LoginAfterBruteforceSettings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let usual = Self::default();
+        let packets = ("session_packets_min", self.session_packets_min);
+        check_range(packets.0, packets.1, 2..=1_000_000, usual.session_packets_min)?;
+        let seconds = ("session_seconds_min", self.session_seconds_min);
+        check_range(seconds.0, seconds.1, 60..=WINDOW_SECONDS_MAX, usual.session_seconds_min)?;
+        check_range("tracked_max", self.tracked_max, 1000..=1_000_000_000, usual.tracked_max)
+    }
+}
+
+/// A connection that goes on.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    start: UnixSeconds,
+    last_pane: PaneIndex,
+    /// Panes in which it was seen.
+    panes: u32,
+}
+
+impl Saved for Connection {
+    const BYTES_MIN: usize = 20;
+
+    fn save(&self, out: &mut Encoder) {
+        self.start.save(out);
+        self.last_pane.save(out);
+        out.u32(self.panes);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let (start, last_pane) = (UnixSeconds::load(from)?, PaneIndex::load(from)?);
+        Ok(Self { start, last_pane, panes: from.u32()? })
+    }
+}
+
+/// What sessions of a client that guesses look like at one service.
+#[derive(Debug)]
+struct Pair {
+    last_pane: PaneIndex,
+    guesses: u64,
+    guess_packets: u64,
+    /// By client port.
+    connections: BTreeMap<u16, Connection>,
+}
+
+impl Saved for Pair {
+    const BYTES_MIN: usize = 32;
+
+    fn save(&self, out: &mut Encoder) {
+        self.last_pane.save(out);
+        out.u64(self.guesses);
+        out.u64(self.guess_packets);
+        self.connections.save(out);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            last_pane: PaneIndex::load(from)?,
+            guesses: from.u64()?,
+            guess_packets: from.u64()?,
+            connections: BTreeMap::load(from)?,
+        })
+    }
+}
+
+/// A session unlike guesses.
+#[derive(Clone, Copy, Debug)]
+struct Login {
+    variant: &'static str,
+    start: UnixSeconds,
+    packets: u64,
+    bytes: u64,
+    guess_packets: u64,
+}
+
+/// Client, server and the service's port.
+type PairKey = (Addr, (Addr, u16));
+
+/// The detector's memory.
+#[derive(Debug)]
+pub(super) struct LoginAfterBruteforce {
+    settings: LoginAfterBruteforceSettings,
+    pairs: BTreeMap<PairKey, Pair>,
+    episodes: Episodes<PairKey>,
+    pairs_max: usize,
+    evictions: u64,
+}
+
+impl LoginAfterBruteforce {
+    /// A detector without memory, whose tables take at most `bytes_max`.
+    pub(super) fn new(settings: LoginAfterBruteforceSettings, bytes_max: usize) -> Self {
+        let tracked_max = settings.tracked_max as usize;
+        let open_max = tracked_max.min(bytes_max / 8 / Episodes::<PairKey>::entry_bytes());
+        Self {
+            pairs: BTreeMap::new(),
+            episodes: Episodes::new(QUIET_SECONDS, open_max),
+            pairs_max: tracked_max.min(bytes_max / 8 * 7 / PAIR_BYTES).max(1),
+            evictions: 0,
+            settings,
+        }
+    }
+
+    /// Takes the sessions of a pair in this pane and says whether one of them is a login.
+    fn on_sessions(&mut self, key: PairKey, tried: &Tried, view: &PaneView<'_>) -> Option<Login> {
+        let Self { settings, pairs, .. } = self;
+        let now = view.index();
+        let contact = view.contact(tried);
+        let pair = pairs.entry(key).or_insert_with(|| Pair {
+            last_pane: now,
+            guesses: 0,
+            guess_packets: 0,
+            connections: BTreeMap::new(),
+        });
+        pair.last_pane = now;
+        let lasting = pair.follow(now, contact, settings, tried.last_end);
+        let (forward, _) = contact.forward();
+        let (flows, ports) = (u64::from(forward.flows), contact.client_ports().len());
+        let sessions = if ports < CLIENT_PORTS_MAX { ports as u64 } else { flows }.max(1);
+        // Traffic that both ends logged may count twice.
+        let packets = forward.packets / flows.div_ceil(sessions).max(1);
+        let guess_packets = pair.guess_packets.div_ceil(pair.guesses.max(1));
+        // All but one session are taken for guesses; of guesses not seen yet, for as large as each other.
+        let usual = if pair.guesses == 0 { packets.div_ceil(sessions) } else { guess_packets };
+        let beyond = packets.saturating_sub(usual.saturating_mul(sessions - 1));
+        // Guesses differ, and many of them differ from their mean by more than one session.
+        let packets_min = u64::from(settings.session_packets_min)
+            .max(TIMES_GUESS_MIN * guess_packets)
+            .saturating_add(usual.saturating_mul(sessions - 1) / 4);
+        let login = |variant, start| Login {
+            variant,
+            start,
+            packets: beyond,
+            bytes: forward.bytes,
+            guess_packets,
+        };
+        if beyond > packets_min {
+            return Some(login("larger", tried.first_start));
+        }
+        if let Some(start) = lasting {
+            return Some(login("longer", start));
+        }
+        pair.guesses = pair.guesses.saturating_add(sessions);
+        pair.guess_packets = pair.guess_packets.saturating_add(packets);
+        None
+    }
+
+    fn report(
+        &mut self,
+        (client, (server, port)): PairKey,
+        service: &'static str,
+        login: Login,
+        tried: &Tried,
+        view: &PaneView<'_>,
+    ) -> Option<Finding> {
+        let last_seen = tried.last_end;
+        let sighting = Sighting { first_seen: login.start, last_seen, size: login.packets };
+        let report = self.episodes.note((client, (server, port)), sighting)?;
+        let seconds = u64::try_from(last_seen.0.saturating_sub(login.start.0)).unwrap_or(0);
+        let draft = || Draft {
+            severity: Severity::Critical,
+            confidence: if login.variant == "larger" { 0.8 } else { 0.7 },
+            title: format!(
+                "{client}, which guessed {service} logins, has a session with {server} unlike its guesses{}",
+                match login.variant {
+                    "larger" => format!(": {} packets", login.packets),
+                    _ => format!(
+                        ": it lasts for {}",
+                        spelled(u32::try_from(seconds).unwrap_or(u32::MAX))
+                    ),
+                }
+            ),
+            actor: client,
+            identity: (vec![server], vec![port]),
+            targets: vec![server],
+            ports: vec![port],
+            last_seen,
+            window_seconds: QUIET_SECONDS,
+            evidence: BTreeMap::from([
+                ("variant", Evidence::Word(login.variant)),
+                ("service", Evidence::Word(service)),
+                ("session_packets", Evidence::Count(login.packets)),
+                ("session_bytes", Evidence::Count(login.bytes)),
+                ("session_seconds", Evidence::Count(seconds)),
+                ("packets_per_guess", Evidence::Count(login.guess_packets)),
+            ]),
+            context: view.context(std::iter::once(tried)),
+            exact: true,
+        };
+        Some(finding(FindingKind::LoginAfterBruteforce, report, view, draft))
+    }
+
+    /// Forgets pairs whose client no longer counts as guessing, and the quietest ones if there are too many.
+    fn forget(&mut self, guessers: &[Guesser]) {
+        let is_guessing =
+            |client: &Addr| guessers.binary_search_by_key(client, |g| g.client).is_ok();
+        self.pairs.retain(|(client, _), _| is_guessing(client));
+        if self.pairs.len() <= self.pairs_max {
+            return;
+        }
+        let excess = self.pairs.len() - (self.pairs_max - self.pairs_max / 10);
+        let mut ranks: Vec<_> =
+            self.pairs.iter().map(|(key, pair)| (pair.last_pane, *key)).collect();
+        ranks.sort_unstable();
+        for (_, key) in &ranks[..excess] {
+            self.pairs.remove(key);
+            self.evictions += 1;
+        }
+    }
+}
+
+impl Pair {
+    /// Follows the connections of a pane; returns when the first one began that lasts.
+    fn follow(
+        &mut self,
+        now: PaneIndex,
+        contact: ContactView<'_>,
+        settings: &LoginAfterBruteforceSettings,
+        last_end: UnixSeconds,
+    ) -> Option<UnixSeconds> {
+        self.connections.retain(|_, connection| {
+            now.0.saturating_sub(connection.last_pane.0) <= SILENT_PANES_MAX + 1
+        });
+        let mut lasting: Option<UnixSeconds> = None;
+        for port in contact.client_ports() {
+            if self.connections.len() >= CONNECTIONS_MAX && !self.connections.contains_key(port) {
+                continue;
+            }
+            let start = contact.first_start();
+            let connection = self.connections.entry(*port).or_insert(Connection {
+                start,
+                last_pane: now,
+                panes: 0,
+            });
+            connection.last_pane = now;
+            connection.panes = connection.panes.saturating_add(1);
+            let seconds = last_end.0.saturating_sub(connection.start.0);
+            if connection.panes >= LASTING_PANES_MIN
+                && seconds >= i64::from(settings.session_seconds_min)
+            {
+                lasting =
+                    Some(lasting.map_or(connection.start, |start| start.min(connection.start)));
+            }
+        }
+        lasting
+    }
+}
+
+/// Whether a session with `server` tells something of these episodes of one client.
+fn is_watched(guessers: &[Guesser], server: Addr, port: u16, inside: bool) -> Option<&'static str> {
+    let of_port = guessers.iter().filter(|guesser| guesser.port == port);
+    let mut telling =
+        of_port.filter(|guesser| !inside || guesser.server.is_none_or(|guessed| guessed == server));
+    telling.next().map(|guesser| guesser.service)
+}
+
+impl Detector for LoginAfterBruteforce {
+    fn name(&self) -> &'static str {
+        "login_after_bruteforce"
+    }
+
+    fn is_on(&self) -> bool {
+        self.settings.enabled
+    }
+
+    fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let guessers = &view.known.guessers;
+        for guessers in guessers.chunk_by(|one, other| one.client == other.client) {
+            let client = guessers[0].client;
+            let inside = view.network.is_inside(client);
+            let from = view.tried.partition_point(|tried| tried.client < client);
+            let of_client = view.tried[from..].iter().take_while(|tried| tried.client == client);
+            for tried in of_client {
+                if tried.protocol == TCP
+                    && tried.outcome == Outcome::Answered
+                    && let Some(service) = is_watched(guessers, tried.server, tried.port, inside)
+                {
+                    let key = (client, (tried.server, tried.port));
+                    if let Some(login) = self.on_sessions(key, tried, view) {
+                        out.extend(self.report(key, service, login, tried, view));
+                    }
+                }
+            }
+        }
+        self.forget(guessers);
+        self.episodes.end_pane(view.index().end(view.pane_seconds));
+    }
+
+    fn evictions(&self) -> u64 {
+        self.evictions + self.episodes.evictions()
+    }
+
+    fn bytes(&self) -> usize {
+        self.pairs.len() * PAIR_BYTES + self.episodes.bytes()
+    }
+
+    fn save(&self, out: &mut Encoder) {
+        out.version(1);
+        out.u64(self.evictions);
+        self.pairs.save(out);
+        self.episodes.save(out);
+    }
+
+    fn load(&mut self, from: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        from.version("logins after guesses", 1..=1)?;
+        let evictions = from.u64()?;
+        let pairs = BTreeMap::load(from)?;
+        self.episodes = self.episodes.load(from)?;
+        self.pairs = pairs;
+        self.evictions = evictions;
+        Ok(())
+    }
+}
