@@ -26,6 +26,12 @@ use crate::units::{PaneIndex, UnixSeconds};
 /// How much more a session carries than guesses, at least.
 const TIMES_GUESS_MIN: u64 = 4;
 
+/// Longest guess in packets of the client.
+const GUESS_PACKETS_MAX: u64 = 40;
+
+/// So many guesses have a mean that tells of the next ones.
+const GUESSES_TELLING: u64 = 30;
+
 /// A connection that lasts is seen in this many panes one after the other, at least.
 const LASTING_PANES_MIN: u32 = 4;
 
@@ -88,20 +94,23 @@ struct Connection {
     last_pane: PaneIndex,
     /// Panes in which it was seen.
     panes: u32,
+    /// What the client sent in panes with no other connection of the pair.
+    packets: u64,
 }
 
 impl Saved for Connection {
-    const BYTES_MIN: usize = 20;
+    const BYTES_MIN: usize = 28;
 
     fn save(&self, out: &mut Encoder) {
         self.start.save(out);
         self.last_pane.save(out);
         out.u32(self.panes);
+        out.u64(self.packets);
     }
 
     fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let (start, last_pane) = (UnixSeconds::load(from)?, PaneIndex::load(from)?);
-        Ok(Self { start, last_pane, panes: from.u32()? })
+        Ok(Self { start, last_pane, panes: from.u32()?, packets: from.u64()? })
     }
 }
 
@@ -184,35 +193,59 @@ impl LoginAfterBruteforce {
             connections: BTreeMap::new(),
         });
         pair.last_pane = now;
-        let lasting = pair.follow(now, contact, settings, tried.last_end);
+        pair.follow(now, contact);
         let (forward, _) = contact.forward();
-        let (flows, ports) = (u64::from(forward.flows), contact.client_ports().len());
-        let sessions = if ports < CLIENT_PORTS_MAX { ports as u64 } else { flows }.max(1);
-        // Traffic that both ends logged may count twice.
-        let packets = forward.packets / flows.div_ceil(sessions).max(1);
+        let (flows, ports) = (u64::from(forward.flows), contact.client_ports().len() as u64);
+        // Without directions, traffic that both ends logged has two records, nearly always in the same pane.
+        let copies = (flows / ports.max(1)).max(1);
+        let copies = if contact.client_ports().len() < CLIENT_PORTS_MAX { copies } else { 1 };
+        // So guesses are measured by record; a guess over the border of two windows has two as well.
+        let records = flows.max(ports).max(1);
         let guess_packets = pair.guess_packets.div_ceil(pair.guesses.max(1));
-        // All but one session are taken for guesses; of guesses not seen yet, for as large as each other.
-        let usual = if pair.guesses == 0 { packets.div_ceil(sessions) } else { guess_packets };
-        let beyond = packets.saturating_sub(usual.saturating_mul(sessions - 1));
+        // All but one session are taken for guesses: as large as those seen, or, while these are few, as guesses
+        // may be at most.
+        let usual = match pair.guesses {
+            GUESSES_TELLING.. => guess_packets,
+            _ => guess_packets.max(GUESS_PACKETS_MAX),
+        };
+        let packets = forward.packets / copies;
+        let of_guesses = usual.saturating_mul(records - 1);
+        let beyond = forward.packets.saturating_sub(of_guesses) / copies;
         // Guesses differ, and many of them differ from their mean by more than one session.
         let packets_min = u64::from(settings.session_packets_min)
             .max(TIMES_GUESS_MIN * guess_packets)
-            .saturating_add(usual.saturating_mul(sessions - 1) / 4);
-        let login = |variant, start| Login {
+            .saturating_add(of_guesses / 4);
+        let login = |variant, start, packets| Login {
             variant,
             start,
-            packets: beyond,
+            packets,
             bytes: forward.bytes,
             guess_packets,
         };
         if beyond > packets_min {
-            return Some(login("larger", tried.first_start));
+            return Some(login("larger", tried.first_start, beyond));
         }
-        if let Some(start) = lasting {
-            return Some(login("longer", start));
+        // Of one connection alone it is known what it carried since it began.
+        if let [port] = contact.client_ports()
+            && let Some(connection) = pair.connections.get_mut(port)
+        {
+            connection.packets = connection.packets.saturating_add(packets);
+            if connection.packets > packets_min {
+                return Some(login("larger", connection.start, connection.packets));
+            }
         }
-        pair.guesses = pair.guesses.saturating_add(sessions);
-        pair.guess_packets = pair.guess_packets.saturating_add(packets);
+        let lasting = contact.client_ports().iter().filter_map(|port| {
+            let connection = pair.connections.get(port)?;
+            let seconds = tried.last_end.0.saturating_sub(connection.start.0);
+            let is_lasting = connection.panes >= LASTING_PANES_MIN
+                && seconds >= i64::from(settings.session_seconds_min);
+            is_lasting.then_some(connection.start)
+        });
+        if let Some(start) = lasting.min() {
+            return Some(login("longer", start, beyond));
+        }
+        pair.guesses = pair.guesses.saturating_add(records);
+        pair.guess_packets = pair.guess_packets.saturating_add(forward.packets);
         None
     }
 
@@ -281,39 +314,21 @@ impl LoginAfterBruteforce {
 }
 
 impl Pair {
-    /// Follows the connections of a pane; returns when the first one began that lasts.
-    fn follow(
-        &mut self,
-        now: PaneIndex,
-        contact: ContactView<'_>,
-        settings: &LoginAfterBruteforceSettings,
-        last_end: UnixSeconds,
-    ) -> Option<UnixSeconds> {
+    /// Follows the connections of a pane.
+    fn follow(&mut self, now: PaneIndex, contact: ContactView<'_>) {
         self.connections.retain(|_, connection| {
             now.0.saturating_sub(connection.last_pane.0) <= SILENT_PANES_MAX + 1
         });
-        let mut lasting: Option<UnixSeconds> = None;
         for port in contact.client_ports() {
             if self.connections.len() >= CONNECTIONS_MAX && !self.connections.contains_key(port) {
                 continue;
             }
             let start = contact.first_start();
-            let connection = self.connections.entry(*port).or_insert(Connection {
-                start,
-                last_pane: now,
-                panes: 0,
-            });
+            let new = Connection { start, last_pane: now, panes: 0, packets: 0 };
+            let connection = self.connections.entry(*port).or_insert(new);
             connection.last_pane = now;
             connection.panes = connection.panes.saturating_add(1);
-            let seconds = last_end.0.saturating_sub(connection.start.0);
-            if connection.panes >= LASTING_PANES_MIN
-                && seconds >= i64::from(settings.session_seconds_min)
-            {
-                lasting =
-                    Some(lasting.map_or(connection.start, |start| start.min(connection.start)));
-            }
         }
-        lasting
     }
 }
 

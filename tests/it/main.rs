@@ -21,6 +21,7 @@ mod iam;
 mod init;
 mod job;
 mod kinesis;
+mod labelled;
 mod life;
 mod program;
 mod proxy;
