@@ -176,7 +176,7 @@ impl DistributedScan {
         let tracked_max = settings.tracked_max as usize;
         let open_max = tracked_max.min(bytes_max / 8 / Episodes::<EpisodeKey>::entry_bytes());
         Self {
-            tries: RecentTries::new(tracked_max.min(bytes_max / 8 * 7 / TRY_BYTES)),
+            tries: RecentTries::new(tracked_max.min(bytes_max / 16 * 13 / TRY_BYTES)),
             episodes: Episodes::new(settings.window_seconds, open_max),
             inexact_until: PaneIndex(i64::MIN),
             new: Vec::new(),
@@ -281,11 +281,11 @@ fn distinct<T: Ord>(parts: &[Part<'_>], part_of: impl Fn(&Try) -> T) -> u64 {
 }
 
 /// The parts that are not much larger than the others, and how many distinct ports or hosts these have.
-fn shared<'a, T: Ord>(
-    mut parts: Vec<Part<'a>>,
+fn shared<T: Ord>(
+    mut parts: Vec<Part<'_>>,
     size_max: u32,
     part_of: impl Fn(&Try) -> T + Copy,
-) -> (Vec<Part<'a>>, u64) {
+) -> (Vec<Part<'_>>, u64) {
     loop {
         let size = distinct(&parts, part_of);
         let each_max = u64::from(size_max).max(size / 3);
@@ -465,7 +465,8 @@ impl Detector for DistributedScan {
                 is_rejected: tried.rejected > 0,
             },
         ));
-        if self.tries.add(&self.new, expired) {
+        let has_refused = self.tries.admit(&mut self.new);
+        if self.tries.add(&self.new, expired) || has_refused {
             self.inexact_until = view.after_window(expired);
         }
         if !self.new.is_empty() {
@@ -514,5 +515,183 @@ impl Detector for DistributedScan {
         self.tries = tries;
         self.episodes = episodes;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::scenarios::{check, host, rejected, syn};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::finding::Status;
+    use crate::units::UnixSeconds;
+
+    fn source(number: u32) -> Addr {
+        Addr::v4(0x0900_0000 + number)
+    }
+
+    fn probe(at: i64, number: u32, server: Addr, port: u16) -> ContactRow<'static> {
+        ContactRow { src: source(number), ..rejected(syn(at, "203.0.113.9", server, port)) }
+    }
+
+    /// Each of so many sources tries as many ports of its own of one host.
+    fn vertical(sources: u32, each: u16) -> Vec<ContactRow<'static>> {
+        let ports = |number: u32| (0..each).map(move |port| (number, port));
+        let probe = |(number, port): (u32, u16)| {
+            let first = 7000 + u16::try_from(number).unwrap() * each;
+            probe(i64::from(port), number, host(5), first + port)
+        };
+        (0..sources).flat_map(ports).map(probe).collect()
+    }
+
+    /// Each of so many sources tries one port of as many hosts of its own.
+    fn horizontal(sources: u32, each: u16) -> Vec<ContactRow<'static>> {
+        let hosts = |number: u32| (0..each).map(move |place| (number, place));
+        let probe = |(number, place): (u32, u16)| {
+            let first = u16::try_from(number).unwrap() * each;
+            probe(i64::from(place) * 4, number, host(first + place), 445)
+        };
+        (0..sources).flat_map(hosts).map(probe).collect()
+    }
+
+    #[test]
+    fn shared_ports_of_a_host_are_one_finding() {
+        check(&vertical(6, 9), &[]);
+        check(&vertical(6, 10), &[("distributed_scan", "vertical", Status::Open)]);
+        // Five sources are those that they are.
+        check(&vertical(5, 12), &[("port_scan", "fast", Status::Open); 5]);
+        check(&vertical(80, 1), &[]);
+    }
+
+    #[test]
+    fn shared_hosts_of_a_port_are_one_finding() {
+        check(&horizontal(8, 4), &[("distributed_scan", "horizontal", Status::Open)]);
+        check(&horizontal(8, 14), &[("distributed_scan", "horizontal", Status::Open)]);
+        check(&horizontal(7, 5), &[]);
+        check(&horizontal(60, 1), &[]);
+    }
+
+    #[test]
+    fn a_scan_amid_decoys_is_one_finding() {
+        let scan =
+            |number: u32, at: i64| (0..20).map(move |port| probe(at, number, host(5), 7000 + port));
+        let together: Vec<_> = (0..4).flat_map(|number| scan(number, 10)).collect();
+        check(&together, &[("distributed_scan", "decoy", Status::Open)]);
+        let apart: Vec<_> =
+            (0..4).flat_map(|number| scan(number, i64::from(number) * 300)).collect();
+        check(&apart, &[("port_scan", "fast", Status::Open); 4]);
+    }
+
+    #[test]
+    fn late_answers_of_services_are_no_scan() {
+        let rows: Vec<_> = vertical(8, 10)
+            .into_iter()
+            .map(|row| ContactRow {
+                src_port: 9000,
+                dst_port: row.dst_port + 33_000,
+                tcp_flags: None,
+                ..row
+            })
+            .collect();
+        check(&rows, &[]);
+    }
+
+    type Seen = BTreeMap<(u32, u16, u16), i64>;
+
+    /// Who shares what, by walking through lists; `of` says what belongs together and what is counted.
+    fn plainly(
+        seen: &Seen,
+        (size_min, sources_min, each_max): (usize, usize, usize),
+        of: fn(&(u32, u16, u16)) -> (u16, u16),
+        now: i64,
+    ) -> Vec<(u16, Vec<u32>)> {
+        let groups: BTreeSet<u16> = seen.keys().map(|key| of(key).0).collect();
+        let mut found = Vec::new();
+        for group in groups {
+            let of_group: Vec<_> = seen.iter().filter(|(key, _)| of(key).0 == group).collect();
+            let mut sources: BTreeSet<u32> = of_group.iter().map(|(key, _)| key.0).collect();
+            let tries =
+                |source: u32| of_group.iter().filter(move |(key, _)| key.0 == source).count();
+            sources.retain(|source| tries(*source) > 1);
+            let is_touched =
+                of_group.iter().any(|(key, pane)| sources.contains(&key.0) && **pane == now);
+            loop {
+                let mine = of_group.iter().filter(|(key, _)| sources.contains(&key.0));
+                let size = mine.map(|(key, _)| of(key).1).collect::<BTreeSet<u16>>().len();
+                let large: Vec<u32> = sources
+                    .iter()
+                    .copied()
+                    .filter(|source| tries(*source) > each_max.max(size / 3))
+                    .collect();
+                if large.is_empty() {
+                    if is_touched && size >= size_min && sources.len() >= sources_min {
+                        found.push((group, sources.into_iter().collect()));
+                    }
+                    break;
+                }
+                large.iter().for_each(|source| {
+                    sources.remove(source);
+                });
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn lists_say_the_same(
+            panes in prop::collection::vec(
+                prop::collection::btree_set((0_u32..6, 0_u16..4, 0_u16..8), 0..50), 1..8),
+        ) {
+            const WINDOW_PANES: i64 = 3;
+            let settings = DistributedScanSettings {
+                ports_min: 5,
+                port_sources_min: 2,
+                ports_per_source_max: 3,
+                hosts_min: 3,
+                host_sources_min: 2,
+                hosts_per_source_max: 2,
+                decoys_min: 65_536,
+                ..DistributedScanSettings::default()
+            };
+            let mut tries = RecentTries::new(usize::MAX);
+            let mut seen = Seen::new();
+            for (now, new) in (0_i64..).zip(&panes) {
+                let attempt = |(client, server, port): &(u32, u16, u16)| Try {
+                    client: source(*client),
+                    server: host(*server),
+                    start: UnixSeconds(now * 60),
+                    pane: PaneIndex(now),
+                    port: *port,
+                    protocol: TCP,
+                    is_rejected: true,
+                };
+                let attempts: Vec<Try> = new.iter().map(attempt).collect();
+                tries.add(&attempts, PaneIndex(now - WINDOW_PANES));
+                seen.retain(|_, pane| *pane > now - WINDOW_PANES);
+                seen.extend(new.iter().map(|key| (*key, now)));
+                let mut found: Vec<(bool, Addr, u16, Vec<Addr>)> = trips(&settings, &tries, PaneIndex(now))
+                    .iter()
+                    .map(|trip| {
+                        let clients = trip.parts.iter().map(|part| part.client).collect();
+                        (trip.variant == Variant::Horizontal, trip.server, trip.port, clients)
+                    })
+                    .collect();
+                found.sort();
+                let clients = |numbers: Vec<u32>| numbers.into_iter().map(source).collect();
+                let hosts = plainly(&seen, (5, 2, 3), |key| (key.1, key.2), now);
+                let ports = plainly(&seen, (3, 2, 2), |key| (key.2, key.1), now);
+                let mut expected: Vec<(bool, Addr, u16, Vec<Addr>)> = hosts
+                    .into_iter()
+                    .map(|(server, numbers)| (false, host(server), 0, clients(numbers)))
+                    .chain(ports.into_iter().map(|(port, numbers)| (true, ANY_SERVER, port, clients(numbers))))
+                    .collect();
+                expected.sort();
+                prop_assert_eq!(found, expected);
+            }
+        }
     }
 }

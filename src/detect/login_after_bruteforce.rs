@@ -397,3 +397,89 @@ impl Detector for LoginAfterBruteforce {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::scenarios::{OUTSIDE, check, findings, host, reply, sessions, syn};
+    use super::*;
+    use crate::aggregate::ContactRow;
+    use crate::finding::Status;
+
+    const FAST: (&str, &str, Status) = ("ssh_bruteforce", "fast", Status::Open);
+    const TRIED: (&str, &str, Status) = ("remote_access_attempt", "answered", Status::Open);
+
+    /// A part of a connection, of so many packets.
+    fn part(
+        at: i64,
+        src: &str,
+        server: Addr,
+        client_port: u16,
+        packets: u64,
+    ) -> Vec<ContactRow<'static>> {
+        let opened = syn(at, src, server, 22);
+        let row = ContactRow { src_port: client_port, packets, bytes: packets * 150, ..opened };
+        vec![row, reply(row, 0, packets, packets * 200, 18)]
+    }
+
+    fn guesses() -> Vec<ContactRow<'static>> {
+        sessions(12, 5, OUTSIDE, host(5), 22)
+    }
+
+    #[test]
+    fn a_session_unlike_the_guesses_is_a_login() {
+        check(&guesses(), &[FAST, TRIED]);
+        let login = |variant| ("login_after_bruteforce", variant, Status::Open);
+        let with = |parts: Vec<Vec<ContactRow<'static>>>| -> Vec<_> {
+            guesses().into_iter().chain(parts.into_iter().flatten()).collect()
+        };
+        check(
+            &with(vec![part(400, OUTSIDE, host(5), 40_001, 300)]),
+            &[FAST, TRIED, login("larger")],
+        );
+        // At another server too, and grown over minutes.
+        let elsewhere = |i: i64| part(400 + i * 60, OUTSIDE, host(6), 40_001, 25);
+        check(&with((0..3).map(elsewhere).collect()), &[FAST, TRIED, TRIED, login("larger")]);
+        let idle = |i: i64| part(400 + i * 60, OUTSIDE, host(5), 40_001, 2);
+        check(&with((0..7).map(idle).collect()), &[FAST, TRIED, login("longer")]);
+        // Of somebody else it says nothing.
+        let other = part(400, "203.0.113.77", host(5), 40_001, 300);
+        check(&with(vec![other]), &[FAST, TRIED, TRIED]);
+        check(&part(400, "10.20.7.7", host(5), 40_001, 300), &[]);
+    }
+
+    #[test]
+    fn an_inside_guesser_is_watched_where_it_guessed() {
+        const INSIDE: &str = "10.20.7.7";
+        let rows = |server| -> Vec<_> {
+            let guesses = sessions(12, 5, INSIDE, host(5), 22);
+            guesses.into_iter().chain(part(400, INSIDE, server, 40_001, 300)).collect()
+        };
+        let login = ("login_after_bruteforce", "larger", Status::Open);
+        check(&rows(host(5)), &[FAST, login]);
+        check(&rows(host(6)), &[FAST]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn guesses_alone_are_no_login_and_a_large_session_is(
+            sizes in prop::collection::vec(7_u64..27, 20..120), every in 1_i64..20, login_packets in 200_u64..2000,
+        ) {
+            let mut rows = Vec::new();
+            for (number, packets) in (0_u16..).zip(&sizes) {
+                rows.extend(part(i64::from(number) * every, OUTSIDE, host(5), 50_000 + number, *packets));
+            }
+            let logins = |rows: &[ContactRow<'static>]| {
+                let found = findings(rows, 2);
+                found.iter().filter(|f| f.kind == FindingKind::LoginAfterBruteforce).count()
+            };
+            let is_found = findings(&rows, 2).iter().any(|f| f.kind == FindingKind::SshBruteforce);
+            prop_assert_eq!(logins(&rows), 0);
+            let end = i64::try_from(sizes.len()).unwrap() * every;
+            rows.extend(part(end + 120, OUTSIDE, host(5), 40_001, login_packets));
+            prop_assert_eq!(logins(&rows), usize::from(is_found));
+        }
+    }
+}

@@ -3,12 +3,15 @@
 //! A pane's attempts come in the same order and are merged in, so there is nothing to hash or to look up, and
 //! those of one client stand together. When there are too many, clients that tried once and clients that
 //! tried very much leave before the others: a flood from made-up addresses consists of the former, and whoever
-//! scans alone is one of the latter. Among these the oldest leave first, and then by hash of the client.
+//! scans alone is one of the latter. Among these the oldest leave first, and then by hash of the client. In a
+//! flood most don't even get in: of very many clients that are new and tried once only those do that a
+//! doorkeeper knows, because they have come before.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
+use super::doorkeeper::Doorkeeper;
 use super::saved::Saved;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::net::Addr;
@@ -19,6 +22,12 @@ const SEED: u64 = 0x7472_6965_7300;
 
 /// A client with more failed attempts than this is busy by itself.
 const BUSY_TRIES: usize = 256;
+
+/// With more clients of a pane than this that are new and tried once, only those get in that have come before.
+const NEWCOMERS_MAX: usize = 4096;
+
+/// How many clients that were kept out are remembered, at most.
+const REMEMBERED_MAX: usize = 1 << 22;
 
 /// A failed attempt; the later fields are no part of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +86,62 @@ pub(super) struct RecentTries {
     /// What the list was before; kept for its memory.
     spare: Vec<Try>,
     tries_max: usize,
+    /// Clients that were kept out.
+    doorkeeper: Doorkeeper,
+    /// Places of newcomers among a pane's attempts; kept for the memory.
+    newcomers: Vec<usize>,
     evictions: u64,
 }
 
 impl RecentTries {
     /// An empty list of at most `tries_max` attempts, and at least one.
     pub(super) fn new(tries_max: usize) -> Self {
-        Self { tries: Vec::new(), spare: Vec::new(), tries_max: tries_max.max(1), evictions: 0 }
+        Self {
+            tries: Vec::new(),
+            spare: Vec::new(),
+            tries_max: tries_max.max(1),
+            doorkeeper: Doorkeeper::new(tries_max.clamp(1, REMEMBERED_MAX)),
+            newcomers: Vec::new(),
+            evictions: 0,
+        }
+    }
+
+    /// Takes clients out of a pane's attempts that are new and tried once, if there are very many of them. Says
+    /// whether any were.
+    pub(super) fn admit(&mut self, new: &mut Vec<Try>) -> bool {
+        let Self { tries, doorkeeper, newcomers, evictions, .. } = self;
+        newcomers.clear();
+        let mut known = tries.iter().map(|attempt| attempt.client).peekable();
+        let mut place = 0;
+        for of_client in new.chunk_by(|one, other| one.client == other.client) {
+            let client = of_client[0].client;
+            while known.next_if(|known| *known < client).is_some() {}
+            if of_client.len() == 1 && known.peek() != Some(&client) {
+                newcomers.push(place);
+            }
+            place += of_client.len();
+        }
+        if newcomers.len() <= NEWCOMERS_MAX {
+            return false;
+        }
+        let hasher = FixedState::with_seed(SEED);
+        let (before, mut place) = (new.len(), 0);
+        let mut newcomers = newcomers.iter().copied().peekable();
+        new.retain(|attempt| {
+            let is_newcomer = newcomers.next_if_eq(&place).is_some();
+            place += 1;
+            if !is_newcomer {
+                return true;
+            }
+            let hash = hasher.hash_one(attempt.client);
+            let has_come_before = doorkeeper.has(hash);
+            if !has_come_before {
+                doorkeeper.note(hash);
+            }
+            has_come_before
+        });
+        *evictions += (before - new.len()) as u64;
+        new.len() < before
     }
 
     /// Adds what failed in a pane, in the order of keys, and forgets what did not fail after `expired`. Says
@@ -152,13 +210,14 @@ impl RecentTries {
 
     /// Memory held, in bytes.
     pub(super) const fn bytes(&self) -> usize {
-        self.tries.len() * TRY_BYTES
+        self.tries.len() * TRY_BYTES + self.doorkeeper.bytes()
     }
 
     /// Saves the list.
     pub(super) fn save(&self, out: &mut Encoder) {
         out.version(1);
         out.u64(self.evictions);
+        self.doorkeeper.save(out);
         out.count(self.tries.len());
         self.tries.iter().for_each(|attempt| attempt.save(out));
     }
@@ -167,6 +226,8 @@ impl RecentTries {
     pub(super) fn load(&self, from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         from.version("recent attempts", 1..=1)?;
         let evictions = from.u64()?;
+        let keys_max = self.tries_max.clamp(1, REMEMBERED_MAX);
+        let doorkeeper = Doorkeeper::load(keys_max, from)?;
         let count = from.count(Try::BYTES_MIN)?;
         let mut tries = Vec::with_capacity(count);
         for _ in 0..count {
@@ -175,7 +236,7 @@ impl RecentTries {
         if !tries.is_sorted_by(|one, next| one.key() < next.key()) {
             return Err(DecodeError::Invalid("order of attempts"));
         }
-        Ok(Self { tries, spare: Vec::new(), tries_max: self.tries_max, evictions })
+        Ok(Self { tries, doorkeeper, evictions, ..Self::new(self.tries_max) })
     }
 }
 
@@ -226,6 +287,24 @@ mod tests {
                 prop_assert_eq!(&tries.tries, &expected);
             }
         }
+    }
+
+    #[test]
+    fn in_a_flood_only_those_get_in_that_come_back() {
+        let mut tries = RecentTries::new(100_000);
+        let flood = |from: u32, count: u32, pane| -> Vec<_> {
+            (from..from + count).map(|client| attempt(client, 7, pane)).collect()
+        };
+        let mut few = flood(100, 4096, 0);
+        assert!(!tries.admit(&mut few));
+        let mut new = flood(10_000, 5000, 0);
+        new.extend([attempt(90_000, 1, 0), attempt(90_000, 2, 0)]);
+        assert!(tries.admit(&mut new));
+        // About one in thirty is taken for somebody who has come before.
+        assert!((2..300).contains(&new.len()), "{}", new.len());
+        let mut again = flood(10_000, 5000, 1);
+        tries.admit(&mut again);
+        assert_eq!(again.len(), 5000);
     }
 
     #[test]

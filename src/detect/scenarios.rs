@@ -9,10 +9,10 @@ use crate::finding::{Evidence, Status};
 use crate::net::Addr;
 use crate::record::Action;
 
-const OUTSIDE: &str = "203.0.113.9";
+pub(super) const OUTSIDE: &str = "203.0.113.9";
 const PANE_SECONDS: i64 = 60;
 
-fn addr(text: &str) -> Addr {
+pub(super) fn addr(text: &str) -> Addr {
     text.parse().unwrap()
 }
 
@@ -47,13 +47,13 @@ pub(super) fn rejected(row: ContactRow<'static>) -> ContactRow<'static> {
 }
 
 /// The request with payload and its answer, `delay_seconds` later.
-fn answered(row: ContactRow<'static>, delay_seconds: i64) -> [ContactRow<'static>; 2] {
+pub(super) fn answered(row: ContactRow<'static>, delay_seconds: i64) -> [ContactRow<'static>; 2] {
     let request =
         ContactRow { packets: 8, bytes: 1200, tcp_flags: row.tcp_flags.map(|_| 3), ..row };
     [request, reply(request, delay_seconds, 6, 2000, 19)]
 }
 
-fn reply(
+pub(super) fn reply(
     to: ContactRow<'static>,
     delay_seconds: i64,
     packets: u64,
@@ -83,7 +83,7 @@ pub(super) fn network() -> Network {
     }
 }
 
-fn findings(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<Finding> {
+pub(super) fn findings(rows: &[ContactRow<'_>], shard_count: u64) -> Vec<Finding> {
     findings_within(usize::MAX, rows, shard_count)
 }
 
@@ -111,7 +111,7 @@ fn findings_within(bytes_max: usize, rows: &[ContactRow<'_>], shard_count: u64) 
 }
 
 /// Kind, variant or outcome, and status of everything found.
-fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Status)]) {
+pub(super) fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Status)]) {
     let found: Vec<_> = findings(rows, 2)
         .iter()
         .map(|finding| {

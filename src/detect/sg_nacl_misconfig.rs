@@ -254,7 +254,7 @@ impl SgNaclMisconfig {
     fn service_of(refusal: &Refusal) -> Service {
         let Refusal { cause, sender, receiver, protocol, port, .. } = *refusal;
         let receiver = (cause == Cause::SecurityGroup).then_some(receiver);
-        Service { cause, sender, protocol, port, receiver }
+        Service { cause, sender, receiver, protocol, port }
     }
 
     /// Adds a refusal; says nothing of thresholds.
@@ -369,11 +369,9 @@ impl SgNaclMisconfig {
                 ("distinct_hosts", Evidence::Count(peers.len() as u64)),
             ]);
             let direction = match cause {
-                // One interface let the request go, so it was the other one that took it not in.
-                Cause::SecurityGroup if has_passed => "ingress",
+                // One interface let it go, so it was the other one that took it not in.
+                _ if has_passed => "ingress",
                 Cause::SecurityGroup => "unknown",
-                // The answer left the server, so it was the client's subnet that took it not in.
-                Cause::NetworkAcl if has_passed => "ingress",
                 Cause::NetworkAcl => "egress",
             };
             evidence.insert("direction", Evidence::Word(direction));
@@ -407,7 +405,6 @@ impl SgNaclMisconfig {
 
     fn forget(&mut self, view: &PaneView<'_>) {
         let expired = view.before_window(self.settings.window_seconds);
-        self.services.retain(|_, rejected| rejected.last_pane() > expired);
         if self.services.len() <= self.services_max {
             return;
         }
@@ -519,6 +516,8 @@ impl Detector for SgNaclMisconfig {
     }
 
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let expired = view.before_window(self.settings.window_seconds);
+        self.services.retain(|_, rejected| rejected.last_pane() > expired);
         let mut refusals = std::mem::take(&mut self.refusals);
         refusals.sort_unstable_by_key(|refusal| (Self::service_of(refusal), refusal.receiver));
         drop_working(&mut refusals, view);
@@ -570,5 +569,131 @@ impl Detector for SgNaclMisconfig {
         self.episodes = episodes;
         self.evictions = evictions;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::super::scenarios::{OUTSIDE, answered, check, host, rejected, reply, syn};
+    use super::super::{DetectSettings, DetectorSet};
+    use crate::aggregate::{CONTACT_BYTES_DEFAULT, ContactRow, ContactTable};
+    use crate::finding::{FindingKind, Status};
+    use crate::record::Action;
+
+    const CLIENT: &str = "10.20.7.7";
+
+    /// A request that is let in, and its answer that is not let out.
+    fn blocked(at: i64, port: u16, client_port: u16) -> [ContactRow<'static>; 2] {
+        let request = ContactRow { src_port: client_port, ..syn(at, CLIENT, host(5), port) };
+        [request, ContactRow { action: Action::Reject, ..reply(request, 0, 1, 60, 18) }]
+    }
+
+    fn without_flags(rows: &[ContactRow<'static>]) -> Vec<ContactRow<'static>> {
+        let stripped = |row: &ContactRow<'static>| ContactRow { tcp_flags: None, ..*row };
+        rows.iter().map(stripped).collect()
+    }
+
+    #[test]
+    fn rejected_answers_point_to_a_network_acl() {
+        for port in [443, 9443] {
+            let blocked = |count| -> Vec<_> {
+                (0..count).flat_map(|i| blocked(i * 70, port, 50_000)).collect()
+            };
+            let found = [("sg_nacl_misconfig", "nacl_return_blocked", Status::Open)];
+            check(&blocked(4), &[]);
+            check(&blocked(5), &found);
+            check(&without_flags(&blocked(5)), &found);
+        }
+    }
+
+    #[test]
+    fn late_packets_of_a_service_that_works_are_left_alone() {
+        let mut rows: Vec<_> = (0..6).flat_map(|i| blocked(i * 70, 443, 50_000)).collect();
+        for i in 0..6 {
+            rows.extend((0..5).flat_map(|client| {
+                let row =
+                    ContactRow { src: host(100 + client), ..syn(i * 70, CLIENT, host(5), 443) };
+                answered(row, 0)
+            }));
+        }
+        check(&without_flags(&rows), &[]);
+    }
+
+    #[test]
+    fn an_inside_client_that_tries_on_lacks_a_rule() {
+        let tries = |count: i64, src: &'static str, ports: u16| -> Vec<_> {
+            let minute = move |i| {
+                (0..ports).map(move |port| rejected(syn(i * 60, src, host(5), 5432 + port)))
+            };
+            (0..count).flat_map(minute).collect()
+        };
+        check(&tries(9, CLIENT, 1), &[]);
+        check(&tries(10, CLIENT, 1), &[("sg_nacl_misconfig", "sg_rule_missing", Status::Open)]);
+        check(&tries(10, OUTSIDE, 1), &[]);
+        check(&tries(10, "10.20.5.99", 13), &[]);
+        check(&tries(10, CLIENT, 13), &[("port_scan", "fast", Status::Open)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Which clients are over the threshold in which pane, by walking through a list of all refusals.
+        #[test]
+        fn a_list_says_the_same(
+            tries in prop::collection::vec((0_i64..30, 0_u16..3, 0_u16..3, 0_u16..4), 0..120),
+        ) {
+            const WINDOW_PANES: i64 = 6;
+            let mut settings = DetectSettings::default();
+            settings.sg_nacl_misconfig.windows_min = 3;
+            settings.sg_nacl_misconfig.scanned_ports_max = 2;
+            settings.sg_nacl_misconfig.window_seconds = 360;
+            let mut table = ContactTable::new(60, 1, CONTACT_BYTES_DEFAULT);
+            for (pane, client, server, port) in &tries {
+                let row = rejected(syn(pane * 60 + 5, CLIENT, host(50 + server), 9000 + port));
+                table.add_row(&ContactRow { src: host(100 + client), ..row });
+            }
+            let network = super::super::scenarios::network();
+            let mut detectors = DetectorSet::new(&settings, network, 60);
+            let mut out = Vec::new();
+            for shard in table.close_all() {
+                detectors.on_pane(shard.pane, vec![shard], &mut out);
+            }
+            detectors.on_end(&mut out);
+            let mut found: Vec<_> = out
+                .iter()
+                .filter(|finding| finding.kind == FindingKind::SgNaclMisconfig)
+                .filter(|finding| finding.status == Status::Open)
+                .map(|finding| (finding.actor.addrs[0], finding.target.ports[0]))
+                .collect();
+            found.sort_unstable();
+            found.dedup();
+            let mut expected = Vec::new();
+            for now in 0..30_i64 {
+                let recent: Vec<_> = tries
+                    .iter()
+                    .filter(|(pane, ..)| (now - WINDOW_PANES + 1..=now).contains(pane))
+                    .collect();
+                for (pane, client, server, port) in &recent {
+                    let mine = |other: &&&(i64, u16, u16, u16)| (other.1, other.2) == (*client, *server);
+                    let panes: BTreeSet<i64> = recent
+                        .iter()
+                        .filter(mine)
+                        .filter(|other| other.3 == *port)
+                        .map(|other| other.0)
+                        .collect();
+                    let ports: BTreeSet<u16> =
+                        recent.iter().filter(mine).map(|other| other.3).collect();
+                    if *pane == now && panes.len() >= 3 && ports.len() <= 2 {
+                        expected.push((host(100 + client), 9000 + port));
+                    }
+                }
+            }
+            expected.sort_unstable();
+            expected.dedup();
+            prop_assert_eq!(found, expected);
+        }
     }
 }

@@ -13,7 +13,7 @@ const TOP_PORTS: [u16; 60] = [
 ];
 const SWEPT_PORTS: [u16; 8] = [445, 1433, 6379, 3306, 9200, 11_211, 27_017, 5432];
 
-pub fn plant(world: &mut World) {
+pub(crate) fn plant(world: &mut World) {
     port_scans(world);
     stealthy_scans(world);
     block_and_decoys(world);
@@ -79,8 +79,9 @@ fn scan(
 }
 
 fn port_scans(world: &mut World) {
-    type Replies = fn(&mut World) -> Reply;
-    let cases: [(&str, (i64, i64), (i64, i64), Replies); 5] = [
+    /// Variant, ports, seconds, and what becomes of a probe.
+    type Case = (&'static str, (i64, i64), (i64, i64), fn(&mut World) -> Reply);
+    let cases: [Case; 5] = [
         ("syn_fast", (100, 1_000), (4, 200), behind_rules),
         ("syn_open_sg", (100, 900), (2, 100), open_group),
         ("connect", (40, 200), (5, 120), open_group),

@@ -5,7 +5,7 @@ use super::world::{End, ICMP, Ip, Leg, Reply, SPAN_SECONDS, TCP, UDP, World};
 const SCANS: &[&str] = &["port_scan", "host_sweep", "distributed_scan"];
 const CALM: &[&str] = &["port_scan", "host_sweep", "distributed_scan", "beacon", "exfiltration"];
 
-pub fn plant(world: &mut World) {
+pub(crate) fn plant(world: &mut World) {
     web(world);
     inner_services(world);
     monitoring(world);

@@ -21,31 +21,31 @@ const SCANS: [&str; 3] = ["port_scan", "host_sweep", "distributed_scan"];
 
 /// The figures of one kind.
 #[derive(Clone, Debug, Default)]
-pub struct KindScore {
-    pub labels: usize,
-    pub found: usize,
-    pub hits: usize,
-    pub false_alerts: usize,
-    pub side_hits: usize,
-    pub missed: Vec<&'static str>,
+pub(crate) struct KindScore {
+    pub(crate) labels: usize,
+    pub(crate) found: usize,
+    pub(crate) hits: usize,
+    pub(crate) false_alerts: usize,
+    pub(crate) side_hits: usize,
+    pub(crate) missed: Vec<&'static str>,
 }
 
 impl KindScore {
-    pub fn precision(&self) -> f64 {
+    pub(crate) fn precision(&self) -> f64 {
         share(self.hits, self.hits + self.false_alerts)
     }
 
-    pub fn recall(&self) -> f64 {
+    pub(crate) fn recall(&self) -> f64 {
         share(self.found, self.labels)
     }
 
-    pub fn f1(&self) -> f64 {
+    pub(crate) fn f1(&self) -> f64 {
         let (precision, recall) = (self.precision(), self.recall());
         2.0 * precision * recall / (precision + recall).max(f64::MIN_POSITIVE)
     }
 
     /// Adds the figures of other traffic.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.labels += other.labels;
         self.found += other.found;
         self.hits += other.hits;
@@ -62,17 +62,17 @@ fn share(part: usize, whole: usize) -> f64 {
 
 /// The figures of some traffic.
 #[derive(Clone, Debug, Default)]
-pub struct Scores {
-    pub kinds: BTreeMap<&'static str, KindScore>,
-    pub scan_family: KindScore,
+pub(crate) struct Scores {
+    pub(crate) kinds: BTreeMap<&'static str, KindScore>,
+    pub(crate) scan_family: KindScore,
     /// Kind and name of look-alikes that were taken for attacks.
-    pub lookalikes: Vec<(&'static str, &'static str)>,
-    pub hours: f64,
+    pub(crate) lookalikes: Vec<(&'static str, &'static str)>,
+    pub(crate) hours: f64,
 }
 
 impl Scores {
     /// Adds the figures of other traffic.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for (kind, score) in &other.kinds {
             self.kinds.entry(kind).or_default().add(score);
         }
@@ -172,7 +172,7 @@ fn merged(findings: &[Finding], kinds: &BTreeSet<&str>, wanted_scanner: &str) ->
 }
 
 /// Scores what was found in some traffic, of the kinds that it has labels of.
-pub fn score(traffic: &Traffic, findings: &[Finding]) -> Scores {
+pub(crate) fn score(traffic: &Traffic, findings: &[Finding]) -> Scores {
     let labels = &traffic.labels;
     let kinds: BTreeSet<&str> = labels.iter().map(|label| label.kind).collect();
     let mut scores = Scores { hours: traffic.hours, ..Scores::default() };

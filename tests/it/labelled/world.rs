@@ -5,24 +5,24 @@ use std::fmt::Write;
 
 use flowgauge::detect::Network;
 
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const SYN: u8 = 2;
-pub const RST: u8 = 4;
-pub const SYN_ACK: u8 = 18;
-pub const FIN: u8 = 1;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const SYN_ACK: u8 = 18;
+pub(crate) const FIN: u8 = 1;
 
 const WINDOW_SECONDS: i64 = 60;
 /// Four hours, as long as the longest windows of detectors.
-pub const SPAN_SECONDS: i64 = 14_400;
+pub(crate) const SPAN_SECONDS: i64 = 14_400;
 
 /// An IPv4 address.
-pub type Ip = u32;
-pub type End = (Ip, u16);
+pub(crate) type Ip = u32;
+pub(crate) type End = (Ip, u16);
 
 /// SplitMix64: the same numbers from a seed everywhere.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     fn bits(&mut self) -> u64 {
@@ -34,26 +34,26 @@ impl Random {
     }
 
     /// From `low` to `high`, both included.
-    pub fn between(&mut self, low: i64, high: i64) -> i64 {
+    pub(crate) fn between(&mut self, low: i64, high: i64) -> i64 {
         let count = (high - low + 1).cast_unsigned();
         low + (self.bits() % count).cast_signed()
     }
 
-    pub fn percent(&mut self, chance: i64) -> bool {
+    pub(crate) fn percent(&mut self, chance: i64) -> bool {
         self.between(0, 99) < chance
     }
 
-    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         let last = i64::try_from(items.len()).unwrap() - 1;
         items[usize::try_from(self.between(0, last)).unwrap()]
     }
 
-    pub fn port(&mut self) -> u16 {
+    pub(crate) fn port(&mut self) -> u16 {
         u16::try_from(self.between(32_768, 60_999)).unwrap()
     }
 
     /// Some of the items, in any order.
-    pub fn some<T: Copy>(&mut self, items: &[T], count: usize) -> Vec<T> {
+    pub(crate) fn some<T: Copy>(&mut self, items: &[T], count: usize) -> Vec<T> {
         let mut items = items.to_vec();
         for place in 0..count.min(items.len()) {
             let last = i64::try_from(items.len()).unwrap() - 1;
@@ -67,20 +67,20 @@ impl Random {
 
 /// What one end sent in a row.
 #[derive(Clone, Copy)]
-pub struct Leg {
-    pub at: i64,
-    pub seconds: i64,
-    pub src: End,
-    pub dst: End,
-    pub protocol: u8,
-    pub packets: i64,
-    pub bytes: i64,
-    pub flags: u8,
+pub(crate) struct Leg {
+    pub(crate) at: i64,
+    pub(crate) seconds: i64,
+    pub(crate) src: End,
+    pub(crate) dst: End,
+    pub(crate) protocol: u8,
+    pub(crate) packets: i64,
+    pub(crate) bytes: i64,
+    pub(crate) flags: u8,
 }
 
 /// What rules make of a leg.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Pass,
     /// Rejected where it arrives.
     RejectIn,
@@ -90,7 +90,7 @@ pub enum Fate {
 
 /// What a server makes of a TCP connection.
 #[derive(Clone, Copy)]
-pub enum Reply {
+pub(crate) enum Reply {
     Rejected,
     Silent,
     Refused,
@@ -124,69 +124,69 @@ struct Record {
 
 /// A planted attack.
 #[derive(Clone, Debug)]
-pub struct Label {
-    pub kind: &'static str,
-    pub variant: &'static str,
+pub(crate) struct Label {
+    pub(crate) kind: &'static str,
+    pub(crate) variant: &'static str,
     /// Kinds that are right as well.
-    pub also: &'static [&'static str],
-    pub actors: Vec<Ip>,
-    pub targets: Vec<Ip>,
-    pub start: i64,
-    pub end: i64,
+    pub(crate) also: &'static [&'static str],
+    pub(crate) actors: Vec<Ip>,
+    pub(crate) targets: Vec<Ip>,
+    pub(crate) start: i64,
+    pub(crate) end: i64,
     /// Right to find, and no fault to miss.
-    pub is_optional: bool,
+    pub(crate) is_optional: bool,
 }
 
 /// What looks like an attack and is none.
 #[derive(Clone, Debug)]
-pub struct Benign {
-    pub name: &'static str,
-    pub actors: Vec<Ip>,
-    pub must_not: &'static [&'static str],
+pub(crate) struct Benign {
+    pub(crate) name: &'static str,
+    pub(crate) actors: Vec<Ip>,
+    pub(crate) must_not: &'static [&'static str],
 }
 
 /// What a seed makes.
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Lines with their header.
-    pub v5: String,
-    pub v2: String,
-    pub labels: Vec<Label>,
-    pub benign: Vec<Benign>,
-    pub network: Network,
+    pub(crate) v5: String,
+    pub(crate) v2: String,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) benign: Vec<Benign>,
+    pub(crate) network: Network,
     /// Whose scans nobody wants to hear of.
-    pub wanted_scanner: Ip,
-    pub hours: f64,
+    pub(crate) wanted_scanner: Ip,
+    pub(crate) hours: f64,
 }
 
-pub struct World {
-    pub random: Random,
-    pub start: i64,
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) start: i64,
     net: Ip,
-    pub web: Vec<Ip>,
-    pub app: Vec<Ip>,
-    pub db: Vec<Ip>,
-    pub desktops: Vec<Ip>,
-    pub nat: Ip,
-    pub wanted_scanner: Ip,
-    pub threat_list: Vec<Ip>,
+    pub(crate) web: Vec<Ip>,
+    pub(crate) app: Vec<Ip>,
+    pub(crate) db: Vec<Ip>,
+    pub(crate) desktops: Vec<Ip>,
+    pub(crate) nat: Ip,
+    pub(crate) wanted_scanner: Ip,
+    pub(crate) threat_list: Vec<Ip>,
     records: BTreeMap<RecordKey, Record>,
     phases: BTreeMap<Ip, i64>,
-    pub labels: Vec<Label>,
-    pub benign: Vec<Benign>,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) benign: Vec<Benign>,
     outside_count: Ip,
     special_count: Ip,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
-        let mut random = Random(seed ^ 0x5eed_0f_7aff_1c);
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random(seed ^ 0x5eed_0f7a_ff1c);
         random.bits();
         let net = 0x0a00_0000 | Ip::try_from(random.between(1, 250)).unwrap() << 16;
         let mut hosts = |subnet: Ip, low, high| -> Vec<Ip> {
             let count = random.between(low, high);
             let first = Ip::try_from(random.between(10, 60)).unwrap();
             (0..Ip::try_from(count).unwrap())
-                .map(|host| net | subnet << 8 | (first + host))
+                .map(|host| net + (subnet << 8) + first + host)
                 .collect()
         };
         let (web, app) = (hosts(1, 16, 36), hosts(3, 30, 60));
@@ -200,8 +200,8 @@ impl World {
             app,
             db,
             desktops,
-            nat: net | 100,
-            wanted_scanner: net | 5 << 8 | 199,
+            nat: net + 100,
+            wanted_scanner: net + (5 << 8) + 199,
             threat_list: Vec::new(),
             records: BTreeMap::new(),
             phases: BTreeMap::new(),
@@ -214,29 +214,29 @@ impl World {
         world
     }
 
-    pub const fn is_inside(&self, ip: Ip) -> bool {
+    pub(crate) const fn is_inside(&self, ip: Ip) -> bool {
         ip >> 16 == self.net >> 16
     }
 
     /// An internet address that nobody had yet.
-    pub fn outside(&mut self) -> Ip {
+    pub(crate) fn outside(&mut self) -> Ip {
         self.outside_count += 1;
         // Of 100.128.0.0/9, spread.
         0x6480_0000 | self.outside_count.wrapping_mul(7_919) & 0x7f_ffff
     }
 
     /// A server of its own kind.
-    pub fn special(&mut self) -> Ip {
+    pub(crate) fn special(&mut self) -> Ip {
         self.special_count += 1;
-        self.net | 5 << 8 | (9 + self.special_count)
+        self.net + (5 << 8) + 9 + self.special_count
     }
 
     /// A time at which something that takes `seconds` may begin.
-    pub fn moment(&mut self, seconds: i64) -> i64 {
+    pub(crate) fn moment(&mut self, seconds: i64) -> i64 {
         self.start + 300 + self.random.between(0, SPAN_SECONDS - 600 - seconds)
     }
 
-    pub fn leg(&mut self, leg: Leg, fate: Fate) {
+    pub(crate) fn leg(&mut self, leg: Leg, fate: Fate) {
         if self.is_inside(leg.src.0) {
             let is_rejected = fate == Fate::RejectOut;
             self.record(leg.src.0, &leg, (leg.src.0, leg.dst.0), true, is_rejected);
@@ -288,7 +288,7 @@ impl World {
     }
 
     /// A TCP connection from a port of the client.
-    pub fn connect(&mut self, at: i64, client: End, server: End, reply: Reply) {
+    pub(crate) fn connect(&mut self, at: i64, client: End, server: End, reply: Reply) {
         let syn = Leg {
             at,
             seconds: 0,
@@ -313,22 +313,22 @@ impl World {
             }
             Reply::Talk([packets, bytes, back_packets, back_bytes, seconds]) => {
                 let flags = SYN | FIN;
-                self.leg(Leg { packets, bytes, seconds, flags, ..syn }, Fate::Pass);
+                self.leg(Leg { seconds, packets, bytes, flags, ..syn }, Fate::Pass);
                 let flags = SYN_ACK | FIN;
                 let (packets, bytes) = (back_packets, back_bytes);
-                self.leg(Leg { packets, bytes, seconds, flags, ..back }, Fate::Pass);
+                self.leg(Leg { seconds, packets, bytes, flags, ..back }, Fate::Pass);
             }
         }
     }
 
     /// As [`Self::connect`], from any port.
-    pub fn tcp(&mut self, at: i64, client: Ip, server: Ip, port: u16, reply: Reply) {
+    pub(crate) fn tcp(&mut self, at: i64, client: Ip, server: Ip, port: u16, reply: Reply) {
         let client_port = self.random.port();
         self.connect(at, (client, client_port), (server, port), reply);
     }
 
     /// A question and its answer, if there is one.
-    pub fn ask(
+    pub(crate) fn ask(
         &mut self,
         at: i64,
         (client, server): (End, End),
@@ -345,7 +345,7 @@ impl World {
     }
 
     /// What a browser behind the gateway does, at all the interfaces that see it.
-    pub fn through_nat(&mut self, at: i64, client: Ip, server: Ip, size: i64) {
+    pub(crate) fn through_nat(&mut self, at: i64, client: Ip, server: Ip, size: i64) {
         let (client_port, nat_port) = (self.random.port(), self.random.port());
         let out = Leg {
             at,
@@ -374,7 +374,7 @@ impl World {
         self.record(client, &back, (server, client), false, false);
     }
 
-    pub fn label(
+    pub(crate) fn label(
         &mut self,
         (kind, variant): (&'static str, &'static str),
         actors: &[Ip],
@@ -394,11 +394,16 @@ impl World {
         self.labels.last_mut().unwrap()
     }
 
-    pub fn benign(&mut self, name: &'static str, actors: &[Ip], must_not: &'static [&'static str]) {
+    pub(crate) fn benign(
+        &mut self,
+        name: &'static str,
+        actors: &[Ip],
+        must_not: &'static [&'static str],
+    ) {
         self.benign.push(Benign { name, actors: actors.to_vec(), must_not });
     }
 
-    pub fn traffic(self) -> Traffic {
+    pub(crate) fn traffic(self) -> Traffic {
         let mut v5 =
             "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets \
             bytes start end action log-status vpc-id subnet-id tcp-flags type pkt-srcaddr \
@@ -455,6 +460,6 @@ impl World {
 }
 
 /// As records write it.
-pub fn text(ip: Ip) -> String {
+pub(crate) fn text(ip: Ip) -> String {
     std::net::Ipv4Addr::from_bits(ip).to_string()
 }
