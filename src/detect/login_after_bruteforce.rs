@@ -199,6 +199,18 @@ impl LoginAfterBruteforce {
         // Without directions, traffic that both ends logged has two records, nearly always in the same pane.
         let copies = (flows / ports.max(1)).max(1);
         let copies = if contact.client_ports().len() < CLIENT_PORTS_MAX { copies } else { 1 };
+        let lone = match contact.client_ports() {
+            [port] => pair.connections.get(port).copied(),
+            _ => None,
+        };
+        let goes_on = lone.is_some_and(|connection| connection.panes > 1);
+        if let Some(connection) = lone.filter(|connection| connection.panes == 2) {
+            // What goes on is no guess, though it was taken for one.
+            let is_counted = u64::from(connection.packets > 0);
+            pair.guesses = pair.guesses.saturating_sub(copies * is_counted);
+            pair.guess_packets =
+                pair.guess_packets.saturating_sub(copies.saturating_mul(connection.packets));
+        }
         // So guesses are measured by record; a guess over the border of two windows has two as well.
         let records = flows.max(ports).max(1);
         let guess_packets = pair.guess_packets.div_ceil(pair.guesses.max(1));
@@ -213,7 +225,7 @@ impl LoginAfterBruteforce {
         let beyond = forward.packets.saturating_sub(of_guesses) / copies;
         // Guesses differ, and many of them differ from their mean by more than one session.
         let packets_min = u64::from(settings.session_packets_min)
-            .max(TIMES_GUESS_MIN * guess_packets)
+            .max(TIMES_GUESS_MIN.saturating_mul(guess_packets))
             .saturating_add(of_guesses / 4);
         let login = |variant, start, packets| Login {
             variant,
@@ -244,8 +256,10 @@ impl LoginAfterBruteforce {
         if let Some(start) = lasting.min() {
             return Some(login("longer", start, beyond));
         }
-        pair.guesses = pair.guesses.saturating_add(records);
-        pair.guess_packets = pair.guess_packets.saturating_add(forward.packets);
+        if !goes_on {
+            pair.guesses = pair.guesses.saturating_add(records);
+            pair.guess_packets = pair.guess_packets.saturating_add(forward.packets);
+        }
         None
     }
 
