@@ -49,8 +49,9 @@ pub(super) fn source_is_client(ends: Ends) -> bool {
     }
     let (src_rank, dst_rank) = (port_rank(ends.src_port), port_rank(ends.dst_port));
     if ends.action == Action::Reject {
-        // A stateless network ACL refuses replies: those go from a service to an ephemeral port.
-        return !(src_rank <= RANK_REGISTERED && dst_rank == RANK_EPHEMERAL);
+        // A stateless network ACL refuses replies: those go from a service, of whichever port below the
+        // ephemeral ones, to an ephemeral port.
+        return !(src_rank < RANK_EPHEMERAL && dst_rank == RANK_EPHEMERAL);
     }
     let order = |rank: u8, port: u16| u32::from(rank) << 17 | u32::from(port) << 1;
     // Equal ports leave it to the addresses.
@@ -58,6 +59,7 @@ pub(super) fn source_is_client(ends: Ends) -> bool {
     order(dst_rank, ends.dst_port) < src_order
 }
 
+#[cfg(test)]
 const RANK_REGISTERED: u8 = 1;
 const RANK_EPHEMERAL: u8 = 3;
 
@@ -119,6 +121,8 @@ mod tests {
         check((50000, 61000), Action::Reject, None, true);
         check((61000, 50000), Action::Reject, None, true);
         check((443, 50000), Action::Reject, None, false);
+        check((9443, 50000), Action::Reject, None, false);
+        check((9443, 50000), Action::Reject, Some(TCP_SYN), true);
         check((443, 8080), Action::Reject, None, true);
         check((22, 50000), Action::Reject, Some(TCP_SYN), true);
     }

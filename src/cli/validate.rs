@@ -225,8 +225,10 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
     let DetectSettings {
         port_scan,
         host_sweep,
+        distributed_scan,
         ssh_bruteforce,
         rdp_bruteforce,
+        login_after_bruteforce,
         remote_access_attempt,
         dos_flood,
         exfiltration,
@@ -235,13 +237,16 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         unauthorized_protocol,
         amplification,
         top_talker_change,
+        sg_nacl_misconfig,
         noise: _,
     } = detectors;
     let all = [
         (FindingKind::PortScan, port_scan.enabled),
         (FindingKind::HostSweep, host_sweep.enabled),
+        (FindingKind::DistributedScan, distributed_scan.enabled),
         (FindingKind::SshBruteforce, ssh_bruteforce.enabled),
         (FindingKind::RdpBruteforce, rdp_bruteforce.enabled),
+        (FindingKind::LoginAfterBruteforce, login_after_bruteforce.enabled),
         (FindingKind::RemoteAccessAttempt, remote_access_attempt.enabled),
         (FindingKind::DosFlood, dos_flood.enabled),
         (FindingKind::Exfiltration, exfiltration.enabled),
@@ -250,6 +255,7 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         (FindingKind::UnauthorizedProtocol, unauthorized_protocol.enabled),
         (FindingKind::Amplification, amplification.enabled),
         (FindingKind::TopTalkerChange, top_talker_change.enabled),
+        (FindingKind::SgNaclMisconfig, sg_nacl_misconfig.enabled),
     ];
     all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }
@@ -344,9 +350,9 @@ mod tests {
                 source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
                 source demo: generated records, format of 14 fields, at most 1000B/s\n\
                 context: ROOT/context.json\n\
-                detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt, \
-                dos_flood, exfiltration, beacon, suspicious_ip, unauthorized_protocol, amplification, \
-                top_talker_change\n\
+                detectors: host_sweep, distributed_scan, ssh_bruteforce, rdp_bruteforce, \
+                login_after_bruteforce, remote_access_attempt, dos_flood, exfiltration, beacon, \
+                suspicious_ip, unauthorized_protocol, amplification, top_talker_change, sg_nacl_misconfig\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\
                 note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
         );
@@ -359,9 +365,10 @@ mod tests {
                 "[engine]\nthreads = 1\nmemory_max = '64MiB'\n{state_dir}\n[sources.in]\ntype = 'stdin'\n"
             )
         };
-        let detectors = "detectors: port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, \
-                         remote_access_attempt, dos_flood, exfiltration, beacon, suspicious_ip, \
-                         unauthorized_protocol, amplification, top_talker_change";
+        let detectors = "detectors: port_scan, host_sweep, distributed_scan, ssh_bruteforce, rdp_bruteforce, \
+                         login_after_bruteforce, remote_access_attempt, dos_flood, exfiltration, beacon, \
+                         suspicious_ip, unauthorized_protocol, amplification, top_talker_change, \
+                         sg_nacl_misconfig";
         let expected = |state: &str| {
             format!(
                 "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\

@@ -330,8 +330,10 @@ const DETECTORS: Table = table(
     &[
         key("port_scan", Kind::Table(&PORT_SCAN)),
         key("host_sweep", Kind::Table(&HOST_SWEEP)),
+        key("distributed_scan", Kind::Table(&DISTRIBUTED_SCAN)),
         key("ssh_bruteforce", Kind::Table(&SSH_BRUTEFORCE)),
         key("rdp_bruteforce", Kind::Table(&RDP_BRUTEFORCE)),
+        key("login_after_bruteforce", Kind::Table(&LOGIN_AFTER_BRUTEFORCE)),
         key("remote_access_attempt", Kind::Table(&REMOTE_ACCESS_ATTEMPT)),
         key("dos_flood", Kind::Table(&DOS_FLOOD)),
         key("exfiltration", Kind::Table(&EXFILTRATION)),
@@ -340,6 +342,7 @@ const DETECTORS: Table = table(
         key("unauthorized_protocol", Kind::Table(&UNAUTHORIZED_PROTOCOL)),
         key("amplification", Kind::Table(&AMPLIFICATION)),
         key("top_talker_change", Kind::Table(&TOP_TALKER_CHANGE)),
+        key("sg_nacl_misconfig", Kind::Table(&SG_NACL_MISCONFIG)),
     ],
 );
 
@@ -367,6 +370,44 @@ const HOST_SWEEP: Table = table(
         window("slow_window_seconds"),
         count("failed_share_min_percent", 1, 100),
         count("prevalence_max", 1, 65_536),
+        TRACKED_MAX,
+    ],
+);
+
+const DISTRIBUTED_SCAN: Table = table(
+    "detectors.distributed_scan",
+    &[
+        ENABLED,
+        count("ports_min", 2, 65_536),
+        count("port_sources_min", 2, 65_536),
+        count("ports_per_source_max", 2, 65_536),
+        count("hosts_min", 2, 65_536),
+        count("host_sources_min", 2, 65_536),
+        count("hosts_per_source_max", 2, 65_536),
+        count("decoys_min", 2, 65_536),
+        WINDOW_SECONDS,
+        TRACKED_MAX,
+    ],
+);
+
+const LOGIN_AFTER_BRUTEFORCE: Table = table(
+    "detectors.login_after_bruteforce",
+    &[
+        ENABLED,
+        count("session_packets_min", 2, 1_000_000),
+        count("session_seconds_min", 60, 86_400),
+        TRACKED_MAX,
+    ],
+);
+
+const SG_NACL_MISCONFIG: Table = table(
+    "detectors.sg_nacl_misconfig",
+    &[
+        ENABLED,
+        count("windows_min", 2, 1_000),
+        count("answers_min", 2, 1_000),
+        count("scanned_ports_max", 1, 65_536),
+        WINDOW_SECONDS,
         TRACKED_MAX,
     ],
 );

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
+use super::known::{Guesser, Known};
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
 use super::report::{Draft, confidence, finding_of, spelled};
@@ -302,6 +303,8 @@ pub(super) struct Bruteforce {
     clients_bytes_max: usize,
     evictions: u64,
     inexact_until: PaneIndex,
+    /// The pane's findings, from when it is prepared until it is taken.
+    found: Vec<Finding>,
 }
 
 impl Bruteforce {
@@ -318,6 +321,7 @@ impl Bruteforce {
             clients_bytes_max: bytes_max / 8 * 7,
             evictions: 0,
             inexact_until: PaneIndex(i64::MIN),
+            found: Vec::new(),
             settings,
         }
     }
@@ -408,6 +412,16 @@ impl Bruteforce {
         Some(finding_of((self.login.kind(), SEVERITY), report, view, draft))
     }
 
+    /// Notes the clients of open episodes.
+    fn note_guessers(&self, view: &PaneView<'_>, known: &mut Known) {
+        let now = view.index().end(view.pane_seconds);
+        for (client, server) in self.episodes.open_keys(now) {
+            let service = self.login.name();
+            let guesser = |port: &u16| Guesser { client, port: *port, server, service };
+            known.guessers.extend(self.ports.iter().map(guesser));
+        }
+    }
+
     /// Forgets clients that were quiet for the long window, and the quietest ones if there are too many
     /// sessions.
     fn forget(&mut self, view: &PaneView<'_>) {
@@ -449,14 +463,22 @@ impl Detector for Bruteforce {
         self.episodes.renew_every(seconds);
     }
 
-    fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+    /// All the work is done here, so that whoever looks for guesses that worked knows who guesses.
+    fn prepare(&mut self, view: &PaneView<'_>, known: &mut Known) {
         let logins: Vec<&Tried> =
             view.tried.iter().filter(|tried| self.is_login(view, tried)).collect();
+        let mut found = std::mem::take(&mut self.found);
         for of_client in logins.chunk_by(|one, other| one.client == other.client) {
-            self.on_client(of_client, view, out);
+            self.on_client(of_client, view, &mut found);
         }
+        self.found = found;
+        self.note_guessers(view, known);
         self.forget(view);
         self.episodes.end_pane(view.index().end(view.pane_seconds));
+    }
+
+    fn on_pane(&mut self, _view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        out.append(&mut self.found);
     }
 
     fn evictions(&self) -> u64 {

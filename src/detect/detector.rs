@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::known::Known;
 use super::network::Network;
 use super::pane::PaneView;
 use crate::aggregate::{ContactKey, Half};
@@ -43,6 +44,9 @@ pub(super) trait Detector: fmt::Debug + Send {
     /// Sees contacts of the pane that is judged next, those among them that were never tried too, in an order
     /// that must not show: what is kept of them is put in order in [`Self::on_pane`].
     fn watch(&mut self, _contacts: &[Met], _network: &Network) {}
+
+    /// Sees a judged pane before any detector takes it, and notes what the others should know.
+    fn prepare(&mut self, _view: &PaneView<'_>, _known: &mut Known) {}
 
     /// Takes a judged pane and appends what it finds, in the order of actors.
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>);

@@ -106,6 +106,13 @@ impl<K: Copy + Ord> Episodes<K> {
         self.open.contains_key(key)
     }
 
+    /// The keys of the episodes that have not been quiet too long until `now`, in order.
+    pub(super) fn open_keys(&self, now: UnixSeconds) -> impl Iterator<Item = K> {
+        let quiet_since = now.saturating_add(-self.quiet_seconds);
+        let open = self.open.iter().filter(move |(_, episode)| episode.last_seen >= quiet_since);
+        open.map(|(key, _)| *key)
+    }
+
     /// Forgets episodes that were quiet until `now`, and the quietest ones if there are too many.
     pub(super) fn end_pane(&mut self, now: UnixSeconds) {
         let quiet_since = now.saturating_add(-self.quiet_seconds);

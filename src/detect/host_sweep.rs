@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::detector::Detector;
 use super::distinct::{Attempt, Counts};
 use super::episode::{Episodes, Sighting};
+use super::known::{ANY_SERVER, SharedScan};
 use super::once::{Narrow, TrackedKey};
 use super::order::Sorter;
 use super::outcome::{ICMP, ICMP_V6, Outcome, TCP, UDP};
@@ -297,7 +298,9 @@ impl HostSweep {
             tried.outcome.is_failed() || (!inside && tried.outcome == Outcome::Bare)
         };
         let distinct = self.tracker.get(&sweep)?;
-        if inside && self.is_prevalent(sweep) {
+        let Sweep { client, protocol, port } = sweep;
+        let shared = SharedScan { client, server: ANY_SERVER, protocol, port };
+        if inside && self.is_prevalent(sweep) || view.known.is_shared_scan(shared) {
             return None;
         }
         let contacts: Vec<_> =

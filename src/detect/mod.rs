@@ -18,6 +18,7 @@ mod beacon_pair;
 mod bruteforce;
 mod detector;
 mod distinct;
+mod distributed_scan;
 mod doorkeeper;
 mod dos_flood;
 mod episode;
@@ -26,6 +27,8 @@ mod flood_group;
 mod host_sweep;
 mod hourly;
 mod key_index;
+mod known;
+mod login_after_bruteforce;
 mod network;
 mod noise;
 mod once;
@@ -37,6 +40,7 @@ mod pane;
 mod population;
 mod port_scan;
 mod protocol_policy;
+mod recent_tries;
 mod regularity;
 mod remote_access;
 mod report;
@@ -45,6 +49,7 @@ mod saved;
 mod scenarios;
 mod seen_once;
 mod settings;
+mod sg_nacl_misconfig;
 #[cfg(test)]
 mod state_tests;
 mod suppress;
@@ -58,15 +63,18 @@ mod unauthorized_protocol;
 pub use amplification::AmplificationSettings;
 pub use beacon::BeaconSettings;
 pub use bruteforce::BruteforceSettings;
+pub use distributed_scan::DistributedScanSettings;
 pub use dos_flood::DosFloodSettings;
 pub use exfiltration::ExfiltrationSettings;
 pub use host_sweep::HostSweepSettings;
+pub use login_after_bruteforce::LoginAfterBruteforceSettings;
 pub use network::Network;
 pub use noise::{KindNoise, NoiseSettings};
 pub use port_scan::PortScanSettings;
 pub use protocol_policy::{ProtocolPolicy, ProtocolRule, TooManyRules};
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use sg_nacl_misconfig::SgNaclMisconfigSettings;
 pub use suppress::Suppressed;
 pub use suspicious_ip::SuspiciousIpSettings;
 pub use top_talker_change::TopTalkerChangeSettings;
@@ -81,13 +89,17 @@ use amplification::Amplification;
 use beacon::Beacon;
 use bruteforce::{Bruteforce, Login};
 use detector::Detector;
+use distributed_scan::DistributedScan;
 use dos_flood::DosFlood;
 use exfiltration::Exfiltration;
 use host_sweep::HostSweep;
+use known::Known;
+use login_after_bruteforce::LoginAfterBruteforce;
 use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use sg_nacl_misconfig::SgNaclMisconfig;
 use suppress::Suppressor;
 use suspicious_ip::SuspiciousIp;
 use top_talker_change::TopTalkerChange;
@@ -104,8 +116,10 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
     let DetectSettings {
         port_scan,
         host_sweep,
+        distributed_scan,
         ssh_bruteforce,
         rdp_bruteforce,
+        login_after_bruteforce,
         remote_access_attempt,
         dos_flood,
         exfiltration,
@@ -114,13 +128,16 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         unauthorized_protocol,
         amplification,
         top_talker_change,
+        sg_nacl_misconfig,
         noise: _,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
         Box::new(HostSweep::new(host_sweep, share(18))),
+        Box::new(DistributedScan::new(distributed_scan, share(4))),
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
+        Box::new(LoginAfterBruteforce::new(login_after_bruteforce, share(1))),
         Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
         Box::new(DosFlood::new(dos_flood, share(2))),
         Box::new(Exfiltration::new(exfiltration, share(2))),
@@ -129,6 +146,7 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(UnauthorizedProtocol::new(unauthorized_protocol, share(1))),
         Box::new(Amplification::new(amplification, share(1))),
         Box::new(TopTalkerChange::new(top_talker_change, share(1))),
+        Box::new(SgNaclMisconfig::new(sg_nacl_misconfig, share(1))),
     ]
 }
 
@@ -156,6 +174,7 @@ pub struct DetectorSet {
     bytes_max: usize,
     waiting: Option<MergedPane>,
     verdicts: Verdicts,
+    known: Known,
     /// Findings of a pane before they are put in order; kept for the memory, which costs more to get anew at each
     /// pane than the findings.
     later: Vec<Finding>,
@@ -183,6 +202,7 @@ impl DetectorSet {
             bytes_max: usize::MAX,
             waiting: None,
             verdicts: Verdicts::default(),
+            known: Known::default(),
             later: Vec::new(),
             detail: Detail::Full,
             newest_end: UnixSeconds::MIN,
@@ -364,7 +384,7 @@ impl DetectorSet {
         }
         let start = pane.pane.start(self.pane_seconds);
         let told = self.suppressor.begin_pane(start, self.newest_end);
-        let Self { detectors, network, trials, .. } = self;
+        let Self { detectors, network, known, trials, .. } = self;
         let mut detectors: Vec<&mut Box<dyn Detector>> =
             detectors.iter_mut().filter(|detector| detector.is_on()).collect();
         self.verdicts.judge(pane, next, |met| {
@@ -381,6 +401,7 @@ impl DetectorSet {
             pane_seconds: self.pane_seconds,
             detected_at: self.newest_end,
             network,
+            known: &Known::default(),
             exact: pane.pane > self.inexact_until,
             detail: self.detail,
             suppressor: &self.suppressor,
@@ -389,6 +410,12 @@ impl DetectorSet {
             trials.on_pane(&mut detectors, &view, start);
             return;
         }
+        known.clear();
+        for detector in &mut detectors {
+            detector.prepare(&view, known);
+        }
+        known.sort();
+        let view = PaneView { known, ..view };
         // The one that costs most beside the rest, where the caller's pool has threads; findings stay in order.
         let first_count = 1.min(detectors.len());
         let (first, others) = detectors.split_at_mut(first_count);

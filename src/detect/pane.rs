@@ -1,5 +1,6 @@
 //! One pane of all shards, and what detectors see of it.
 
+use super::known::Known;
 use super::network::Network;
 use super::outcome::Outcome;
 use super::suppress::Suppressor;
@@ -177,6 +178,8 @@ pub(super) struct PaneView<'a> {
     /// Newest `end` that the detect stage has read.
     pub(super) detected_at: UnixSeconds,
     pub(super) network: &'a Network,
+    /// Empty until all detectors have prepared.
+    pub(super) known: &'a Known,
     /// Whether no contact of the longest window was refused room.
     pub(super) exact: bool,
     pub(super) detail: Detail,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::detector::Detector;
 use super::distinct::{Attempt, Counts, Distinct};
 use super::episode::{Episodes, Sighting};
+use super::known::SharedScan;
 use super::once::{Narrow, TrackedKey};
 use super::outcome::{TCP, UDP};
 use super::pane::{PaneView, Tried};
@@ -251,6 +252,7 @@ impl PortScan {
                 let count = self.tracker.add(&pair, view.index(), expired, &attempts);
                 if failed_now
                     && count as u64 >= ports_min
+                    && !view.known.is_shared_scan(shared_scan(pair.key))
                     && let Some(distinct) = self.tracker.get(&pair.key)
                 {
                     trips.extend(trip(&self.settings, view, pair.key, group, &distinct));
@@ -459,6 +461,10 @@ fn is_of_port_scans(tried: &Tried) -> bool {
 
 fn pair_of(tried: &Tried) -> Pair {
     Pair { client: tried.client, server: tried.server, protocol: tried.protocol }
+}
+
+const fn shared_scan(Pair { client, server, protocol }: Pair) -> SharedScan {
+    SharedScan { client, server, protocol, port: 0 }
 }
 
 fn attempt_of(tried: &Tried) -> Attempt<u16> {

@@ -167,7 +167,7 @@ pub(super) fn findings_with(
 }
 
 /// Kind, variant or outcome, and status of everything found.
-fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Status)]) {
+pub(super) fn check(rows: &[ContactRow<'_>], expected: &[(&str, &str, Status)]) {
     let found: Vec<_> = findings(rows, 2)
         .iter()
         .map(|finding| {

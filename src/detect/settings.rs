@@ -8,12 +8,15 @@ use serde::Deserialize;
 use super::amplification::AmplificationSettings;
 use super::beacon::BeaconSettings;
 use super::bruteforce::BruteforceSettings;
+use super::distributed_scan::DistributedScanSettings;
 use super::dos_flood::DosFloodSettings;
 use super::exfiltration::ExfiltrationSettings;
 use super::host_sweep::HostSweepSettings;
+use super::login_after_bruteforce::LoginAfterBruteforceSettings;
 use super::noise::NoiseSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
+use super::sg_nacl_misconfig::SgNaclMisconfigSettings;
 use super::suspicious_ip::SuspiciousIpSettings;
 use super::top_talker_change::TopTalkerChangeSettings;
 use super::unauthorized_protocol::UnauthorizedProtocolSettings;
@@ -29,10 +32,14 @@ pub struct DetectSettings {
     pub port_scan: PortScanSettings,
     /// One port, or ICMP, over many hosts.
     pub host_sweep: HostSweepSettings,
+    /// Scans that are shared out among many sources.
+    pub distributed_scan: DistributedScanSettings,
     /// Guessing of SSH logins.
     pub ssh_bruteforce: BruteforceSettings,
     /// Guessing of RDP logins.
     pub rdp_bruteforce: BruteforceSettings,
+    /// Guessed logins that may have worked.
+    pub login_after_bruteforce: LoginAfterBruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
     /// Floods of one host.
@@ -49,6 +56,8 @@ pub struct DetectSettings {
     pub amplification: AmplificationSettings,
     /// Heavy hitters that come and go.
     pub top_talker_change: TopTalkerChangeSettings,
+    /// Rules that reject what should pass.
+    pub sg_nacl_misconfig: SgNaclMisconfigSettings,
     /// How much is told of what is found; a table of its own in the configuration.
     #[serde(skip)]
     pub noise: NoiseSettings,
@@ -61,8 +70,10 @@ impl DetectSettings {
         [
             ("port_scan", self.port_scan.check()),
             ("host_sweep", self.host_sweep.check()),
+            ("distributed_scan", self.distributed_scan.check()),
             ("ssh_bruteforce", self.ssh_bruteforce.check()),
             ("rdp_bruteforce", self.rdp_bruteforce.check()),
+            ("login_after_bruteforce", self.login_after_bruteforce.check()),
             ("remote_access_attempt", self.remote_access_attempt.check()),
             ("dos_flood", self.dos_flood.check()),
             ("exfiltration", self.exfiltration.check()),
@@ -71,6 +82,7 @@ impl DetectSettings {
             ("unauthorized_protocol", self.unauthorized_protocol.check()),
             ("amplification", self.amplification.check()),
             ("top_talker_change", self.top_talker_change.check()),
+            ("sg_nacl_misconfig", self.sg_nacl_misconfig.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))

@@ -96,6 +96,17 @@ fn eager() -> DetectSettings {
     settings.top_talker_change.window_seconds = 120;
     settings.top_talker_change.warm_up_seconds = 60;
     settings.top_talker_change.baseline_seconds = 600;
+    settings.distributed_scan.ports_min = 2;
+    settings.distributed_scan.port_sources_min = 2;
+    settings.distributed_scan.hosts_min = 2;
+    settings.distributed_scan.host_sources_min = 2;
+    settings.distributed_scan.decoys_min = 2;
+    settings.distributed_scan.window_seconds = 120;
+    settings.login_after_bruteforce.session_packets_min = 5;
+    settings.login_after_bruteforce.session_seconds_min = 60;
+    settings.sg_nacl_misconfig.windows_min = 2;
+    settings.sg_nacl_misconfig.answers_min = 2;
+    settings.sg_nacl_misconfig.window_seconds = 240;
     settings
 }
 
@@ -113,6 +124,9 @@ fn cramped() -> DetectSettings {
     settings.unauthorized_protocol.tracked_max = 2;
     settings.amplification.tracked_max = 3;
     settings.top_talker_change.tracked_max = 10;
+    settings.distributed_scan.tracked_max = 8;
+    settings.login_after_bruteforce.tracked_max = 2;
+    settings.sg_nacl_misconfig.tracked_max = 3;
     settings
 }
 
@@ -326,6 +340,7 @@ fn a_flood_hides_no_slow_scanner() {
     let mut settings = DetectSettings::default();
     settings.port_scan.tracked_max = 10_000;
     settings.host_sweep.tracked_max = 10_000;
+    settings.distributed_scan.tracked_max = 10_000;
     let mut detectors = set_of(&settings);
     let mut out = Vec::new();
     for minute in 0..25_u16 {

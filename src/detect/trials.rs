@@ -1,13 +1,14 @@
 //! One detector several times, with other settings each, side by side over the same panes: what `tune` asks.
 //!
 //! Panes are put together and judged once. Nothing is told: findings are counted after noise control, without a
-//! limit an hour, and so are those who did it.
+//! limit an hour, and so are those who did it. Detectors that tell others what they know run beside the trials once.
 
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
 use super::detector::Detector;
+use super::known::Known;
 use super::pane::PaneView;
 use super::suppress::Suppressor;
 use super::{DetectSettings, Network, paced};
@@ -53,7 +54,18 @@ struct Trial {
 
 /// Trials of as many detectors.
 #[derive(Debug)]
-pub(super) struct Trials(Vec<Trial>);
+pub(super) struct Trials {
+    trials: Vec<Trial>,
+    /// The other detectors that tell each other what they know of a pane, which all trials are told.
+    telling: Vec<Box<dyn Detector>>,
+    known: Known,
+    /// What those say, which is not told.
+    untold: Vec<Finding>,
+}
+
+/// The detectors that others hear of ([`Detector::prepare`]).
+const TELLING: [FindingKind; 3] =
+    [FindingKind::DistributedScan, FindingKind::SshBruteforce, FindingKind::RdpBruteforce];
 
 impl TrialPlan {
     /// A detector for each trial, whose tables take at most `bytes_max` together, and where their findings go.
@@ -62,7 +74,7 @@ impl TrialPlan {
         network: &Network,
         bytes_max: usize,
     ) -> (Vec<Box<dyn Detector>>, Trials) {
-        let share = bytes_max / self.settings.len().max(1);
+        let share = bytes_max / (self.settings.len() + 1);
         let detector = |settings: &DetectSettings| {
             let mut detectors = paced(settings, share).into_iter();
             let detector = detectors.find(|detector| detector.name() == self.kind.name());
@@ -81,7 +93,15 @@ impl TrialPlan {
             }
         };
         let trials = self.settings.iter().map(trial).collect();
-        (self.settings.iter().map(detector).collect(), Trials(trials))
+        let is_telling = |detector: &Box<dyn Detector>| {
+            let mut others = TELLING.iter().filter(|kind| **kind != self.kind);
+            detector.is_on() && others.any(|kind| kind.name() == detector.name())
+        };
+        let telling = self.settings.first().map_or_else(Vec::new, |settings| {
+            paced(settings, share).into_iter().filter(is_telling).collect()
+        });
+        let (known, untold) = (Known::default(), Vec::new());
+        (self.settings.iter().map(detector).collect(), Trials { trials, telling, known, untold })
     }
 }
 
@@ -93,11 +113,20 @@ impl Trials {
         view: &PaneView<'_>,
         start: UnixSeconds,
     ) {
-        assert_eq!(detectors.len(), self.0.len(), "a detector a trial, and all of them on");
-        self.0.par_iter_mut().zip(detectors).for_each(|(trial, detector)| {
+        let Self { trials, telling, known, untold } = self;
+        assert_eq!(detectors.len(), trials.len(), "a detector a trial, and all of them on");
+        known.clear();
+        telling.iter_mut().for_each(|detector| detector.prepare(view, known));
+        trials.par_iter_mut().zip(detectors).for_each(|(trial, detector)| {
+            let mut known = known.clone();
+            detector.prepare(view, &mut known);
+            known.sort();
+            let view = &PaneView { known: &known, ..*view };
             detector.on_pane(view, &mut trial.found);
             trial.count(start, view.detected_at);
         });
+        telling.iter_mut().for_each(|detector| detector.on_pane(view, untold));
+        untold.clear();
     }
 
     /// What each trial has told so far.
@@ -109,7 +138,7 @@ impl Trials {
             suppressed: trial.suppressor.counts().total(),
             evictions: detector.evictions(),
         };
-        let pairs = self.0.iter().zip(detectors);
+        let pairs = self.trials.iter().zip(detectors);
         pairs.map(|(trial, detector)| outcome(trial, &**detector)).collect()
     }
 }

@@ -26,8 +26,10 @@ pub const FINDING_SCHEMA: &str = "flowgauge.finding/v1";
 pub enum FindingKind {
     PortScan,
     HostSweep,
+    DistributedScan,
     SshBruteforce,
     RdpBruteforce,
+    LoginAfterBruteforce,
     RemoteAccessAttempt,
     DosFlood,
     Exfiltration,
@@ -36,6 +38,7 @@ pub enum FindingKind {
     UnauthorizedProtocol,
     Amplification,
     TopTalkerChange,
+    SgNaclMisconfig,
 }
 
 impl FindingKind {
@@ -43,8 +46,10 @@ impl FindingKind {
     pub const ALL: &[Self] = &[
         Self::PortScan,
         Self::HostSweep,
+        Self::DistributedScan,
         Self::SshBruteforce,
         Self::RdpBruteforce,
+        Self::LoginAfterBruteforce,
         Self::RemoteAccessAttempt,
         Self::DosFlood,
         Self::Exfiltration,
@@ -53,6 +58,7 @@ impl FindingKind {
         Self::UnauthorizedProtocol,
         Self::Amplification,
         Self::TopTalkerChange,
+        Self::SgNaclMisconfig,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -61,8 +67,10 @@ impl FindingKind {
         match self {
             Self::PortScan => "port_scan",
             Self::HostSweep => "host_sweep",
+            Self::DistributedScan => "distributed_scan",
             Self::SshBruteforce => "ssh_bruteforce",
             Self::RdpBruteforce => "rdp_bruteforce",
+            Self::LoginAfterBruteforce => "login_after_bruteforce",
             Self::RemoteAccessAttempt => "remote_access_attempt",
             Self::DosFlood => "dos_flood",
             Self::Exfiltration => "exfiltration",
@@ -71,6 +79,7 @@ impl FindingKind {
             Self::UnauthorizedProtocol => "unauthorized_protocol",
             Self::Amplification => "amplification",
             Self::TopTalkerChange => "top_talker_change",
+            Self::SgNaclMisconfig => "sg_nacl_misconfig",
         }
     }
 

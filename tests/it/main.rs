@@ -20,6 +20,7 @@ mod iam;
 mod init;
 mod job;
 mod kinesis;
+mod labelled;
 mod life;
 mod noise;
 mod program;
