@@ -9,7 +9,7 @@
 //! merged, because an answer may come in the next pane. Every detector keeps its own sliding windows in
 //! bounded tables, walks the contacts in the order of their keys, and knows no time but the records'; so
 //! findings depend neither on the number of shards nor on the order of records within a pane. The
-//! findings of a pane come detector by detector, in the order of [`all`], and those of a detector in the
+//! findings of a pane come detector by detector, in the order of `all`, and those of a detector in the
 //! order of their actors.
 
 mod amplification;
