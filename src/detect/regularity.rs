@@ -162,11 +162,13 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds")]
     fn timers_are_told_from_chance() {
         check(&[60; KEPT], true, 0.75..0.78);
         check(&[3600; KEPT], true, 0.98..1.01);
         // A jitter of 30 per cent, evenly.
-        let jittered: [u16; KEPT] = std::array::from_fn(|i| 420 + 18 * ((i as u16 * 7) % 20));
+        let jittered: [u16; KEPT] =
+            std::array::from_fn(|i| 420 + 18 * ((u16::try_from(i).unwrap() * 7) % 20));
         check(&jittered, true, 0.7..0.95);
         // Two of twenty were lost.
         let mut lost = [600; KEPT];
