@@ -435,6 +435,7 @@ pub(crate) fn detectors(
         inside: operator.vpc_cidrs,
         allowlisted: operator.allowlisted_scanners,
         nat_gateways: operator.nat_gateways,
+        interfaces: operator.interfaces,
     };
     Ok(Detectors { settings: settings.clone(), network })
 }

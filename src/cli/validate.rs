@@ -195,6 +195,8 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        traffic_anomaly,
+        capture_gap,
     } = detectors;
     let all = [
         (FindingKind::PortScan, port_scan.enabled),
@@ -202,6 +204,8 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         (FindingKind::SshBruteforce, ssh_bruteforce.enabled),
         (FindingKind::RdpBruteforce, rdp_bruteforce.enabled),
         (FindingKind::RemoteAccessAttempt, remote_access_attempt.enabled),
+        (FindingKind::TrafficAnomaly, traffic_anomaly.enabled),
+        (FindingKind::CaptureGap, capture_gap.enabled),
     ];
     all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }
@@ -294,7 +298,7 @@ mod tests {
                 source logs: files of ROOT/logs, ROOT/l*/*.log, format auto\n\
                 source demo: generated records, format of 14 fields, at most 1000B/s\n\
                 context: ROOT/context.json\n\
-                detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt\n\
+                detectors: host_sweep, ssh_bruteforce, rdp_bruteforce, remote_access_attempt, traffic_anomaly, capture_gap\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\
                 note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
         );
@@ -308,7 +312,7 @@ mod tests {
             )
         };
         let detectors = "detectors: port_scan, host_sweep, ssh_bruteforce, rdp_bruteforce, \
-                         remote_access_attempt";
+                         remote_access_attempt, traffic_anomaly, capture_gap";
         let expected = |state: &str| {
             format!(
                 "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\

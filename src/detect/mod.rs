@@ -12,12 +12,15 @@
 //! findings of a pane come detector by detector, in the order of [`all`], and those of a detector in the
 //! order of their actors.
 
+mod baseline;
 mod bruteforce;
+mod capture_gap;
 mod detector;
 mod distinct;
 mod doorkeeper;
 mod episode;
 mod host_sweep;
+mod interfaces;
 mod key_index;
 mod network;
 mod once;
@@ -36,25 +39,30 @@ mod settings;
 mod state_tests;
 mod table_limits;
 mod tracker;
+mod traffic_anomaly;
 
 pub use bruteforce::BruteforceSettings;
+pub use capture_gap::CaptureGapSettings;
 pub use host_sweep::HostSweepSettings;
 pub use network::Network;
 pub use port_scan::PortScanSettings;
 pub use remote_access::RemoteAccessSettings;
 pub use settings::{DetectSettings, SettingsError};
+pub use traffic_anomaly::TrafficAnomalySettings;
 
 use crate::aggregate::PaneContacts;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::Finding;
 use crate::units::{PaneIndex, UnixSeconds};
 use bruteforce::{Bruteforce, Login};
+use capture_gap::CaptureGap;
 use detector::Detector;
 use host_sweep::HostSweep;
 use outcome::Verdicts;
 use pane::{Detail, MergedPane, PaneView};
 use port_scan::PortScan;
 use remote_access::RemoteAccess;
+use traffic_anomaly::TrafficAnomaly;
 
 /// The detectors that state of the first form was saved of, in their order.
 const FORM_1: [&str; 5] =
@@ -69,6 +77,8 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         ssh_bruteforce,
         rdp_bruteforce,
         remote_access_attempt,
+        traffic_anomaly,
+        capture_gap,
     } = settings.clone();
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
@@ -76,6 +86,8 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
         Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+        Box::new(TrafficAnomaly::new(traffic_anomaly, share(2))),
+        Box::new(CaptureGap::new(capture_gap, share(1) / 2)),
     ]
 }
 
@@ -265,7 +277,10 @@ impl DetectorSet {
                 detector.watch(met, network);
             }
         });
+        let interfaces = interfaces::interfaces(pane, network);
         let view = PaneView {
+            interfaces: &interfaces,
+            untallied_rows: pane.untallied_rows(),
             pane,
             tried: &self.verdicts.tried,
             pane_seconds: self.pane_seconds,

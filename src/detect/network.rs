@@ -1,5 +1,7 @@
 //! What detectors need to know of the network, as plain values.
 
+use std::collections::BTreeMap;
+
 use crate::net::{Addr, Prefix};
 
 /// Whose addresses are whose. The default knows nothing: then every address that isn't public is
@@ -12,6 +14,8 @@ pub struct Network {
     pub allowlisted: Vec<Prefix>,
     /// Addresses behind which many clients hide.
     pub nat_gateways: Vec<Prefix>,
+    /// The primary private address of interfaces.
+    pub interfaces: BTreeMap<String, Addr>,
 }
 
 impl Network {

@@ -1,5 +1,6 @@
 //! One pane of all shards, and what detectors see of it.
 
+use super::interfaces::InterfacePane;
 use super::network::Network;
 use super::outcome::Outcome;
 use crate::aggregate::{ContactKey, ContactView, PaneContacts, Place};
@@ -71,6 +72,11 @@ impl MergedPane {
         }
         // Merging once more changes nothing: no key is in two shards, and no contact has to be turned.
         Ok(Self::merge(pane, shards))
+    }
+
+    /// Records that interfaces' tallies lack.
+    pub(super) fn untallied_rows(&self) -> u64 {
+        self.shards.iter().map(PaneContacts::untallied_rows).sum()
     }
 
     /// The shards, each with the number of its first contact.
@@ -172,6 +178,10 @@ pub(super) struct PaneView<'a> {
     pub(super) pane: &'a MergedPane,
     /// In the order of keys.
     pub(super) tried: &'a [Tried],
+    /// Those that logged anything, in the order of their names.
+    pub(super) interfaces: &'a [InterfacePane],
+    /// Records that `interfaces` lack.
+    pub(super) untallied_rows: u64,
     pub(super) pane_seconds: i64,
     /// Newest `end` that the detect stage has read.
     pub(super) detected_at: UnixSeconds,
@@ -185,6 +195,11 @@ impl<'a> PaneView<'a> {
     /// The number of the pane.
     pub(super) const fn index(&self) -> PaneIndex {
         self.pane.pane
+    }
+
+    /// When the pane ends.
+    pub(super) const fn end(&self) -> UnixSeconds {
+        self.index().end(self.pane_seconds)
     }
 
     /// The contact behind `tried`.

@@ -80,6 +80,7 @@ pub(super) fn network() -> Network {
         inside: vec!["10.20.0.0/16".parse().unwrap()],
         allowlisted: vec!["10.20.5.99".parse().unwrap()],
         nat_gateways: vec!["10.20.0.100".parse().unwrap()],
+        ..Network::default()
     }
 }
 

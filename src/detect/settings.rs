@@ -6,9 +6,11 @@ use std::ops::RangeInclusive;
 use serde::Deserialize;
 
 use super::bruteforce::BruteforceSettings;
+use super::capture_gap::CaptureGapSettings;
 use super::host_sweep::HostSweepSettings;
 use super::port_scan::PortScanSettings;
 use super::remote_access::RemoteAccessSettings;
+use super::traffic_anomaly::TrafficAnomalySettings;
 
 /// The longest window that any detector may have: a day.
 pub(super) const WINDOW_SECONDS_MAX: i64 = 86_400;
@@ -27,6 +29,10 @@ pub struct DetectSettings {
     pub rdp_bruteforce: BruteforceSettings,
     /// Admin ports reached from outside.
     pub remote_access_attempt: RemoteAccessSettings,
+    /// Interfaces with unusually much or little traffic.
+    pub traffic_anomaly: TrafficAnomalySettings,
+    /// Traffic that was not logged.
+    pub capture_gap: CaptureGapSettings,
 }
 
 impl DetectSettings {
@@ -39,6 +45,8 @@ impl DetectSettings {
             ("ssh_bruteforce", self.ssh_bruteforce.check()),
             ("rdp_bruteforce", self.rdp_bruteforce.check()),
             ("remote_access_attempt", self.remote_access_attempt.check()),
+            ("traffic_anomaly", self.traffic_anomaly.check()),
+            ("capture_gap", self.capture_gap.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))

@@ -27,6 +27,8 @@ pub enum FindingKind {
     SshBruteforce,
     RdpBruteforce,
     RemoteAccessAttempt,
+    TrafficAnomaly,
+    CaptureGap,
 }
 
 impl FindingKind {
@@ -37,6 +39,8 @@ impl FindingKind {
         Self::SshBruteforce,
         Self::RdpBruteforce,
         Self::RemoteAccessAttempt,
+        Self::TrafficAnomaly,
+        Self::CaptureGap,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -48,6 +52,8 @@ impl FindingKind {
             Self::SshBruteforce => "ssh_bruteforce",
             Self::RdpBruteforce => "rdp_bruteforce",
             Self::RemoteAccessAttempt => "remote_access_attempt",
+            Self::TrafficAnomaly => "traffic_anomaly",
+            Self::CaptureGap => "capture_gap",
         }
     }
 

@@ -132,6 +132,7 @@ fn network() -> Option<Network> {
         inside: context.vpc_cidrs,
         allowlisted: context.allowlisted_scanners,
         nat_gateways: context.nat_gateways,
+        interfaces: context.interfaces,
     })
 }
 
