@@ -69,6 +69,30 @@ struct Candidate {
     sent: FlowCounts,
 }
 
+/// The IPv4 address at the interface's end of records.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+struct Own(u32);
+
+impl Own {
+    const NONE: Self = Self(0);
+    const SEVERAL: Self = Self(u32::MAX);
+
+    /// What all records say, if they say the same.
+    #[inline]
+    fn and(self, other: Self) -> Self {
+        if self == Self::NONE || self == other {
+            other
+        } else if other == Self::NONE {
+            self
+        } else {
+            Self::SEVERAL
+        }
+    }
+}
+
 /// What one interface logged in a pane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceTally {
@@ -92,6 +116,7 @@ pub struct InterfaceTally {
     pub first_start: UnixSeconds,
     /// Latest `end` of any record.
     pub last_end: UnixSeconds,
+    own: Own,
     /// The longest time from `start` to `end`: no longer than the aggregation interval, and nearly as long if
     /// there is much traffic.
     pub span_seconds: u32,
@@ -102,6 +127,15 @@ impl InterfaceTally {
     /// the interface passes on what others send.
     pub fn candidates(&self) -> impl Iterator<Item = Addr> {
         self.candidates.iter().map(|candidate| Addr::v4(candidate.addr))
+    }
+
+    /// The address that all records with `flow-direction` say is the interface's.
+    #[must_use]
+    pub const fn directed_own(&self) -> Option<Addr> {
+        match self.own {
+            Own::NONE | Own::SEVERAL => None,
+            Own(bits) => Some(Addr::v4(bits)),
+        }
     }
 
     /// What was received and sent, if that can be told with `own` for the interface's address. IPv6 records
@@ -152,6 +186,7 @@ impl InterfaceTally {
         };
         self.first_start = self.first_start.min(other.first_start);
         self.last_end = self.last_end.max(other.last_end);
+        self.own = self.own.and(other.own);
         self.span_seconds = self.span_seconds.max(other.span_seconds);
     }
 }
@@ -177,7 +212,7 @@ struct Line {
     before_end: u32,
     last_end: u32,
     span_seconds: u32,
-    unused: u32,
+    own: Own,
 }
 
 const _: () = assert!(size_of::<Line>() == 64);
@@ -315,12 +350,14 @@ impl InterfaceTallies {
         let line = &mut self.lines[number as usize];
         line.see(sent.start, sent.end, &self.time);
         let counts = FlowCounts::of(sent);
-        let side = match sent.vantage {
-            Vantage::Ingress => &mut line.received,
-            Vantage::Egress => &mut line.sent,
+        let [src, dst] = ends.unwrap_or_default();
+        let (side, own) = match sent.vantage {
+            Vantage::Ingress => (&mut line.received, dst),
+            Vantage::Egress => (&mut line.sent, src),
             Vantage::Unknown => return self.add_undirected(number, counts, ends),
         };
         *side = side.plus(counts);
+        line.own = line.own.and(Own(own));
     }
 
     #[inline]
@@ -438,6 +475,7 @@ impl InterfaceTallies {
                 .then(|| time(beside.skip_before_end, beside.skip_last_end)),
             first_start,
             last_end,
+            own: line.own,
             span_seconds: line.span_seconds,
         }
     }
@@ -481,7 +519,7 @@ impl InterfaceTallies {
             before_end,
             last_end,
             span_seconds: tally.span_seconds,
-            unused: 0,
+            own: tally.own,
         };
         let mut beside = Beside {
             undirected: tally.undirected,
@@ -526,5 +564,268 @@ impl InterfaceTallies {
         } else {
             Err(DecodeError::Invalid("tallies of interfaces"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::super::{ContactRow, ContactTable, PaneContacts, SilenceRow};
+    use super::*;
+    use crate::record::Action;
+
+    /// A record of a pane that begins at 120, or one that stands for none.
+    #[derive(Clone, Copy, Debug)]
+    enum Row {
+        Traffic(ContactRow<'static>),
+        Silence(SilenceRow<'static>),
+    }
+
+    fn any_row() -> impl Strategy<Value = Row> {
+        let addrs = ["10.0.0.1", "10.0.0.2", "192.0.2.7", "2001:db8::1"];
+        let addrs = addrs.map(|addr| addr.parse::<Addr>().unwrap());
+        let numbers = (0_usize..4, 0_usize..4, 1_u64..100, 100_i64..180, 120_i64..180);
+        (numbers, 0_usize..3, 0_u8..8, 0_u8..12).prop_map(
+            move |((src, dst, bytes, start, end), name, bits, kind)| {
+                let interface_id = [Some(&b"eni-1"[..]), Some(b"eni-2"), None][name];
+                let vpc_id = (bits & 1 == 0).then_some(&b"vpc-1"[..]);
+                let (start, end) = (UnixSeconds(start.min(end)), UnixSeconds(end));
+                let (account_id, subnet_id) = (None, None);
+                if kind < 2 {
+                    let silence = [Silence::NoData, Silence::SkipData][usize::from(kind)];
+                    return Row::Silence(SilenceRow {
+                        silence,
+                        start,
+                        end,
+                        interface_id,
+                        account_id,
+                        vpc_id,
+                        subnet_id,
+                    });
+                }
+                let vantage = match kind {
+                    2 | 3 => Vantage::Ingress,
+                    4 | 5 => Vantage::Egress,
+                    _ => Vantage::Unknown,
+                };
+                // Mostly between the first two.
+                let pick = |number: usize| addrs[if bits & 2 == 0 { number % 2 } else { number }];
+                Row::Traffic(ContactRow {
+                    src: pick(src),
+                    dst: pick(dst),
+                    src_port: 1,
+                    dst_port: 2,
+                    protocol: 17,
+                    packets: bytes / 7,
+                    bytes,
+                    start,
+                    end,
+                    action: if bits & 4 == 0 { Action::Accept } else { Action::Reject },
+                    tcp_flags: None,
+                    vantage,
+                    interface_id,
+                    account_id,
+                    vpc_id,
+                    subnet_id,
+                })
+            },
+        )
+    }
+
+    fn pane_of(rows: &[Row]) -> Option<PaneContacts> {
+        let mut table = ContactTable::new(60, 1, 1 << 24);
+        for row in rows {
+            match row {
+                Row::Traffic(row) => table.add_row(row),
+                Row::Silence(row) => table.add_silence(row),
+            }
+        }
+        table.close_all().pop()
+    }
+
+    fn tallies(pane: &PaneContacts) -> BTreeMap<Vec<u8>, InterfaceTally> {
+        let mut tallies: BTreeMap<Vec<u8>, InterfaceTally> = BTreeMap::new();
+        for (name, _, tally) in pane.interfaces() {
+            tallies
+                .entry(name.to_vec())
+                .and_modify(|sum| sum.merge(&tally))
+                .or_insert(tally);
+        }
+        tallies
+    }
+
+    /// The tallies by their definition, from plain lists.
+    fn naive(rows: &[Row]) -> BTreeMap<Vec<u8>, InterfaceTally> {
+        let name_of = |row: &Row| match row {
+            Row::Traffic(row) => row.interface_id,
+            Row::Silence(row) => row.interface_id,
+        };
+        let names: BTreeSet<&[u8]> = rows.iter().filter_map(name_of).collect();
+        let of_name = |name: &[u8]| {
+            let of_name = || rows.iter().filter(|row| name_of(row) == Some(name));
+            let traffic: Vec<ContactRow<'_>> = of_name()
+                .filter_map(|row| if let Row::Traffic(row) = row { Some(*row) } else { None })
+                .collect();
+            let silences: Vec<SilenceRow<'_>> = of_name()
+                .filter_map(|row| if let Row::Silence(row) = row { Some(*row) } else { None })
+                .collect();
+            let is_wide = |row: &ContactRow<'_>| row.src.as_v4().is_none() || row.dst.as_v4().is_none();
+            let sum = |is_wanted: &dyn Fn(&ContactRow<'_>) -> bool| {
+                let rows = traffic.iter().filter(|row| is_wanted(row));
+                rows.fold(FlowCounts::default(), |sum, row| FlowCounts {
+                    bytes: sum.bytes + row.bytes,
+                    packets: sum.packets + row.packets,
+                    flows: sum.flows + 1,
+                    rejected: sum.rejected + u32::from(row.action == Action::Reject),
+                })
+            };
+            let is_undirected =
+                |row: &ContactRow<'_>| row.vantage == Vantage::Unknown && !is_wide(row);
+            let undirected: Vec<_> = traffic.iter().filter(|row| is_undirected(row)).collect();
+            let ends = undirected.iter().flat_map(|row| [row.src, row.dst]);
+            let candidates: BTreeSet<Addr> = ends
+                .filter(|addr| undirected.iter().all(|row| [row.src, row.dst].contains(addr)))
+                .collect();
+            let owns: BTreeSet<u32> = traffic
+                .iter()
+                .filter(|row| row.vantage != Vantage::Unknown && !is_wide(row))
+                .map(|row| if row.vantage == Vantage::Ingress { row.dst } else { row.src })
+                .filter_map(Addr::as_v4)
+                .collect();
+            let of_kind = |kind: Silence| silences.iter().filter(move |row| row.silence == kind);
+            let times = traffic.iter().map(|row| (row.start, row.end));
+            let times = times.chain(silences.iter().map(|row| (row.start, row.end)));
+            let skips = of_kind(Silence::SkipData);
+            InterfaceTally {
+                received: sum(&|row| row.vantage == Vantage::Ingress),
+                sent: sum(&|row| row.vantage == Vantage::Egress),
+                undirected: sum(&is_undirected),
+                undirected_wide: sum(&|row| row.vantage == Vantage::Unknown && is_wide(row)),
+                candidates: candidates
+                    .into_iter()
+                    .map(|addr| Candidate {
+                        addr: addr.as_v4().unwrap(),
+                        sent: sum(&|row| is_undirected(row) && row.src == addr),
+                    })
+                    .collect(),
+                nodata_records: u32::try_from(of_kind(Silence::NoData).count()).unwrap(),
+                skipdata_records: u32::try_from(skips.clone().count()).unwrap(),
+                skipped: skips
+                    .clone()
+                    .map(|row| row.start)
+                    .min()
+                    .zip(skips.map(|row| row.end).max()),
+                first_start: times.clone().map(|(start, _)| start).min().unwrap(),
+                last_end: times.clone().map(|(_, end)| end).max().unwrap(),
+                own: match owns.iter().copied().collect::<Vec<_>>()[..] {
+                    [] => Own::NONE,
+                    [own] => Own(own),
+                    _ => Own::SEVERAL,
+                },
+                span_seconds: times
+                    .map(|(start, end)| u32::try_from(end.0 - start.0).unwrap())
+                    .max()
+                    .unwrap(),
+            }
+        };
+        names.into_iter().map(|name| (name.to_vec(), of_name(name))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn tallies_are_what_plain_lists_say_in_any_order_and_number_of_parts(
+            rows in prop::collection::vec(any_row(), 1..60),
+            cuts in prop::collection::btree_set(0_usize..60, 0..3),
+        ) {
+            let expected = naive(&rows);
+            prop_assert_eq!(&tallies(&pane_of(&rows).unwrap()), &expected);
+            let mut merged: Option<PaneContacts> = None;
+            let mut from = 0;
+            for to in cuts.into_iter().chain([rows.len()]).map(|cut| cut.min(rows.len())) {
+                let part = pane_of(&rows[from..to]);
+                from = to;
+                // As it is written to a partial and read again.
+                let part = part.map(|pane| {
+                    let mut out = Encoder::default();
+                    pane.save(&mut out);
+                    let bytes = out.into_bytes();
+                    let mut from = Decoder::new(&bytes);
+                    let pane = PaneContacts::load(&mut from).unwrap();
+                    from.finish().unwrap();
+                    pane
+                });
+                match (&mut merged, part) {
+                    (Some(merged), Some(part)) => merged.merge(&part),
+                    (merged, part) => *merged = merged.take().or(part),
+                }
+            }
+            prop_assert_eq!(tallies(&merged.unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_direction_is_told_by_the_address_that_all_records_share() {
+        let row = |src: &str, dst: &str, bytes| {
+            Row::Traffic(ContactRow {
+                src: src.parse().unwrap(),
+                dst: dst.parse().unwrap(),
+                src_port: 1,
+                dst_port: 2,
+                protocol: 17,
+                packets: 1,
+                bytes,
+                start: UnixSeconds(120),
+                end: UnixSeconds(130),
+                action: Action::Accept,
+                tcp_flags: None,
+                vantage: Vantage::Unknown,
+                interface_id: Some(b"eni-1"),
+                account_id: None,
+                vpc_id: None,
+                subnet_id: None,
+            })
+        };
+        let check = |rows: &[Row], expected: &[(&str, Option<[u64; 2]>)]| {
+            let pane = pane_of(rows).unwrap();
+            let tally = tallies(&pane).remove(&b"eni-1"[..]).unwrap();
+            for (own, bytes) in expected {
+                let told = tally.directions(Some(own.parse().unwrap()));
+                assert_eq!(told.map(|told| told.map(|counts| counts.bytes)), *bytes, "{own}");
+            }
+            assert_eq!(tally.directions(None), None);
+            tally.candidates().count()
+        };
+        let [own, one, other] = ["10.0.0.1", "10.0.0.2", "192.0.2.7"];
+        let rows = [row(own, one, 1), row(one, own, 2), row(other, own, 4)];
+        assert_eq!(check(&rows[..2], &[(own, Some([2, 1])), (one, Some([1, 2]))]), 2);
+        assert_eq!(check(&rows, &[(own, Some([6, 1])), (one, None), (other, None)]), 1);
+        let rows = [rows[0], rows[2], row(one, other, 8)];
+        assert_eq!(check(&rows, &[(own, None), (one, None), (other, None)]), 0);
+    }
+
+    #[test]
+    fn places_that_are_too_many_are_refused_and_counted() {
+        let sent = Sent {
+            from_client: true,
+            rejected: false,
+            vantage: Vantage::Egress,
+            tcp_flags: None,
+            client_port: 1,
+            packets: 1,
+            bytes: 1,
+            start: UnixSeconds(120),
+            end: UnixSeconds(130),
+        };
+        let mut tallies = InterfaceTallies::new(PaneIndex(2), 60, 3);
+        for place in [Some(0), Some(2), Some(3), None] {
+            tallies.add(place, &sent, None);
+        }
+        tallies.add_silence(Some(9), Silence::NoData, UnixSeconds(120), UnixSeconds(130));
+        assert_eq!(tallies.refused_rows(), 3);
+        let places: Vec<u32> = tallies.iter().map(|(place, _)| place).collect();
+        assert_eq!(places, [0, 2]);
     }
 }

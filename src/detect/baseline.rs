@@ -366,3 +366,113 @@ impl Saved for Baseline {
         Ok(loaded)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is usual in the first series, by the definition: every hour's samples in a plain list.
+    fn naive(hours: &[(i64, Vec<f64>)], now: i64) -> (u32, Usual) {
+        let past: Vec<_> =
+            hours.iter().filter(|(hour, _)| *hour < now && *hour >= now - HOURS).collect();
+        let near = |value: f64| Short::of(value).value();
+        let is_quiet = |samples: &[f64]| samples.iter().all(|sample| *sample < 100.0);
+        let of_samples = |samples: &[f64]| {
+            let (middle, spread) = middle_and_spread(&mut samples.to_vec());
+            if is_quiet(samples) { (0.0, 0.0) } else { (near(middle), near(spread)) }
+        };
+        let mut usual: Option<Usual> = None;
+        let mut days = 0;
+        for beside in [0, -1, 1] {
+            let before = |hour: i64| now + beside - hour;
+            let is_same = |hour: i64| before(hour) >= 24 && before(hour) % 24 == 0;
+            let same = past.iter().filter(|(hour, _)| is_same(*hour));
+            let days_of: Vec<(f64, f64)> = same.map(|(_, samples)| of_samples(samples)).collect();
+            if beside == 0 {
+                days = u32::try_from(days_of.len()).unwrap();
+            }
+            if days_of.is_empty() {
+                continue;
+            }
+            let mut middles: Vec<f64> = days_of.iter().map(|day| day.0).collect();
+            let mut spreads: Vec<f64> = days_of.iter().map(|day| day.1).collect();
+            let lowest = middles.iter().copied().fold(f64::MAX, f64::min);
+            let (middle, of_days) = middle_and_spread(&mut middles);
+            let spread = of_days.max(median(&mut spreads));
+            let first = Usual {
+                high: middle,
+                high_spread: spread,
+                low: middle,
+                low_spread: spread,
+                lowest,
+                peak: 0.0,
+            };
+            let so_far = usual.get_or_insert(first);
+            if middle > so_far.high {
+                (so_far.high, so_far.high_spread) = (middle, spread);
+            }
+            if middle < so_far.low {
+                (so_far.low, so_far.low_spread) = (middle, spread);
+            }
+            so_far.lowest = so_far.lowest.min(lowest);
+        }
+        let loud = past.iter().filter(|(_, samples)| !is_quiet(samples));
+        let peak = loud.flat_map(|(_, samples)| samples).copied().fold(0.0, f64::max);
+        let mut usual = usual.unwrap_or_default();
+        usual.peak = peak;
+        (days, usual)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_usual_is_that_of_plain_lists(
+            hours in prop::collection::vec((1_i64..3, 1_usize..5, 0.0..400.0_f64), 1..400),
+            gap in 0_i64..300,
+            restart in 0_usize..400,
+        ) {
+            let mut baseline = Baseline::default();
+            let mut listed: Vec<(i64, Vec<f64>)> = Vec::new();
+            let mut hour = 1000;
+            let below = [100.0; SERIES];
+            for (number, (step, samples, value)) in hours.iter().enumerate() {
+                hour += step + if number == 200 { gap } else { 0 };
+                let mut of_hour = Vec::new();
+                for sample in 0..*samples {
+                    let start = hour * 3600 + i64::try_from(sample).unwrap() * 300;
+                    let value = *value + 10.0 * sample as f64;
+                    let mut plain = [0.0; SERIES];
+                    plain[0] = value;
+                    let now = baseline.take(start, 300, plain, &below);
+                    prop_assert_eq!(now.plain, plain);
+                    of_hour.push(Short::of(now.smoothed[0]).value());
+                }
+                let (days, usual) = baseline.usual();
+                if number > 0 {
+                    prop_assert_eq!((days, usual[0]), naive(&listed, hour));
+                }
+                listed.push((hour, of_hour));
+                if number == restart {
+                    let mut out = Encoder::default();
+                    baseline.save(&mut out);
+                    let bytes = out.into_bytes();
+                    let mut from = Decoder::new(&bytes);
+                    baseline = Baseline::load(&mut from).unwrap();
+                    from.finish().unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_kept_with_eight_binary_digits() {
+        for value in [0.0, 1.0, 3.0, 1e9, 123_456_789.0, 1e30] {
+            let kept = Short::of(value).value();
+            assert!(kept <= value && kept >= value * (1.0 - 1.0 / 128.0), "{value}: {kept}");
+        }
+        assert_eq!([f64::NAN, -1.0].map(|value| Short::of(value).value()), [0.0, 0.0]);
+        assert_eq!(Short(u16::MAX).value(), 0.0);
+    }
+}

@@ -59,13 +59,17 @@ pub(super) fn interfaces(pane: &MergedPane, network: &Network) -> Vec<InterfaceP
     list.collect()
 }
 
-/// What the operator told, if records don't contradict; otherwise the only address that all records have in
+/// What the operator told, if records don't contradict; otherwise the address that is always at the
+/// interface's end, or the only one that all records have in
 /// common, or of two the one that is inside.
 fn own_addr(name: &str, tally: &InterfaceTally, network: &Network) -> Option<Addr> {
     let told = network.interfaces.get(name).copied();
     let candidates: Vec<Addr> = tally.candidates().collect();
     if told.is_some_and(|told| candidates.is_empty() || candidates.contains(&told)) {
         return told;
+    }
+    if let Some(own) = tally.directed_own().filter(|_| candidates.is_empty()) {
+        return Some(own);
     }
     let only = |list: &[Addr]| if let [addr] = *list { Some(addr) } else { None };
     let inside: Vec<Addr> =

@@ -20,6 +20,8 @@ mod distinct;
 mod doorkeeper;
 mod episode;
 mod host_sweep;
+#[cfg(test)]
+mod interface_tests;
 mod interfaces;
 mod key_index;
 mod network;
