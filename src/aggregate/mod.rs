@@ -16,6 +16,7 @@ mod contact_spares;
 mod contact_table;
 mod contact_view;
 mod initiator;
+mod interface_tallies;
 mod interface_tally;
 mod key;
 mod lateness;

@@ -14,27 +14,20 @@ use serde::Deserialize;
 use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
 use super::interfaces::{InterfaceDraft, InterfacePane, finding};
+use super::logger::{Logger, Rhythm, Told};
 use super::pane::PaneView;
 use super::report::spelled;
 use super::saved::Saved;
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_range};
-use crate::aggregate::Place;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Severity};
-use crate::net::Addr;
 use crate::units::{PaneIndex, UnixSeconds};
-
-/// How many times its longest silence so far an interface has to be silent.
-const LONGER_THAN_USUAL: u64 = 4;
-
-/// In how many panes something must have logged before its silences are known.
-const LOGGED_PANES_MIN: u64 = 30;
 
 /// How long an interface without SKIPDATA ends an episode of them.
 const SKIPDATA_QUIET_SECONDS: u32 = 3600;
 
-/// Bytes that an interface takes beside its texts.
-const LOGGER_BYTES: usize = 320;
+/// In place of a serial number: many interfaces together.
+const MANY: u64 = u64::MAX;
 
 /// `[detectors.capture_gap]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -97,161 +90,6 @@ impl CaptureGapSettings {
     }
 }
 
-/// How an interface's silence was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// It logs, or is not silent for long.
-    Nothing,
-    /// In a finding of its own.
-    Alone,
-    /// In one with others.
-    Together,
-}
-
-/// An interface, or all of them together, as one that logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rhythm {
-    first_start: UnixSeconds,
-    last_end: UnixSeconds,
-    /// Panes with records of it.
-    logged_panes: u64,
-    /// The longest silence that ended, in panes.
-    longest_panes: u64,
-}
-
-impl Rhythm {
-    const NONE: Self = Self {
-        first_start: UnixSeconds::MAX,
-        last_end: UnixSeconds::MIN,
-        logged_panes: 0,
-        longest_panes: 0,
-    };
-
-    /// Whether a silence of so many panes is longer than any that is usual.
-    fn is_unusual(&self, silent_panes: u64, silent_seconds: u32, pane_seconds: i64) -> bool {
-        let shortest = u64::from(silent_seconds).div_ceil(pane_seconds.unsigned_abs().max(1));
-        let usual = self.longest_panes.saturating_mul(LONGER_THAN_USUAL);
-        self.logged_panes >= LOGGED_PANES_MIN && silent_panes > usual.max(shortest)
-    }
-
-    fn log(&mut self, first_start: UnixSeconds, last_end: UnixSeconds) {
-        self.first_start = self.first_start.min(first_start);
-        self.last_end = self.last_end.max(last_end);
-        self.logged_panes = self.logged_panes.saturating_add(1);
-    }
-}
-
-impl Saved for Rhythm {
-    const BYTES_MIN: usize = 32;
-
-    fn save(&self, out: &mut Encoder) {
-        self.first_start.save(out);
-        self.last_end.save(out);
-        out.u64(self.logged_panes);
-        out.u64(self.longest_panes);
-    }
-
-    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            first_start: UnixSeconds::load(from)?,
-            last_end: UnixSeconds::load(from)?,
-            logged_panes: from.u64()?,
-            longest_panes: from.u64()?,
-        })
-    }
-}
-
-/// An interface that logged.
-#[derive(Debug)]
-struct Logger {
-    /// Which interface it is of all that ever were in the table.
-    serial: u64,
-    place: Place,
-    own: Option<Addr>,
-    rhythm: Rhythm,
-    /// How many panes had records of any interface when it logged last.
-    last_tick: u64,
-    told: Told,
-    /// SKIPDATA records of the episode.
-    skipped: u64,
-    /// Latest `end` of one.
-    last_skip: UnixSeconds,
-}
-
-impl Logger {
-    fn new(serial: u64, interface: &InterfacePane, tick: u64) -> Self {
-        Self {
-            serial,
-            place: interface.place.clone(),
-            own: None,
-            rhythm: Rhythm::NONE,
-            last_tick: tick,
-            told: Told::Nothing,
-            skipped: 0,
-            last_skip: UnixSeconds::MIN,
-        }
-    }
-
-    fn bytes(&self, name: &str) -> usize {
-        let Place { interface_id, account_id, vpc_id, subnet_id } = &self.place;
-        let texts = [interface_id, account_id, vpc_id, subnet_id];
-        let texts = texts.into_iter().flatten().map(String::len);
-        LOGGER_BYTES + name.len() + texts.sum::<usize>()
-    }
-}
-
-impl Saved for Logger {
-    const BYTES_MIN: usize = 70;
-
-    fn save(&self, out: &mut Encoder) {
-        out.u64(self.serial);
-        save_place(&self.place, out);
-        self.own.save(out);
-        self.rhythm.save(out);
-        out.u64(self.last_tick);
-        out.u8(match self.told {
-            Told::Nothing => 0,
-            Told::Alone => 1,
-            Told::Together => 2,
-        });
-        out.u64(self.skipped);
-        self.last_skip.save(out);
-    }
-
-    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            serial: from.u64()?,
-            place: load_place(from)?,
-            own: Option::load(from)?,
-            rhythm: Rhythm::load(from)?,
-            last_tick: from.u64()?,
-            told: match from.u8()? {
-                0 => Told::Nothing,
-                1 => Told::Alone,
-                2 => Told::Together,
-                _ => return Err(DecodeError::Invalid("what was told of an interface")),
-            },
-            skipped: from.u64()?,
-            last_skip: UnixSeconds::load(from)?,
-        })
-    }
-}
-
-/// Writes a place.
-pub(super) fn save_place(place: &Place, out: &mut Encoder) {
-    let Place { interface_id, account_id, vpc_id, subnet_id } = place;
-    for text in [interface_id, account_id, vpc_id, subnet_id] {
-        out.option(text.as_ref(), |out, text| out.text(text));
-    }
-}
-
-/// Reads what [`save_place`] wrote.
-pub(super) fn load_place(from: &mut Decoder<'_>) -> Result<Place, DecodeError> {
-    let mut text = || from.option(|from| from.text().map(str::to_owned));
-    let (interface_id, account_id) = (text()?, text()?);
-    Ok(Place { interface_id, account_id, vpc_id: text()?, subnet_id: text()? })
-}
-
 /// The detector's memory.
 #[derive(Debug)]
 pub(super) struct CaptureGap {
@@ -271,8 +109,8 @@ pub(super) struct CaptureGap {
 impl CaptureGap {
     /// A detector without memory, whose tables take at most `bytes_max` between panes.
     pub(super) fn new(settings: CaptureGapSettings, bytes_max: usize) -> Self {
-        let skips_max = (settings.tracked_max as usize)
-            .min(bytes_max / 4 / Episodes::<u64>::entry_bytes());
+        let skips_max =
+            (settings.tracked_max as usize).min(bytes_max / 4 / Episodes::<u64>::entry_bytes());
         Self {
             loggers: BTreeMap::new(),
             loggers_bytes: 0,
@@ -308,6 +146,7 @@ impl CaptureGap {
                     severity: Severity::High,
                     confidence: 0.9,
                     title: format!("no interface logged anything for {}", lasting(from, to)),
+                    identity: Vec::new(),
                     interfaces: Vec::new(),
                     start: from,
                     actor: None,
@@ -369,51 +208,78 @@ impl CaptureGap {
         logger.own = interface.own.or(logger.own);
         logger.rhythm.log(tally.first_start, tally.last_end);
         if let Some(skipped) = tally.skipped {
-            self.on_skipdata(interface, skipped, view, out);
+            logger.skip(skipped, tally.skipdata_records, SKIPDATA_QUIET_SECONDS);
         }
     }
 
-    fn on_skipdata(
-        &mut self,
-        interface: &InterfacePane,
-        (from, to): (UnixSeconds, UnixSeconds),
-        view: &PaneView<'_>,
-        out: &mut Vec<Finding>,
-    ) {
-        let logger = self.loggers.get_mut(&interface.name).expect("it logged in this pane");
-        let records = u64::from(interface.tally.skipdata_records);
-        let quiet_seconds = to.0.saturating_sub(logger.last_skip.0);
-        let is_new = quiet_seconds > SKIPDATA_QUIET_SECONDS.into();
-        logger.skipped = if is_new { records } else { logger.skipped.saturating_add(records) };
-        logger.last_skip = logger.last_skip.max(to);
-        if logger.skipped < u64::from(self.settings.skipdata_records_min) {
+    /// SKIPDATA records: a finding for each interface, or one for all if there are many.
+    fn on_skipdata(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
+        let skipped = view.interfaces.iter().filter(|interface| interface.tally.skipped.is_some());
+        let skipped: Vec<&InterfacePane> = skipped
+            .filter(|interface| {
+                let logger = self.loggers.get(&interface.name);
+                let records = logger.map_or(0, |logger| logger.skipped);
+                records >= u64::from(self.settings.skipdata_records_min)
+            })
+            .collect();
+        if skipped.len() >= self.settings.group_interfaces_min as usize {
+            out.extend(self.skipdata_of("skipdata_many", MANY, &skipped, view));
             return;
         }
-        let sighting = Sighting { first_seen: from, last_seen: to, size: logger.skipped };
-        let Some(report) = self.skips.note(logger.serial, sighting) else { return };
-        out.push(finding(FindingKind::CaptureGap, report.revision, view, || InterfaceDraft {
-            variant: "skipdata",
+        for interface in skipped {
+            let serial = self.loggers.get(&interface.name).map_or(MANY, |logger| logger.serial);
+            out.extend(self.skipdata_of("skipdata", serial, &[interface], view));
+        }
+    }
+
+    fn skipdata_of(
+        &mut self,
+        variant: &'static str,
+        serial: u64,
+        skipped: &[&InterfacePane],
+        view: &PaneView<'_>,
+    ) -> Option<Finding> {
+        let times = skipped.iter().filter_map(|interface| interface.tally.skipped);
+        let from = times.clone().map(|(from, _)| from).min()?;
+        let to = times.map(|(_, to)| to).max()?;
+        let records = match skipped {
+            [only] => self.loggers.get(&only.name).map_or(0, |logger| logger.skipped),
+            _ => skipped.iter().map(|interface| u64::from(interface.tally.skipdata_records)).sum(),
+        };
+        let sighting = Sighting { first_seen: from, last_seen: to, size: records };
+        let report = self.skips.note(serial, sighting)?;
+        let whose = match skipped {
+            [only] => only.name.clone(),
+            _ => format!("{} interfaces", skipped.len()),
+        };
+        let logged: u64 =
+            skipped.iter().map(|interface| u64::from(interface.tally.traffic().flows)).sum();
+        let draft = || InterfaceDraft {
+            variant,
             severity: Severity::Low,
             confidence: 1.0,
-            title: format!(
-                "AWS lost records of {} between {from} and {to} (SKIPDATA)",
-                interface.name
-            ),
-            interfaces: vec![(&interface.name, &interface.place)],
+            title: format!("AWS lost records of {whose} between {from} and {to} (SKIPDATA)"),
+            identity: if let [only] = skipped { vec![&only.name] } else { Vec::new() },
+            interfaces: skipped
+                .iter()
+                .map(|interface| (interface.name.as_str(), &interface.place))
+                .collect(),
             start: report.start,
             actor: None,
-            target: interface.own.or(logger.own),
+            target: if let [only] = skipped { only.own } else { None },
             first_seen: report.start,
             last_seen: to,
             window_seconds: SKIPDATA_QUIET_SECONDS,
             evidence: BTreeMap::from([
                 ("gap_start", Evidence::Text(from.to_string())),
                 ("gap_end", Evidence::Text(to.to_string())),
-                ("skipdata_records", Evidence::Count(logger.skipped)),
-                ("logged_records", Evidence::Count(interface.tally.traffic().flows.into())),
+                ("interfaces", Evidence::Count(skipped.len() as u64)),
+                ("skipdata_records", Evidence::Count(records)),
+                ("logged_records", Evidence::Count(logged)),
             ]),
             exact: true,
-        }));
+        };
+        Some(finding(FindingKind::CaptureGap, report.revision, view, draft))
     }
 
     /// Interfaces that have become silent.
@@ -485,6 +351,7 @@ fn silence_of<'a>(
         severity: Severity::Medium,
         confidence: 0.7,
         title: format!("{name} has logged nothing for {}, while others log on", lasting(from, to)),
+        identity: vec![name],
         interfaces: vec![(name, &logger.place)],
         start: from,
         actor: None,
@@ -515,6 +382,7 @@ fn group_silence<'a>(
             list.len(),
             lasting(last, to)
         ),
+        identity: list.iter().map(|(name, _)| name.as_str()).collect(),
         interfaces: list.iter().map(|(name, logger)| (name.as_str(), &logger.place)).collect(),
         start: to,
         actor: None,
@@ -577,6 +445,7 @@ impl Detector for CaptureGap {
         for interface in view.interfaces {
             self.on_interface(interface, view, out);
         }
+        self.on_skipdata(view, out);
         self.on_silence(view, out);
         self.skips.end_pane(view.end());
         self.forget();

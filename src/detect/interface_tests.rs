@@ -45,7 +45,8 @@ fn add(event: &Event, tables: &mut [ContactTable]) {
         Log::Traffic(bytes) => (bytes, true),
         Log::Undirected(bytes) => (bytes, false),
         Log::NoData | Log::SkipData => {
-            let silence = if matches!(log, Log::NoData) { Silence::NoData } else { Silence::SkipData };
+            let silence =
+                if matches!(log, Log::NoData) { Silence::NoData } else { Silence::SkipData };
             let (vpc_id, subnet_id) = (None, None);
             let row =
                 SilenceRow { silence, start, end, interface_id, account_id, vpc_id, subnet_id };
@@ -179,19 +180,19 @@ fn an_interface_that_stops_while_others_log_on_is_told_once_and_when_it_comes_ba
     );
     check(
         &events,
-        &[
-            (431, "interface_silent 0", &["eni-1"]),
-            (500, "interface_silent 1", &["eni-1"]),
-        ],
+        &[(431, "interface_silent 0", &["eni-1"]), (500, "interface_silent 1", &["eni-1"])],
     );
 }
 
 #[test]
 fn many_that_stop_together_are_one_finding() {
     let some = Log::Traffic(1000);
-    let events = in_order(
-        (0..6).flat_map(|interface| minutes(0..400, interface, some)).chain(minutes(0..500, 7, some)),
-    );
+    let events =
+        in_order((0..6).flat_map(|interface| minutes(0..400, interface, some)).chain(minutes(
+            0..500,
+            7,
+            some,
+        )));
     let names = ["eni-0", "eni-1", "eni-2", "eni-3", "eni-4", "eni-5"];
     check(&events, &[(431, "interfaces_silent 0", &names)]);
 }
@@ -210,9 +211,9 @@ fn a_stream_that_stands_still_is_told_when_it_goes_on_and_says_nothing_of_interf
 #[test]
 fn skipdata_is_told_once_an_hour() {
     let events = in_order(
-        minutes(0..200, 0, Log::NoData).chain([(20, 1, Log::SkipData), (150, 1, Log::SkipData)]).chain(
-            [(151, 1, Log::SkipData), (152, 1, Log::SkipData), (153, 1, Log::SkipData)],
-        ),
+        minutes(0..200, 0, Log::NoData)
+            .chain([(20, 1, Log::SkipData), (150, 1, Log::SkipData)])
+            .chain([(151, 1, Log::SkipData), (152, 1, Log::SkipData), (153, 1, Log::SkipData)]),
     );
     check(
         &events,
@@ -223,6 +224,18 @@ fn skipdata_is_told_once_an_hour() {
             (153, "skipdata 2", &["eni-1"]),
         ],
     );
+}
+
+#[test]
+fn skipdata_of_many_is_one_finding() {
+    let events = in_order(
+        minutes(0..100, 0, Log::NoData)
+            .chain((1..7).map(|interface| (20, interface, Log::SkipData)))
+            .chain((1..8).map(|interface| (21, interface, Log::SkipData)))
+            .chain([(22, 3, Log::SkipData)]),
+    );
+    let names = ["eni-1", "eni-2", "eni-3", "eni-4", "eni-5", "eni-6"];
+    check(&events, &[(20, "skipdata_many 0", &names), (22, "skipdata 0", &["eni-3"])]);
 }
 
 /// Traffic with the course of a day: less by night, and at the weekend (the third and fourth of these days).
@@ -327,7 +340,8 @@ fn events_of(presence: &[BTreeSet<i64>]) -> Vec<Event> {
 
 /// When an interface is told to be silent, by plain lists of its minutes and of those of all.
 fn silences(presence: &[BTreeSet<i64>]) -> BTreeSet<(i64, usize)> {
-    let all: Vec<i64> = presence.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let all: Vec<i64> =
+        presence.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let mut silences = BTreeSet::new();
     for (interface, minutes) in presence.iter().enumerate() {
         let minutes: Vec<i64> = minutes.iter().copied().collect();

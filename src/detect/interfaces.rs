@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::network::Network;
 use super::pane::{Detail, MergedPane, PaneView};
 use crate::aggregate::{FlowCounts, InterfaceTally, Place};
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Context, Evidence, Finding, FindingId, FindingKind, Party, Severity, Status};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
@@ -77,6 +78,21 @@ fn own_addr(name: &str, tally: &InterfaceTally, network: &Network) -> Option<Add
     only(&candidates).or_else(|| only(&inside))
 }
 
+/// Writes a place.
+pub(super) fn save_place(place: &Place, out: &mut Encoder) {
+    let Place { interface_id, account_id, vpc_id, subnet_id } = place;
+    for text in [interface_id, account_id, vpc_id, subnet_id] {
+        out.option(text.as_ref(), |out, text| out.text(text));
+    }
+}
+
+/// Reads what [`save_place`] wrote.
+pub(super) fn load_place(from: &mut Decoder<'_>) -> Result<Place, DecodeError> {
+    let mut text = || from.option(|from| from.text().map(str::to_owned));
+    let (interface_id, account_id) = (text()?, text()?);
+    Ok(Place { interface_id, account_id, vpc_id: text()?, subnet_id: text()? })
+}
+
 /// What is to be said of interfaces.
 #[derive(Debug)]
 pub(super) struct InterfaceDraft<'a> {
@@ -84,9 +100,11 @@ pub(super) struct InterfaceDraft<'a> {
     pub(super) severity: Severity,
     pub(super) confidence: f64,
     pub(super) title: String,
+    /// The interfaces that tell it from others of the variant, unless it is about whichever there are.
+    pub(super) identity: Vec<&'a str>,
     /// By name, in order; the first ones are listed.
     pub(super) interfaces: Vec<(&'a str, &'a Place)>,
-    /// Tells this episode from others of the variant and the interfaces.
+    /// Tells this episode from others with that identity.
     pub(super) start: UnixSeconds,
     pub(super) actor: Option<Addr>,
     pub(super) target: Option<Addr>,
@@ -110,10 +128,9 @@ pub(super) fn finding<'a>(
     }
     let mut draft = draft();
     draft.evidence.insert("variant", Evidence::Word(draft.variant));
-    let names: Vec<&str> = draft.interfaces.iter().map(|(name, _)| *name).collect();
     let party = |addr: Option<Addr>| addr.map(Party::of).unwrap_or_default();
     Finding {
-        id: FindingId::of_interfaces(kind, draft.variant, &names, draft.start),
+        id: FindingId::of_interfaces(kind, draft.variant, &draft.identity, draft.start),
         revision,
         status,
         kind,

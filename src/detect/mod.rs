@@ -24,6 +24,7 @@ mod host_sweep;
 mod interface_tests;
 mod interfaces;
 mod key_index;
+mod logger;
 mod network;
 mod once;
 mod once_list;

@@ -13,10 +13,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::baseline::{Baseline, DAYS, Now, SERIES, SPREAD_MIN, Usual};
-use super::capture_gap::{load_place, save_place};
 use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
-use super::interfaces::{InterfaceDraft, InterfacePane, finding};
+use super::interfaces::{InterfaceDraft, InterfacePane, finding, load_place, save_place};
 use super::pane::PaneView;
 use super::report::confidence;
 use super::saved::Saved;
@@ -182,20 +181,10 @@ struct Odd {
 }
 
 /// How unusual a series is, if it is.
-fn odd(
-    way: Way,
-    series: usize,
-    now: &Now,
-    usual: &Usual,
-    floor: f64,
-    z_min: f64,
-) -> Option<Odd> {
+fn odd(way: Way, series: usize, now: &Now, usual: &Usual, floor: f64, z_min: f64) -> Option<Odd> {
     let (smoothed, plain) = (now.smoothed[series], now.plain[series]);
-    let (middle, spread) = if way.is_drop {
-        (usual.low, usual.low_spread)
-    } else {
-        (usual.high, usual.high_spread)
-    };
+    let (middle, spread) =
+        if way.is_drop { (usual.low, usual.low_spread) } else { (usual.high, usual.high_spread) };
     let spread = spread.max(SPREAD_MIN * middle).max(1.0);
     let away = |value: f64| if way.is_drop { middle - value } else { value - middle };
     let z = TO_Z * away(smoothed) / spread;
@@ -341,7 +330,15 @@ impl TrafficAnomaly {
             }
             lasting.0 = lasting.0.saturating_add(1);
             if i64::from(lasting.0) >= panes_min {
-                out.extend(report(&mut self.episodes, &self.settings, meter, way, &odds, interface, view));
+                out.extend(report(
+                    &mut self.episodes,
+                    &self.settings,
+                    meter,
+                    way,
+                    &odds,
+                    interface,
+                    view,
+                ));
             }
         }
     }
@@ -463,6 +460,7 @@ fn report(
                 "{name} {verb} {:.0} {unit} a minute, where {:.0} are usual at this hour",
                 most.per_minute, most.usual
             ),
+            identity: vec![name],
             interfaces: vec![(name, &interface.place)],
             start: report.start,
             actor: meter.own.filter(|_| way.is_sent),

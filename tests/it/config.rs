@@ -148,6 +148,8 @@ fn every_key_stands_in_the_default_file() {
         ("[detectors.ssh_bruteforce]", "[detectors.ssh_bruteforce]"),
         ("[detectors.rdp_bruteforce]", "[detectors.rdp_bruteforce]"),
         ("[detectors.remote_access_attempt]", "[detectors.remote_access_attempt]"),
+        ("[detectors.traffic_anomaly]", "[detectors.traffic_anomaly]"),
+        ("[detectors.capture_gap]", "[detectors.capture_gap]"),
         ("[enrich]", "[enrich]"),
         ("[sinks.x]\ntype = \"stdout\"", "[sinks.stdout]"),
         ("[sinks.x]\ntype = \"file\"\npath = 'x'", "[sinks.journal]"),

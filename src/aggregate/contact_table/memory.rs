@@ -4,7 +4,7 @@ use super::{ContactTable, OpenPane, ROWS_AHEAD};
 use crate::aggregate::contact_importance::Importance;
 use crate::aggregate::contact_index::NUMBERS_MAX;
 use crate::aggregate::contact_pane::{Lost, PaneContacts, thin};
-use crate::aggregate::interface_tally::InterfaceTallies;
+use crate::aggregate::interface_tallies::InterfaceTallies;
 use crate::aggregate::place::Places;
 
 /// The least that a table is made for.

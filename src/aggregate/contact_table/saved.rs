@@ -4,7 +4,7 @@ use super::{ContactTable, OpenPane};
 use crate::aggregate::contact::ContactKey;
 use crate::aggregate::contact_importance::Importance;
 use crate::aggregate::contact_pane::PaneContacts;
-use crate::aggregate::interface_tally::InterfaceTallies;
+use crate::aggregate::interface_tallies::InterfaceTallies;
 use crate::aggregate::place::{PlaceIds, Places};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::PaneIndex;
@@ -91,11 +91,8 @@ impl ContactTable {
         if form > 1 {
             contacts.load_tallies(place_count, self.limits.tallied_max, from)?;
         } else {
-            contacts.tallies = InterfaceTallies::new(
-                contacts.pane,
-                self.pane_seconds,
-                self.limits.tallied_max,
-            );
+            contacts.tallies =
+                InterfaceTallies::new(contacts.pane, self.pane_seconds, self.limits.tallied_max);
         }
         let is_known = |open: &OpenPane| open.contacts.pane == contacts.pane;
         let is_valid = contacts.seed == self.seed
