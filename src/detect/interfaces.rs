@@ -152,7 +152,8 @@ pub(super) fn finding<'a>(
 /// Where the interfaces are, as far as all agree.
 fn context(interfaces: &[(&str, &Place)]) -> Context {
     let mut context = Context::default();
-    let parts: [(&'static str, fn(&Place) -> Option<&str>); 3] = [
+    type Part = fn(&Place) -> Option<&str>;
+    let parts: [(&'static str, Part); 3] = [
         ("account-id", |place| place.account_id.as_deref()),
         ("subnet-id", |place| place.subnet_id.as_deref()),
         ("vpc-id", |place| place.vpc_id.as_deref()),

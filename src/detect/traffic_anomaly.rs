@@ -386,8 +386,8 @@ fn per_minute(
         [counts.bytes as f64, counts.packets as f64, f64::from(counts.flows)]
             .map(|count| count * 60.0 / seconds)
     };
-    let ([a, b, c], [d, e, f]) = (of(received), of(sent));
-    [a, b, c, d, e, f]
+    let sides = [of(received), of(sent)];
+    std::array::from_fn(|series| sides[series / METRICS.len()][series % METRICS.len()])
 }
 
 /// The series of a direction that are unusual, if enough is known of the days before.
@@ -425,14 +425,14 @@ fn report(
     let since = meter.lasting[usize::from(way.number())].1;
     let last_seen = interface.tally.last_end.max(since);
     // Rises are reported again when they have doubled; a drop has a floor.
-    let size = if way.is_drop { 1 } else { most.per_minute.max(1.0) as u64 };
+    let size = if way.is_drop { 1 } else { whole(most.per_minute.max(1.0)) };
     let sighting = Sighting { first_seen: since, last_seen, size };
     let report = episodes.note((meter.serial, way.number()), sighting)?;
     let name = &interface.name;
     let draft = || {
         let unit = METRICS[most.series % METRICS.len()];
         let verb = if way.is_sent { "sent" } else { "received" };
-        let tenths = |z: f64| (z.clamp(0.0, 1e9) * 10.0) as u64;
+        let tenths = |z: f64| whole(z.clamp(0.0, 1e9) * 10.0);
         let mut evidence = BTreeMap::from([
             ("metric", Evidence::Word(unit)),
             ("robust_z", Evidence::Number(rounded(most.z))),
@@ -473,6 +473,16 @@ fn report(
         }
     };
     Some(finding(FindingKind::TrafficAnomaly, report.revision, view, draft))
+}
+
+/// A number that isn't negative, without what is behind the point.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast of such a number goes to the nearest that there is"
+)]
+const fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 fn rounded(value: f64) -> f64 {
