@@ -35,11 +35,13 @@ struct Line {
 const _: () = assert!(size_of::<Line>() == 64);
 
 impl Line {
+    /// Notes a time that ends in the pane.
     #[inline]
     fn see(&mut self, start: UnixSeconds, end: UnixSeconds, pane: &PaneTime) {
-        self.before_end = self.before_end.max(seconds_between(start, pane.end));
+        let span = seconds_between(start, end);
+        self.before_end = self.before_end.max(seconds_between(end, pane.end).saturating_add(span));
         self.last_end = self.last_end.max(seconds_between(pane.start, end).saturating_add(1));
-        self.span_seconds = self.span_seconds.max(seconds_between(start, end));
+        self.span_seconds = self.span_seconds.max(span);
     }
 }
 
@@ -88,14 +90,11 @@ impl Beside {
         }
     }
 
-    #[inline(never)]
     fn strike_out(&mut self, is_out: impl Fn(u32) -> bool) {
-        let list = self.candidates.into_iter().zip(self.candidate_sent);
-        let left: Vec<_> = list
-            .take(self.candidate_count as usize)
-            .filter(|(candidate, _)| !is_out(*candidate))
-            .collect();
-        self.put_candidates(left.into_iter());
+        let (candidates, sent) = (self.candidates, self.candidate_sent);
+        let count = self.candidate_count as usize;
+        let left = (0..count).filter(|place| !is_out(candidates[*place]));
+        self.put_candidates(left.map(|place| (candidates[place], sent[place])));
     }
 
     fn put_candidates(&mut self, list: impl Iterator<Item = (u32, FlowCounts)>) {
@@ -117,9 +116,10 @@ struct PaneTime {
     end: UnixSeconds,
 }
 
+/// From a time to one that is not before it; no more than 32 bits hold.
 #[inline]
 fn seconds_between(from: UnixSeconds, to: UnixSeconds) -> u32 {
-    u32::try_from(to.0.saturating_sub(from.0).max(0)).unwrap_or(u32::MAX)
+    u32::try_from(to.0.wrapping_sub(from.0).cast_unsigned()).unwrap_or(u32::MAX)
 }
 
 /// The interfaces of a pane, by the numbers of their places.

@@ -173,13 +173,15 @@ impl CaptureGap {
         out: &mut Vec<Finding>,
     ) {
         let tick = self.tick();
-        if !self.loggers.contains_key(&interface.name) {
-            let logger = Logger::new(self.next_serial, interface, tick);
-            self.next_serial = self.next_serial.saturating_add(1);
-            self.loggers_bytes += logger.bytes(&interface.name);
-            self.loggers.insert(interface.name.clone(), logger);
-        }
-        let logger = self.loggers.get_mut(&interface.name).expect("it was just added");
+        let logger = match self.loggers.get_mut(&interface.name) {
+            Some(logger) => logger,
+            None => {
+                let logger = Logger::new(self.next_serial, interface, tick);
+                self.next_serial = self.next_serial.saturating_add(1);
+                self.loggers_bytes += logger.bytes(&interface.name);
+                self.loggers.entry(interface.name.clone()).or_insert(logger)
+            }
+        };
         let tally = &interface.tally;
         let silent = tick.saturating_sub(logger.last_tick).saturating_sub(1);
         let from = logger.rhythm.last_end;

@@ -35,24 +35,20 @@ impl InterfacePane {
 
 /// The interfaces of all shards, each once, in the order of their names.
 pub(super) fn interfaces(pane: &MergedPane, network: &Network) -> Vec<InterfacePane> {
-    let mut by_name: BTreeMap<&[u8], (Place, InterfaceTally)> = BTreeMap::new();
-    for (_, shard) in pane.shards() {
-        for (name, place, tally) in shard.interfaces() {
-            let place = shard.places.place(place);
-            match by_name.get_mut(name) {
-                None => {
-                    by_name.insert(name, (place, tally));
-                }
-                Some((lowest, sum)) => {
-                    sum.merge(&tally);
-                    if place < *lowest {
-                        *lowest = place;
-                    }
-                }
-            }
+    let shards = pane.shards().flat_map(|(_, shard)| {
+        shard.interfaces().map(move |(name, place, tally)| (name, shard.places.place(place), tally))
+    });
+    let mut list: Vec<(&[u8], Place, InterfaceTally)> = shards.collect();
+    list.sort_unstable_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+    // The first of a name has the lowest place.
+    list.dedup_by(|later, first| {
+        let is_same = later.0 == first.0;
+        if is_same {
+            first.2.merge(&later.2);
         }
-    }
-    let list = by_name.into_iter().map(|(name, (place, tally))| {
+        is_same
+    });
+    let list = list.into_iter().map(|(name, place, tally)| {
         let name = String::from_utf8_lossy(name).into_owned();
         let own = own_addr(&name, &tally, network);
         InterfacePane { name, place, own, tally }

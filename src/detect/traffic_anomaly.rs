@@ -294,14 +294,16 @@ impl TrafficAnomaly {
         view: &PaneView<'_>,
         out: &mut Vec<Finding>,
     ) {
-        if !self.meters.contains_key(&interface.name) {
-            let meter = Meter::new(self.next_serial, interface, view.index());
-            self.next_serial = self.next_serial.saturating_add(1);
-            self.meters_bytes += meter.bytes(&interface.name);
-            self.meters.insert(interface.name.clone(), meter);
-        }
+        let meter = match self.meters.get_mut(&interface.name) {
+            Some(meter) => meter,
+            None => {
+                let meter = Meter::new(self.next_serial, interface, view.index());
+                self.next_serial = self.next_serial.saturating_add(1);
+                self.meters_bytes += meter.bytes(&interface.name);
+                self.meters.entry(interface.name.clone()).or_insert(meter)
+            }
+        };
         let floors = self.settings.floors();
-        let meter = self.meters.get_mut(&interface.name).expect("it was just added");
         meter.last_pane = view.index();
         if let Some((_, skipped_until)) = interface.tally.skipped {
             // What was logged beside SKIPDATA is a part, and a rise would follow that never was.
@@ -347,13 +349,15 @@ impl TrafficAnomaly {
     /// for longest if there are too many; of those that are alike the newest.
     fn forget(&mut self, view: &PaneView<'_>) {
         let expired = view.index().0.saturating_sub(DAYS * 86_400 / view.pane_seconds);
-        let mut bytes = 0;
-        self.meters.retain(|name, meter| {
-            let stays = meter.last_pane.0 > expired;
-            bytes += if stays { meter.bytes(name) } else { 0 };
-            stays
-        });
-        self.meters_bytes = bytes;
+        // Once an hour is soon enough for what is days old.
+        if view.end().0.rem_euclid(3600) < view.pane_seconds {
+            let bytes = &mut self.meters_bytes;
+            self.meters.retain(|name, meter| {
+                let stays = meter.last_pane.0 > expired;
+                *bytes -= if stays { 0 } else { meter.bytes(name) };
+                stays
+            });
+        }
         let entries_max = self.settings.tracked_max as usize;
         if self.meters.len() <= entries_max && self.meters_bytes <= self.bytes_max {
             return;
