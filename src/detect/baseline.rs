@@ -24,7 +24,7 @@ const HOURS: i64 = DAYS * 24;
 /// A bit for each of [`HOURS`].
 const HOUR_WORDS: usize = 3;
 
-const _: () = assert!(HOUR_WORDS as i64 * 64 == HOURS);
+const _: () = assert!(HOURS == 192 && HOUR_WORDS * 64 == 192);
 
 /// How much a minute counts in the smoothed value.
 const SMOOTHING: f64 = 0.1;
