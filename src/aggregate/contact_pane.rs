@@ -9,11 +9,14 @@ use super::contact_hash::KeyHasher;
 use super::contact_importance::Importance;
 use super::contact_set::ContactSet;
 use super::contact_spares::Spares;
+use super::interface_tallies::InterfaceTallies;
+use super::interface_tally::InterfaceTally;
 use super::place::{Place, PlaceIds, PlaceNames, PlaceRef};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::{PaneIndex, UnixSeconds};
 
-const VERSION: u16 = 1;
+/// The first form has no tallies of interfaces.
+const VERSION: u16 = 2;
 
 /// The contacts of one shard in one pane, ready to be merged with those of other shards.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct PaneContacts {
     pub refused_rows: u64,
     /// Contacts that had to leave because memory was short; one that came again may have left again.
     pub evicted_contacts: u64,
+    /// What interfaces logged, under the numbers of `places`.
+    pub(super) tallies: InterfaceTallies,
     /// The seed of the contacts' hashes.
     pub(super) seed: u64,
     /// Numbers by place, once another shard's contact was moved here.
@@ -39,12 +44,12 @@ pub struct PaneContacts {
 }
 
 impl PaneContacts {
-    /// A pane without contacts, for about `count_hint` of them.
+    /// A pane without contacts, for about `count_hint` of them and `tallied_max` places.
     pub(super) fn new(
         pane: PaneIndex,
         pane_seconds: i64,
         seed: u64,
-        count_hint: usize,
+        (count_hint, tallied_max): (usize, usize),
         spares: &Arc<Spares>,
     ) -> Self {
         let (hasher, pane_start) = (KeyHasher::new(seed), pane.start(pane_seconds));
@@ -56,6 +61,7 @@ impl PaneContacts {
             newest_end: UnixSeconds::MIN,
             refused_rows: 0,
             evicted_contacts: 0,
+            tallies: InterfaceTallies::new(pane, pane_seconds, tallied_max),
             seed,
             place_numbers: HashMap::new(),
         }
@@ -64,7 +70,23 @@ impl PaneContacts {
     /// Memory held, in bytes; the list of places may be shared with other panes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.contacts.bytes() + self.places.bytes()
+        self.contacts.bytes() + self.places.bytes() + self.tallies.bytes()
+    }
+
+    /// What each interface logged, in no order; an interface whose records don't agree on account, VPC or
+    /// subnet comes several times. Records without `interface-id` are left out. The number is that of
+    /// the place in `places`.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&[u8], u32, InterfaceTally)> {
+        self.tallies.iter().filter_map(|(place, tally)| {
+            let [interface, ..] = self.places.name(place).0;
+            Some((interface?, place, tally))
+        })
+    }
+
+    /// Records that interfaces' tallies lack, because there were too many places.
+    #[must_use]
+    pub const fn untallied_rows(&self) -> u64 {
+        self.tallies.refused_rows()
     }
 
     /// Writes the pane with its places.
@@ -73,6 +95,7 @@ impl PaneContacts {
         out.i64(self.pane_seconds);
         self.places.save(out);
         self.save_contacts(out);
+        self.tallies.save(out);
     }
 
     /// Reads a pane. What its memory was taken from doesn't know of it any more: it is freed when the pane is
@@ -81,7 +104,7 @@ impl PaneContacts {
     /// # Errors
     /// If the bytes are no pane.
     pub fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        from.version("the contacts of a pane", VERSION..=VERSION)?;
+        let form = from.version("the contacts of a pane", 1..=VERSION)?;
         let pane_seconds = from.i64()?;
         if pane_seconds <= 0 {
             return Err(DecodeError::Invalid("length of a pane"));
@@ -89,11 +112,14 @@ impl PaneContacts {
         let places = PlaceNames::load(from)?;
         let spares = Arc::new(Spares::new(0, 0));
         let mut pane = Self::load_contacts(pane_seconds, places.len(), 0, &spares, from)?;
+        if form > 1 {
+            pane.load_tallies(places.len(), usize::MAX, from)?;
+        }
         pane.places = Arc::new(places);
         Ok(pane)
     }
 
-    /// Writes the pane without its places.
+    /// Writes the pane without its places and tallies.
     pub(super) fn save_contacts(&self, out: &mut Encoder) {
         out.i64(self.pane.0);
         out.u64(self.seed);
@@ -103,7 +129,19 @@ impl PaneContacts {
         self.contacts.save(out);
     }
 
-    /// Reads a pane without its places, of which there are `place_count`.
+    /// Reads the tallies of a pane with `place_count` places, and takes no more than `tallied_max`.
+    pub(super) fn load_tallies(
+        &mut self,
+        place_count: usize,
+        tallied_max: usize,
+        from: &mut Decoder<'_>,
+    ) -> Result<(), DecodeError> {
+        let empty = InterfaceTallies::new(self.pane, self.pane_seconds, tallied_max);
+        self.tallies = empty.load(place_count, from)?;
+        Ok(())
+    }
+
+    /// Reads a pane without its places, of which there are `place_count`, and without tallies.
     pub(super) fn load_contacts(
         pane_seconds: i64,
         place_count: usize,
@@ -127,6 +165,7 @@ impl PaneContacts {
             newest_end,
             refused_rows,
             evicted_contacts,
+            tallies: InterfaceTallies::new(pane, pane_seconds, usize::MAX),
             seed,
             place_numbers: HashMap::new(),
         })
@@ -147,6 +186,7 @@ impl PaneContacts {
         let number_of = |id: u32| numbers[id as usize];
         let renumbered = |ids: PlaceIds| ids.renumbered(places, number_of);
         self.contacts.absorb(&other.contacts, places, renumbered, |_| true);
+        self.tallies.merge(&other.tallies, number_of);
         self.note_rows_of(other);
     }
 

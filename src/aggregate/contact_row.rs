@@ -3,6 +3,7 @@
 use super::contact::ContactKey;
 use super::contact_slot::Sent;
 use super::initiator::{self, Ends};
+use super::interface_tally::Silence;
 use super::place::PlaceRef;
 use crate::net::Addr;
 use crate::record::{Action, ColumnView, FieldId, FlowBatch, LogStatus, Slot, TextView};
@@ -128,6 +129,31 @@ impl<'a> ContactRow<'a> {
     }
 }
 
+/// One record that stands for no traffic.
+#[derive(Clone, Copy, Debug)]
+pub struct SilenceRow<'a> {
+    /// What it says.
+    pub silence: Silence,
+    /// `start`, or `end` if absent.
+    pub start: UnixSeconds,
+    /// `end`
+    pub end: UnixSeconds,
+    /// `interface-id`
+    pub interface_id: Option<&'a [u8]>,
+    /// `account-id`
+    pub account_id: Option<&'a [u8]>,
+    /// `vpc-id`
+    pub vpc_id: Option<&'a [u8]>,
+    /// `subnet-id`
+    pub subnet_id: Option<&'a [u8]>,
+}
+
+impl<'a> SilenceRow<'a> {
+    pub(super) const fn place(&self) -> PlaceRef<'a> {
+        PlaceRef([self.interface_id, self.account_id, self.vpc_id, self.subnet_id])
+    }
+}
+
 const TCP: u8 = 6;
 
 /// The flags of a TCP record. Transit Gateway records carry more than fit the meaning used here.
@@ -198,6 +224,27 @@ impl<'a> Columns<'a> {
     pub(super) fn place(&self, row: usize) -> PlaceRef<'a> {
         let text = |column: Option<TextView<'a>>| column.and_then(|column| column.get(row));
         PlaceRef([text(self.interfaces), text(self.accounts), text(self.vpcs), text(self.subnets)])
+    }
+
+    /// The record of `row`, if it stands for no traffic at a known time.
+    #[cold]
+    pub(super) fn silence(&self, row: usize) -> Option<SilenceRow<'a>> {
+        let silence = match value(self.statuses, row)? {
+            LogStatus::Ok => return None,
+            LogStatus::NoData => Silence::NoData,
+            LogStatus::SkipData => Silence::SkipData,
+        };
+        let end = self.ends.get(row)?;
+        let PlaceRef([interface_id, account_id, vpc_id, subnet_id]) = self.place(row);
+        Some(SilenceRow {
+            silence,
+            start: UnixSeconds(value(self.starts, row).unwrap_or(end).min(end)),
+            end: UnixSeconds(end),
+            interface_id,
+            account_id,
+            vpc_id,
+            subnet_id,
+        })
     }
 
     /// The record of `row`, if it stands for traffic between two addresses at a known time.

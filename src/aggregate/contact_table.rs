@@ -18,7 +18,7 @@ use super::contact_importance::Importance;
 use super::contact_index::FreeEntry;
 use super::contact_pane::PaneContacts;
 use super::contact_plain::{PlainColumns, PlainRow};
-use super::contact_row::{Columns, ContactRow};
+use super::contact_row::{Columns, ContactRow, SilenceRow};
 use super::contact_slot::{NarrowKey, Sent};
 use super::contact_spares::Spares;
 use super::place::{PlaceRef, Places};
@@ -87,6 +87,11 @@ struct OpenPane {
 }
 
 impl OpenPane {
+    /// Memory held, in bytes, without the list of places.
+    fn bytes(&self) -> usize {
+        self.contacts.contacts.bytes() + self.contacts.tallies.bytes()
+    }
+
     /// The pane with the list that its contacts' places refer to.
     fn with_places(self, place_lists: &[Places]) -> PaneContacts {
         let Self { mut contacts, place_list } = self;
@@ -168,7 +173,7 @@ impl ContactTable {
     }
 
     /// Adds those of `rows` that stand for traffic between two addresses at a known time; NODATA,
-    /// SKIPDATA and rows without them are passed over.
+    /// SKIPDATA are only counted for their interface, and rows without addresses are passed over.
     pub fn add(&mut self, batch: &FlowBatch, rows: impl IntoIterator<Item = usize>) {
         let Some(columns) = Columns::of(batch) else { return };
         let mut lacking = std::mem::take(&mut self.lacking);
@@ -190,6 +195,26 @@ impl ContactTable {
         }
         self.prepared = prepared;
         self.lacking = lacking;
+    }
+
+    /// Counts a record that stands for no traffic.
+    pub fn add_silence(&mut self, row: &SilenceRow<'_>) {
+        let pane = self.divider.pane(row.end);
+        if pane < self.open_from {
+            self.late_rows += 1;
+            return;
+        }
+        self.expect_rows(1);
+        let position = self.open_position(pane);
+        let OpenPane { contacts: open, place_list } = &mut self.open[position as usize];
+        open.newest_end = open.newest_end.max(row.end);
+        let places = &mut self.place_lists[*place_list];
+        let place = row.place();
+        let hash = places.hash(&place);
+        if hash != 0 {
+            let id = places.id_of(hash, places.prefetch_likely(hash), &place);
+            open.tallies.add_silence(id, row.silence, row.start, row.end);
+        }
     }
 
     /// Adds one record, which was routed by its addresses.
@@ -221,6 +246,8 @@ impl ContactTable {
             } else if let Some(contact_row) = columns.row(row) {
                 let is_stray = columns.is_stray(&contact_row, row);
                 self.prepare_row(&contact_row, row, is_stray, prepared);
+            } else if let Some(silence) = columns.silence(row) {
+                self.add_silence(&silence);
             }
             if prepared.len() == ROWS_AHEAD {
                 break;
@@ -291,6 +318,9 @@ impl ContactTable {
             let open = &self.open[row.open_position as usize];
             row.likely = open.contacts.contacts.prefetch_likely(row.hash);
             row.likely_place = self.place_lists[open.place_list].prefetch_likely(row.place_hash);
+            if let Some(place) = row.likely_place {
+                open.contacts.tallies.prefetch(place);
+            }
         }
         for row in prepared {
             if let Ok(likely) = row.likely {
@@ -318,10 +348,14 @@ impl ContactTable {
             open.contacts.mark_stray(number);
         }
         let places = &mut self.place_lists[*place_list];
-        if row.place_hash != 0
-            && let Some(id) = places.id_of(row.place_hash, row.likely_place, &place())
-        {
-            open.contacts.add_place(number, id, places.names());
+        if row.place_hash != 0 {
+            let id = places.id_of(row.place_hash, row.likely_place, &place());
+            let NarrowKey { client, server, .. } = row.key;
+            let ends = if row.sent.from_client { [client, server] } else { [server, client] };
+            open.tallies.add(id, &row.sent, (!row.is_wide).then_some(ends));
+            if let Some(id) = id {
+                open.contacts.add_place(number, id, places.names());
+            }
         }
     }
 
@@ -353,8 +387,8 @@ impl ContactTable {
         }
         let count_hint = self.open.iter().map(|open| open.contacts.contacts.len()).max();
         let count_hint = count_hint.unwrap_or(0);
-        let contacts =
-            PaneContacts::new(pane, self.pane_seconds, self.seed, count_hint, &self.spares);
+        let sizes = (count_hint, self.limits.tallied_max);
+        let contacts = PaneContacts::new(pane, self.pane_seconds, self.seed, sizes, &self.spares);
         self.rows_unmeasured = 0;
         OpenPane { contacts, place_list: self.place_lists.len() - 1 }
     }

@@ -16,7 +16,7 @@ use foldhash::quality::FixedState;
 use super::table::{Key, Mixer};
 use super::top::{Gather, OwnerRule, RowsOf, TopPlan, TopSpec};
 use crate::net::Addr;
-use crate::record::{FieldId, FlowBatch};
+use crate::record::{FieldId, FlowBatch, Slot};
 
 /// Rows of a batch by question and shard.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl RoutedBatch {
         }
     }
 
-    /// The rows whose address pair `shard` owns, without the late ones.
+    /// The rows whose address pair `shard` owns, and its share of those without addresses; not the late ones.
     pub fn contact_rows(&self, shard: usize) -> impl Iterator<Item = usize> {
         let is_late =
             |row: usize| self.late_rows.binary_search_by(|late| (*late as usize).cmp(&row)).is_ok();
@@ -218,6 +218,13 @@ impl Router {
             return;
         };
         self.owners.resize(batch.rows(), NOBODY);
+        // NODATA and SKIPDATA have no addresses, but an interface, which any shard may count.
+        let interfaces = batch.texts(&Slot::Known(FieldId::InterfaceId));
+        let hasher = FixedState::with_seed(self.seed ^ OWNER_SEED);
+        let owner_of_silence = |row: usize| {
+            let interface = interfaces.and_then(|interfaces| interfaces.get(row));
+            interface.map_or(NOBODY, |name| owner(hasher.hash_one(name), self.shard_count))
+        };
         let owner_of = |row: usize| {
             let hash = super::pair_hash(sources.raw()[row], targets.raw()[row], self.seed);
             owner(hash, self.shard_count)
@@ -228,9 +235,8 @@ impl Router {
             return;
         }
         for row in routed.kept_rows() {
-            if !sources.is_absent(row) && !targets.is_absent(row) {
-                self.owners[row] = owner_of(row);
-            }
+            let has_pair = !sources.is_absent(row) && !targets.is_absent(row);
+            self.owners[row] = if has_pair { owner_of(row) } else { owner_of_silence(row) };
         }
     }
 

@@ -59,6 +59,8 @@ const fn page(kind: FindingKind) -> &'static str {
         FindingKind::UnauthorizedProtocol => include_str!("explain/unauthorized_protocol.md"),
         FindingKind::Amplification => include_str!("explain/amplification.md"),
         FindingKind::TopTalkerChange => include_str!("explain/top_talker_change.md"),
+        FindingKind::CaptureGap => include_str!("explain/capture_gap.md"),
+        FindingKind::TrafficAnomaly => include_str!("explain/traffic_anomaly.md"),
         FindingKind::SgNaclMisconfig => include_str!("explain/sg_nacl_misconfig.md"),
         FindingKind::LoginAfterBruteforce => include_str!("explain/login_after_bruteforce.md"),
         FindingKind::DistributedScan => include_str!("explain/distributed_scan.md"),

@@ -50,6 +50,7 @@ pub(crate) fn network(
         threats: Arc::new(threats),
         protocols: Arc::new(protocols),
         allowances: operator.allow,
+        interfaces: operator.interfaces,
     })
 }
 

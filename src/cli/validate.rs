@@ -238,6 +238,8 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         amplification,
         top_talker_change,
         sg_nacl_misconfig,
+        traffic_anomaly,
+        capture_gap,
         noise: _,
     } = detectors;
     let all = [
@@ -256,6 +258,8 @@ fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
         (FindingKind::Amplification, amplification.enabled),
         (FindingKind::TopTalkerChange, top_talker_change.enabled),
         (FindingKind::SgNaclMisconfig, sg_nacl_misconfig.enabled),
+        (FindingKind::TrafficAnomaly, traffic_anomaly.enabled),
+        (FindingKind::CaptureGap, capture_gap.enabled),
     ];
     all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }
@@ -352,7 +356,8 @@ mod tests {
                 context: ROOT/context.json\n\
                 detectors: host_sweep, distributed_scan, ssh_bruteforce, rdp_bruteforce, \
                 login_after_bruteforce, remote_access_attempt, dos_flood, exfiltration, beacon, \
-                suspicious_ip, unauthorized_protocol, amplification, top_talker_change, sg_nacl_misconfig\n\
+                suspicious_ip, unauthorized_protocol, amplification, top_talker_change, \
+                sg_nacl_misconfig, traffic_anomaly, capture_gap\n\
                 sink out: findings to the end of ROOT/out.ndjson\n\
                 note: `engine.state_dir` is not set: nothing is saved, and a restart begins anew\n"),
         );
@@ -368,7 +373,7 @@ mod tests {
         let detectors = "detectors: port_scan, host_sweep, distributed_scan, ssh_bruteforce, rdp_bruteforce, \
                          login_after_bruteforce, remote_access_attempt, dos_flood, exfiltration, beacon, \
                          suspicious_ip, unauthorized_protocol, amplification, top_talker_change, \
-                         sg_nacl_misconfig";
+                         sg_nacl_misconfig, traffic_anomaly, capture_gap";
         let expected = |state: &str| {
             format!(
                 "ROOT/f.toml: ok\nengine: 1 threads, panes of 60s, lateness auto\n\

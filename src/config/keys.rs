@@ -343,6 +343,8 @@ const DETECTORS: Table = table(
         key("amplification", Kind::Table(&AMPLIFICATION)),
         key("top_talker_change", Kind::Table(&TOP_TALKER_CHANGE)),
         key("sg_nacl_misconfig", Kind::Table(&SG_NACL_MISCONFIG)),
+        key("traffic_anomaly", Kind::Table(&TRAFFIC_ANOMALY)),
+        key("capture_gap", Kind::Table(&CAPTURE_GAP)),
     ],
 );
 
@@ -525,6 +527,32 @@ const TOP_TALKER_CHANGE: Table = table(
         WINDOW_SECONDS,
         window("warm_up_seconds"),
         window("baseline_seconds"),
+        TRACKED_MAX,
+    ],
+);
+
+const TRAFFIC_ANOMALY: Table = table(
+    "detectors.traffic_anomaly",
+    &[
+        ENABLED,
+        count("days_min", 2, 8),
+        count("z_min", 3, 1_000),
+        count("lasting_seconds", 60, 3_600),
+        count("bytes_per_minute_min", 1_000, 1_000_000_000_000),
+        count("packets_per_minute_min", 10, 1_000_000_000),
+        count("flows_per_minute_min", 10, 1_000_000_000),
+        TRACKED_MAX,
+    ],
+);
+
+const CAPTURE_GAP: Table = table(
+    "detectors.capture_gap",
+    &[
+        ENABLED,
+        count("silent_seconds", 300, 86_400),
+        count("known_seconds", 600, 604_800),
+        count("group_interfaces_min", 2, 65_536),
+        count("skipdata_records_min", 1, 100_000),
         TRACKED_MAX,
     ],
 );

@@ -13,9 +13,11 @@
 //! order of their actors.
 
 mod amplification;
+mod baseline;
 mod beacon;
 mod beacon_pair;
 mod bruteforce;
+mod capture_gap;
 mod detector;
 mod distinct;
 mod distributed_scan;
@@ -26,8 +28,12 @@ mod exfiltration;
 mod flood_group;
 mod host_sweep;
 mod hourly;
+#[cfg(test)]
+mod interface_tests;
+mod interfaces;
 mod key_index;
 mod known;
+mod logger;
 mod login_after_bruteforce;
 mod network;
 mod noise;
@@ -57,12 +63,14 @@ mod suspicious_ip;
 mod table_limits;
 mod top_talker_change;
 mod tracker;
+mod traffic_anomaly;
 mod trials;
 mod unauthorized_protocol;
 
 pub use amplification::AmplificationSettings;
 pub use beacon::BeaconSettings;
 pub use bruteforce::BruteforceSettings;
+pub use capture_gap::CaptureGapSettings;
 pub use distributed_scan::DistributedScanSettings;
 pub use dos_flood::DosFloodSettings;
 pub use exfiltration::ExfiltrationSettings;
@@ -78,6 +86,7 @@ pub use sg_nacl_misconfig::SgNaclMisconfigSettings;
 pub use suppress::Suppressed;
 pub use suspicious_ip::SuspiciousIpSettings;
 pub use top_talker_change::TopTalkerChangeSettings;
+pub use traffic_anomaly::TrafficAnomalySettings;
 pub use trials::{TrialOutcome, TrialPlan};
 pub use unauthorized_protocol::UnauthorizedProtocolSettings;
 
@@ -88,6 +97,7 @@ use crate::units::{PaneIndex, UnixSeconds};
 use amplification::Amplification;
 use beacon::Beacon;
 use bruteforce::{Bruteforce, Login};
+use capture_gap::CaptureGap;
 use detector::Detector;
 use distributed_scan::DistributedScan;
 use dos_flood::DosFlood;
@@ -103,6 +113,7 @@ use sg_nacl_misconfig::SgNaclMisconfig;
 use suppress::Suppressor;
 use suspicious_ip::SuspiciousIp;
 use top_talker_change::TopTalkerChange;
+use traffic_anomaly::TrafficAnomaly;
 use trials::Trials;
 use unauthorized_protocol::UnauthorizedProtocol;
 
@@ -129,6 +140,8 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         amplification,
         top_talker_change,
         sg_nacl_misconfig,
+        traffic_anomaly,
+        capture_gap,
         noise: _,
     } = settings.clone();
     vec![
@@ -147,6 +160,8 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
         Box::new(Amplification::new(amplification, share(1))),
         Box::new(TopTalkerChange::new(top_talker_change, share(1))),
         Box::new(SgNaclMisconfig::new(sg_nacl_misconfig, share(1))),
+        Box::new(TrafficAnomaly::new(traffic_anomaly, share(2))),
+        Box::new(CaptureGap::new(capture_gap, share(1) / 2)),
     ]
 }
 
@@ -395,7 +410,10 @@ impl DetectorSet {
         for (why, attempts) in network.exempt_attempts(&self.verdicts.tried) {
             self.suppressor.note_unjudged(why, attempts);
         }
+        let interfaces = interfaces::interfaces(pane, network);
         let view = PaneView {
+            interfaces: &interfaces,
+            untallied_rows: pane.untallied_rows(),
             pane,
             tried: &self.verdicts.tried,
             pane_seconds: self.pane_seconds,

@@ -1,5 +1,6 @@
 //! What detectors need to know of the network, as plain values.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::pane::Tried;
@@ -28,6 +29,8 @@ pub struct Network {
     pub protocols: Arc<ProtocolPolicy>,
     /// What is wanted, and not told.
     pub allowances: Vec<Allowance>,
+    /// The primary private address of interfaces.
+    pub interfaces: BTreeMap<String, Addr>,
 }
 
 impl Network {

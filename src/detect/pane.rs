@@ -1,5 +1,6 @@
 //! One pane of all shards, and what detectors see of it.
 
+use super::interfaces::InterfacePane;
 use super::known::Known;
 use super::network::Network;
 use super::outcome::Outcome;
@@ -73,6 +74,11 @@ impl MergedPane {
         }
         // Merging once more changes nothing: no key is in two shards, and no contact has to be turned.
         Ok(Self::merge(pane, shards))
+    }
+
+    /// Records that interfaces' tallies lack.
+    pub(super) fn untallied_rows(&self) -> u64 {
+        self.shards.iter().map(PaneContacts::untallied_rows).sum()
     }
 
     /// The shards, each with the number of its first contact.
@@ -174,6 +180,10 @@ pub(super) struct PaneView<'a> {
     pub(super) pane: &'a MergedPane,
     /// In the order of keys.
     pub(super) tried: &'a [Tried],
+    /// Those that logged anything, in the order of their names.
+    pub(super) interfaces: &'a [InterfacePane],
+    /// Records that `interfaces` lack.
+    pub(super) untallied_rows: u64,
     pub(super) pane_seconds: i64,
     /// Newest `end` that the detect stage has read.
     pub(super) detected_at: UnixSeconds,
@@ -198,6 +208,11 @@ impl<'a> PaneView<'a> {
             Detail::Full => self.suppressor.may_be_told(kind, severity),
             Detail::Counts => self.suppressor.depends_on_details(kind),
         }
+    }
+
+    /// When the pane ends.
+    pub(super) const fn end(&self) -> UnixSeconds {
+        self.index().end(self.pane_seconds)
     }
 
     /// The contact behind `tried`.

@@ -50,6 +50,30 @@ impl Saved for u16 {
     }
 }
 
+impl Saved for String {
+    const BYTES_MIN: usize = 8;
+
+    fn save(&self, out: &mut Encoder) {
+        out.text(self);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(from.text()?.to_owned())
+    }
+}
+
+impl Saved for u64 {
+    const BYTES_MIN: usize = 8;
+
+    fn save(&self, out: &mut Encoder) {
+        out.u64(*self);
+    }
+
+    fn load(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.u64()
+    }
+}
+
 impl Saved for Addr {
     const BYTES_MIN: usize = 16;
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::amplification::AmplificationSettings;
 use super::beacon::BeaconSettings;
 use super::bruteforce::BruteforceSettings;
+use super::capture_gap::CaptureGapSettings;
 use super::distributed_scan::DistributedScanSettings;
 use super::dos_flood::DosFloodSettings;
 use super::exfiltration::ExfiltrationSettings;
@@ -19,6 +20,7 @@ use super::remote_access::RemoteAccessSettings;
 use super::sg_nacl_misconfig::SgNaclMisconfigSettings;
 use super::suspicious_ip::SuspiciousIpSettings;
 use super::top_talker_change::TopTalkerChangeSettings;
+use super::traffic_anomaly::TrafficAnomalySettings;
 use super::unauthorized_protocol::UnauthorizedProtocolSettings;
 
 /// The longest window that any detector may have: a day.
@@ -58,6 +60,10 @@ pub struct DetectSettings {
     pub top_talker_change: TopTalkerChangeSettings,
     /// Rules that reject what should pass.
     pub sg_nacl_misconfig: SgNaclMisconfigSettings,
+    /// Interfaces with unusually much or little traffic.
+    pub traffic_anomaly: TrafficAnomalySettings,
+    /// Traffic that was not logged.
+    pub capture_gap: CaptureGapSettings,
     /// How much is told of what is found; a table of its own in the configuration.
     #[serde(skip)]
     pub noise: NoiseSettings,
@@ -83,6 +89,8 @@ impl DetectSettings {
             ("amplification", self.amplification.check()),
             ("top_talker_change", self.top_talker_change.check()),
             ("sg_nacl_misconfig", self.sg_nacl_misconfig.check()),
+            ("traffic_anomaly", self.traffic_anomaly.check()),
+            ("capture_gap", self.capture_gap.check()),
         ]
         .into_iter()
         .filter_map(|(table, result)| Some((table, result.err()?)))

@@ -127,6 +127,8 @@ fn cramped() -> DetectSettings {
     settings.distributed_scan.tracked_max = 8;
     settings.login_after_bruteforce.tracked_max = 2;
     settings.sg_nacl_misconfig.tracked_max = 3;
+    settings.traffic_anomaly.tracked_max = 2;
+    settings.capture_gap.tracked_max = 2;
     settings
 }
 
@@ -217,7 +219,11 @@ proptest! {
 
 /// Detectors with something of everything.
 fn busy(rows: &[ContactRow<'_>]) -> DetectorSet {
-    let (mut detectors, mut out) = (set_of(&eager()), Vec::new());
+    busy_with(&eager(), rows)
+}
+
+fn busy_with(settings: &DetectSettings, rows: &[ContactRow<'_>]) -> DetectorSet {
+    let (mut detectors, mut out) = (set_of(settings), Vec::new());
     for (pane, shards) in panes_of(rows, 2) {
         detectors.on_pane(pane, shards, &mut out);
     }

@@ -42,6 +42,27 @@ impl FindingId {
         Self(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
     }
 
+    /// The identity of an episode of `kind` and `variant` about these interfaces.
+    #[must_use]
+    pub fn of_interfaces(
+        kind: FindingKind,
+        variant: &str,
+        interface_ids: &[&str],
+        episode_start: UnixSeconds,
+    ) -> Self {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(kind.name().as_bytes());
+        part(variant.as_bytes());
+        interface_ids.iter().for_each(|name| part(name.as_bytes()));
+        part(&episode_start.0.to_be_bytes());
+        let digest = hash.finalize();
+        Self(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
+
     /// The identity that was written as `text`: 32 lower-case hexadecimal digits.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {

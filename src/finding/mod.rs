@@ -39,6 +39,8 @@ pub enum FindingKind {
     Amplification,
     TopTalkerChange,
     SgNaclMisconfig,
+    TrafficAnomaly,
+    CaptureGap,
 }
 
 impl FindingKind {
@@ -59,6 +61,8 @@ impl FindingKind {
         Self::Amplification,
         Self::TopTalkerChange,
         Self::SgNaclMisconfig,
+        Self::TrafficAnomaly,
+        Self::CaptureGap,
     ];
 
     /// The name in the finding form, in configuration and in metrics.
@@ -80,6 +84,8 @@ impl FindingKind {
             Self::Amplification => "amplification",
             Self::TopTalkerChange => "top_talker_change",
             Self::SgNaclMisconfig => "sg_nacl_misconfig",
+            Self::TrafficAnomaly => "traffic_anomaly",
+            Self::CaptureGap => "capture_gap",
         }
     }
 

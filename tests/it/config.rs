@@ -165,6 +165,8 @@ fn every_key_stands_in_the_default_file() {
         ("[detectors.amplification]", "[detectors.amplification]"),
         ("[detectors.top_talker_change]", "[detectors.top_talker_change]"),
         ("[detectors.sg_nacl_misconfig]", "[detectors.sg_nacl_misconfig]"),
+        ("[detectors.traffic_anomaly]", "[detectors.traffic_anomaly]"),
+        ("[detectors.capture_gap]", "[detectors.capture_gap]"),
         ("[enrich]", "[enrich]"),
         ("[talkers.x]\nby = ['srcaddr']", "[talkers.senders]"),
         ("[sinks.x]\ntype = \"stdout\"", "[sinks.stdout]"),

@@ -150,6 +150,7 @@ fn network() -> Option<Network> {
         allowlisted: context.allowlisted_scanners,
         nat_gateways: context.nat_gateways,
         allowances: context.allow,
+        interfaces: context.interfaces,
         ..Network::default()
     })
 }

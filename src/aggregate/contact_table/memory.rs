@@ -1,9 +1,10 @@
 //! How much memory a table takes, and what it does when that is too much.
 
-use super::{ContactTable, ROWS_AHEAD};
+use super::{ContactTable, OpenPane, ROWS_AHEAD};
 use crate::aggregate::contact_importance::Importance;
 use crate::aggregate::contact_index::NUMBERS_MAX;
 use crate::aggregate::contact_pane::{Lost, PaneContacts, thin};
+use crate::aggregate::interface_tallies::InterfaceTallies;
 use crate::aggregate::place::Places;
 
 /// The least that a table is made for.
@@ -24,6 +25,8 @@ pub(super) struct Limits {
     importance_bytes: usize,
     /// For one list; usually there is one, or an old one and a new one.
     pub(super) place_list_bytes: usize,
+    /// How many places a pane counts rows of: their tallies take up to a thirty-second of `open_bytes`.
+    pub(super) tallied_max: usize,
     /// Instead of `open_bytes` where panes by themselves take more; 0 where not.
     pub(super) overrun_bytes: usize,
 }
@@ -38,6 +41,7 @@ impl Limits {
             handed_over_bytes: bytes_max / 8 * 3,
             importance_bytes: bytes_max / 8,
             place_list_bytes: bytes_max / 32,
+            tallied_max: InterfaceTallies::places_in(bytes_max / 8 * 3 / 16),
             overrun_bytes: 0,
         }
     }
@@ -53,7 +57,7 @@ impl ContactTable {
     /// Memory held, in bytes, without that of panes that were handed over.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let open: usize = self.open.iter().map(|open| open.contacts.contacts.bytes()).sum();
+        let open: usize = self.open.iter().map(OpenPane::bytes).sum();
         let places: usize = self.place_lists.iter().map(Places::bytes).sum();
         let importance = self.importance.as_ref().map_or(0, Importance::bytes);
         let [spare, _] = self.spares.bytes();
@@ -63,7 +67,7 @@ impl ContactTable {
     /// At least as many bytes as it takes when it is saved, and not many more: indexes are made anew.
     #[must_use]
     pub fn saved_bytes(&self) -> usize {
-        let open: usize = self.open.iter().map(|open| open.contacts.contacts.bytes()).sum();
+        let open: usize = self.open.iter().map(OpenPane::bytes).sum();
         let places: usize = self.place_lists.iter().map(Places::bytes).sum();
         open + places + self.importance.as_ref().map_or(0, Importance::bytes)
     }
@@ -99,8 +103,11 @@ impl ContactTable {
 
     /// Memory that open panes need for the next rows too, in bytes.
     fn open_bytes_needed(&self) -> usize {
-        let open = self.open.iter();
-        open.map(|open| open.contacts.contacts.bytes_needed(ROWS_AHEAD)).sum()
+        let open = self.open.iter().map(|OpenPane { contacts, place_list }| {
+            let place_count = self.place_lists[*place_list].names().len() + ROWS_AHEAD;
+            contacts.contacts.bytes_needed(ROWS_AHEAD) + contacts.tallies.bytes_needed(place_count)
+        });
+        open.sum()
     }
 
     /// Lets half of what open panes hold leave.

@@ -4,11 +4,13 @@ use super::{ContactTable, OpenPane};
 use crate::aggregate::contact::ContactKey;
 use crate::aggregate::contact_importance::Importance;
 use crate::aggregate::contact_pane::PaneContacts;
+use crate::aggregate::interface_tallies::InterfaceTallies;
 use crate::aggregate::place::{PlaceIds, Places};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::units::PaneIndex;
 
-const VERSION: u16 = 1;
+/// The first form has no tallies of interfaces.
+const VERSION: u16 = 2;
 
 impl ContactTable {
     /// Writes the table.
@@ -29,6 +31,7 @@ impl ContactTable {
         for open in &self.open {
             out.count(open.place_list);
             open.contacts.save_contacts(out);
+            open.contacts.tallies.save(out);
         }
     }
 
@@ -45,7 +48,7 @@ impl ContactTable {
         bytes_max: usize,
         from: &mut Decoder<'_>,
     ) -> Result<Self, DecodeError> {
-        from.version("the contacts of a shard", VERSION..=VERSION)?;
+        let form = from.version("the contacts of a shard", 1..=VERSION)?;
         if from.i64()? != pane_seconds {
             return Err(DecodeError::Invalid("length of a pane"));
         }
@@ -65,7 +68,7 @@ impl ContactTable {
             table.place_lists.push(places);
         }
         for _ in 0..from.count(size_of::<u64>() * 2)? {
-            let open = table.load_pane(from)?;
+            let open = table.load_pane(form, from)?;
             table.open.push(open);
         }
         if table.place_lists.is_empty() {
@@ -74,17 +77,23 @@ impl ContactTable {
         Ok(table)
     }
 
-    fn load_pane(&self, from: &mut Decoder<'_>) -> Result<OpenPane, DecodeError> {
+    fn load_pane(&self, form: u16, from: &mut Decoder<'_>) -> Result<OpenPane, DecodeError> {
         let place_list = usize::try_from(from.u64()?).unwrap_or(usize::MAX);
         let places = self.place_lists.get(place_list);
         let place_count = places.ok_or(DecodeError::Invalid("list of places"))?.names().len();
-        let contacts = PaneContacts::load_contacts(
+        let mut contacts = PaneContacts::load_contacts(
             self.pane_seconds,
             place_count,
             self.limits.open_bytes,
             &self.spares,
             from,
         )?;
+        if form > 1 {
+            contacts.load_tallies(place_count, self.limits.tallied_max, from)?;
+        } else {
+            contacts.tallies =
+                InterfaceTallies::new(contacts.pane, self.pane_seconds, self.limits.tallied_max);
+        }
         let is_known = |open: &OpenPane| open.contacts.pane == contacts.pane;
         let is_valid = contacts.seed == self.seed
             && contacts.pane >= self.open_from
@@ -98,8 +107,8 @@ impl ContactTable {
 
     /// Takes those contacts of a pane that `owns` says are this shard's: how the open panes of another number
     /// of shards, or of other processes, become this table's. A shard owns the addresses of which it
-    /// is the [`pair_owner`](crate::aggregate::pair_owner). The counts of what left the pane go to one shard only, the one
-    /// that `takes_counts`.
+    /// is the [`pair_owner`](crate::aggregate::pair_owner). The counts of what left the pane and those of interfaces go to
+    /// one shard only, the one that `takes_counts`.
     ///
     /// # Panics
     /// If the pane has another length, or was handed over already.
@@ -128,6 +137,7 @@ impl ContactTable {
         contacts.contacts.absorb(&pane.contacts, names, renumbered, owns);
         contacts.newest_end = contacts.newest_end.max(pane.newest_end);
         if takes_counts {
+            contacts.tallies.merge(&pane.tallies, number_of);
             contacts.note_rows_of(pane);
             self.refused_rows += pane.refused_rows;
             self.evicted_contacts += pane.evicted_contacts;

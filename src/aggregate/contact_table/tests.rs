@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::contact_slot::number_of;
-use super::super::{Contact, Place, PlaceIds, Vantage, pair_owner};
+use super::super::{
+    Contact, InterfaceTally, Place, PlaceIds, Silence, SilenceRow, Vantage, pair_owner,
+};
 use super::*;
 use crate::codec::{Decoder, Encoder};
 use crate::record::Action;
@@ -429,4 +431,94 @@ proptest! {
             whole.close_all().iter().map(|pane| (pane.pane, named(pane))).collect();
         prop_assert_eq!(spread, whole);
     }
+}
+
+/// What interfaces logged, by name; a place's parts are of no matter here.
+fn interfaces_of(panes: &[PaneContacts]) -> BTreeMap<(PaneIndex, Vec<u8>), InterfaceTally> {
+    let mut tallies: BTreeMap<_, InterfaceTally> = BTreeMap::new();
+    for pane in panes {
+        for (name, _, tally) in pane.interfaces() {
+            let sum = tallies.entry((pane.pane, name.to_vec()));
+            sum.and_modify(|sum| sum.merge(&tally)).or_insert(tally);
+        }
+    }
+    tallies
+}
+
+fn nodata(end: i64) -> SilenceRow<'static> {
+    SilenceRow {
+        silence: Silence::NoData,
+        start: UnixSeconds(end - 60),
+        end: UnixSeconds(end),
+        interface_id: Some(b"eni-9"),
+        account_id: None,
+        vpc_id: None,
+        subnet_id: None,
+    }
+}
+
+#[test]
+fn tables_and_panes_of_the_first_form_have_no_tallies() {
+    let mut table = table_of(&[request(), answer(&request())]);
+    table.add_silence(&nodata(100));
+    let mut out = Encoder::default();
+    out.version(1);
+    out.i64(table.pane_seconds);
+    out.u64(table.seed);
+    out.i64(table.open_from.0);
+    [0, 0, 0].into_iter().for_each(|count| out.u64(count));
+    out.count(table.rows_unmeasured);
+    out.count(table.limits.overrun_bytes);
+    out.option(None::<()>, |_, ()| ());
+    out.count(table.place_lists.len());
+    table.place_lists.iter().for_each(|places| places.save(&mut out));
+    out.count(table.open.len());
+    for open in &table.open {
+        out.count(open.place_list);
+        open.contacts.save_contacts(&mut out);
+    }
+    let bytes = out.into_bytes();
+    let mut from = Decoder::new(&bytes);
+    let mut loaded = ContactTable::load(60, CONTACT_BYTES_DEFAULT, &mut from).unwrap();
+    from.finish().unwrap();
+    loaded.add_silence(&nodata(101));
+    let [loaded, panes] = [&mut loaded, &mut table].map(ContactTable::close_all);
+    assert_eq!(contacts_of(&loaded[0]), contacts_of(&panes[0]));
+    assert_eq!(interfaces_of(&loaded).len(), 1, "what came since");
+    assert_eq!(interfaces_of(&panes).len(), 2);
+
+    let mut out = Encoder::default();
+    out.version(1);
+    out.i64(60);
+    panes[0].places.save(&mut out);
+    panes[0].save_contacts(&mut out);
+    let bytes = out.into_bytes();
+    let mut from = Decoder::new(&bytes);
+    let pane = PaneContacts::load(&mut from).unwrap();
+    from.finish().unwrap();
+    assert_eq!(contacts_of(&pane), contacts_of(&panes[0]));
+    assert!(interfaces_of(&[pane]).is_empty());
+}
+
+#[test]
+fn late_silences_are_counted_and_open_ones_go_to_one_heir() {
+    let mut table = table_of(&[request()]);
+    table.add_silence(&nodata(100));
+    table.add_silence(&nodata(130));
+    let mut bytes = Encoder::default();
+    table.save(&mut bytes);
+    let bytes = bytes.into_bytes();
+    let saved = ContactTable::load(60, CONTACT_BYTES_DEFAULT, &mut Decoder::new(&bytes)).unwrap();
+    let mut heirs = [1, 2].map(|_| ContactTable::new(60, 1, CONTACT_BYTES_DEFAULT));
+    for pane in saved.into_open_panes() {
+        for (index, heir) in heirs.iter_mut().enumerate() {
+            heir.absorb(&pane, index == 0, |key| pair_owner(key.client, key.server, 2, 7) == index);
+        }
+    }
+    let of_heirs: Vec<_> = heirs.iter_mut().flat_map(ContactTable::close_all).collect();
+    let closed = table.close_until(UnixSeconds(120));
+    table.add_silence(&nodata(110));
+    assert_eq!(table.late_rows(), 1);
+    let expected: Vec<_> = closed.into_iter().chain(table.close_all()).collect();
+    assert_eq!(interfaces_of(&of_heirs), interfaces_of(&expected));
 }
