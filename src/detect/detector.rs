@@ -16,7 +16,6 @@ pub(super) const WATCHED_AT_ONCE: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Met {
     /// Which contact it is of the pane's.
-    #[allow(dead_code, reason = "detectors that look a contact up again read it")]
     pub(super) number: u32,
     pub(super) key: ContactKey,
     /// What the client sent.

@@ -147,11 +147,11 @@ fn all(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(PortScan::new(port_scan, share(18))),
         Box::new(HostSweep::new(host_sweep, share(18))),
-        Box::new(DistributedScan::new(distributed_scan, share(4))),
+        Box::new(DistributedScan::new(distributed_scan, share(3))),
         Box::new(Bruteforce::new(Login::Ssh, ssh_bruteforce, share(2))),
         Box::new(Bruteforce::new(Login::Rdp, rdp_bruteforce, share(2))),
         Box::new(LoginAfterBruteforce::new(login_after_bruteforce, share(1))),
-        Box::new(RemoteAccess::new(remote_access_attempt, share(4))),
+        Box::new(RemoteAccess::new(remote_access_attempt, share(3))),
         Box::new(DosFlood::new(dos_flood, share(2))),
         Box::new(Exfiltration::new(exfiltration, share(2))),
         Box::new(Beacon::new(beacon, share(4))),

@@ -55,7 +55,7 @@ struct Trial {
 /// Trials of as many detectors.
 #[derive(Debug)]
 pub(super) struct Trials {
-    trials: Vec<Trial>,
+    list: Vec<Trial>,
     /// The other detectors that tell each other what they know of a pane, which all trials are told.
     telling: Vec<Box<dyn Detector>>,
     known: Known,
@@ -92,16 +92,17 @@ impl TrialPlan {
                 found: Vec::new(),
             }
         };
-        let trials = self.settings.iter().map(trial).collect();
-        let is_telling = |detector: &Box<dyn Detector>| {
-            let mut others = TELLING.iter().filter(|kind| **kind != self.kind);
-            detector.is_on() && others.any(|kind| kind.name() == detector.name())
-        };
-        let telling = self.settings.first().map_or_else(Vec::new, |settings| {
-            paced(settings, share).into_iter().filter(is_telling).collect()
-        });
+        let list = self.settings.iter().map(trial).collect();
+        let mut telling = Vec::new();
+        if let Some(settings) = self.settings.first() {
+            let others = || TELLING.iter().filter(|kind| **kind != self.kind);
+            telling = paced(settings, share);
+            telling.retain(|detector| {
+                detector.is_on() && others().any(|kind| kind.name() == detector.name())
+            });
+        }
         let (known, untold) = (Known::default(), Vec::new());
-        (self.settings.iter().map(detector).collect(), Trials { trials, telling, known, untold })
+        (self.settings.iter().map(detector).collect(), Trials { list, telling, known, untold })
     }
 }
 
@@ -113,11 +114,11 @@ impl Trials {
         view: &PaneView<'_>,
         start: UnixSeconds,
     ) {
-        let Self { trials, telling, known, untold } = self;
-        assert_eq!(detectors.len(), trials.len(), "a detector a trial, and all of them on");
+        let Self { list, telling, known, untold } = self;
+        assert_eq!(detectors.len(), list.len(), "a detector a trial, and all of them on");
         known.clear();
         telling.iter_mut().for_each(|detector| detector.prepare(view, known));
-        trials.par_iter_mut().zip(detectors).for_each(|(trial, detector)| {
+        list.par_iter_mut().zip(detectors).for_each(|(trial, detector)| {
             let mut known = known.clone();
             detector.prepare(view, &mut known);
             known.sort();
@@ -138,7 +139,7 @@ impl Trials {
             suppressed: trial.suppressor.counts().total(),
             evictions: detector.evictions(),
         };
-        let pairs = self.trials.iter().zip(detectors);
+        let pairs = self.list.iter().zip(detectors);
         pairs.map(|(trial, detector)| outcome(trial, &**detector)).collect()
     }
 }

@@ -292,7 +292,7 @@ mod tests {
         PartialWriter::new(directory).unwrap().rest(UnixSeconds(0), &parts).unwrap();
         let reader = PartialReader::open(disk, path).unwrap();
         let settings = DetectSettings::default();
-        let detectors = Detectors { settings, network: Network::default() };
+        let detectors = Detectors { settings, network: Network::default(), trials: None };
         let merged =
             merge(&[("one".to_owned(), reader)], &detectors, MemoryPlan::of(1 << 30, 1, false));
         assert!(merged.unwrap_err().to_string().contains("it has no part `shard-0`"));

@@ -44,6 +44,7 @@ fn network() -> Network {
         inside: vec!["10.20.0.0/16".parse().unwrap()],
         allowlisted: Vec::new(),
         nat_gateways: vec!["10.20.1.200".parse().unwrap()],
+        ..Network::default()
     }
 }
 

@@ -451,6 +451,7 @@ impl World {
                 inside: vec![format!("{}/16", text(self.net)).parse().unwrap()],
                 allowlisted: vec![host(self.wanted_scanner)],
                 nat_gateways: vec![host(self.nat)],
+                ..Network::default()
             },
             wanted_scanner: self.wanted_scanner,
             #[expect(clippy::cast_precision_loss, reason = "some hours")]
