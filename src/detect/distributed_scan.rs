@@ -17,7 +17,7 @@ use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
 use super::known::{ANY_SERVER, Known, SharedScan};
 use super::outcome::{TCP, UDP};
-use super::pane::{Detail, PaneView, Tried};
+use super::pane::{PaneView, Tried};
 use super::recent_tries::{RecentTries, TRY_BYTES, Try};
 use super::report::{Draft, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_range};
@@ -415,7 +415,7 @@ fn report(
         }
     };
     let mut finding = finding(FindingKind::DistributedScan, report, view, draft);
-    if view.detail == Detail::Full {
+    if !finding.is_counted() {
         let clients = trip.parts.iter().map(|part| part.client).take(LISTED_MAX);
         finding.actor = Party { addrs: clients.collect(), ports: Vec::new() };
     }

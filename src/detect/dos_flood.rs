@@ -18,7 +18,7 @@ use super::episode::{Episodes, Report, Sighting};
 use super::flood_group::{Group, Load, Toward, Way, is_one_way};
 use super::network::Network;
 use super::outcome::{ICMP, ICMP_V6, TCP, UDP};
-use super::pane::{Detail, PaneView};
+use super::pane::PaneView;
 use super::report::{Draft, confidence, finding};
 use super::settings::{SettingsError, check_range};
 use crate::aggregate::ContactKey;
@@ -511,7 +511,7 @@ fn flood_finding(flood: &Flood, report: Report, view: &PaneView<'_>) -> Finding 
         exact: true,
     };
     let mut finding = finding(FindingKind::DosFlood, report, view, draft);
-    if view.detail == Detail::Full {
+    if !finding.is_counted() {
         let addrs = if are_known { flood.heavy.clone() } else { Vec::new() };
         finding.actor = Party { addrs, ports: Vec::new() };
     }

@@ -195,38 +195,9 @@ impl LoginAfterBruteforce {
         pair.last_pane = now;
         pair.follow(now, contact);
         let (forward, _) = contact.forward();
-        let (flows, ports) = (u64::from(forward.flows), contact.client_ports().len() as u64);
-        // Without directions, traffic that both ends logged has two records, nearly always in the same pane.
-        let copies = (flows / ports.max(1)).max(1);
-        let copies = if contact.client_ports().len() < CLIENT_PORTS_MAX { copies } else { 1 };
-        let lone = match contact.client_ports() {
-            [port] => pair.connections.get(port).copied(),
-            _ => None,
-        };
-        let goes_on = lone.is_some_and(|connection| connection.panes > 1);
-        if let Some(connection) = lone.filter(|connection| connection.panes == 2) {
-            // What goes on is no guess, though it was taken for one.
-            let is_counted = u64::from(connection.packets > 0);
-            pair.guesses = pair.guesses.saturating_sub(copies * is_counted);
-            pair.guess_packets =
-                pair.guess_packets.saturating_sub(copies.saturating_mul(connection.packets));
-        }
-        // So guesses are measured by record; a guess over the border of two windows has two as well.
-        let records = flows.max(ports).max(1);
-        let guess_packets = pair.guess_packets.div_ceil(pair.guesses.max(1));
-        // All but one session are taken for guesses: as large as those seen, or, while these are few, as guesses
-        // may be at most.
-        let usual = match pair.guesses {
-            GUESSES_TELLING.. => guess_packets,
-            _ => guess_packets.max(GUESS_PACKETS_MAX),
-        };
-        let packets = forward.packets / copies;
-        let of_guesses = usual.saturating_mul(records - 1);
-        let beyond = forward.packets.saturating_sub(of_guesses) / copies;
-        // Guesses differ, and many of them differ from their mean by more than one session.
-        let packets_min = u64::from(settings.session_packets_min)
-            .max(TIMES_GUESS_MIN.saturating_mul(guess_packets))
-            .saturating_add(of_guesses / 4);
+        let goes_on = pair.uncount(contact);
+        let sizes = pair.sizes(contact, settings);
+        let Sizes { packets, guess_packets, beyond, packets_min, .. } = sizes;
         let login = |variant, start, packets| Login {
             variant,
             start,
@@ -257,7 +228,7 @@ impl LoginAfterBruteforce {
             return Some(login("longer", start, beyond));
         }
         if !goes_on {
-            pair.guesses = pair.guesses.saturating_add(records);
+            pair.guesses = pair.guesses.saturating_add(sizes.records);
             pair.guess_packets = pair.guess_packets.saturating_add(forward.packets);
         }
         None
@@ -327,7 +298,65 @@ impl LoginAfterBruteforce {
     }
 }
 
+/// How often the pane's records tell of the same: without directions, traffic that both ends logged has two
+/// records, nearly always in the same pane.
+fn copies(contact: ContactView<'_>) -> u64 {
+    let (flows, ports) = (u64::from(contact.forward().0.flows), contact.client_ports().len());
+    if ports < CLIENT_PORTS_MAX { (flows / ports.max(1) as u64).max(1) } else { 1 }
+}
+
+/// How large the sessions of a pane are beside guesses.
+struct Sizes {
+    records: u64,
+    /// What the client sent.
+    packets: u64,
+    /// The mean of guesses, by record.
+    guess_packets: u64,
+    /// What it sent beyond guesses.
+    beyond: u64,
+    /// How much of that a login has at least.
+    packets_min: u64,
+}
+
 impl Pair {
+    fn sizes(&self, contact: ContactView<'_>, settings: &LoginAfterBruteforceSettings) -> Sizes {
+        let (forward, copies) = (contact.forward().0, copies(contact));
+        // Guesses are measured by record; one over the border of two windows has two as well.
+        let records = u64::from(forward.flows).max(contact.client_ports().len() as u64).max(1);
+        let guess_packets = self.guess_packets.div_ceil(self.guesses.max(1));
+        // All but one session are taken for guesses: as large as those seen, or, while these are few, as guesses
+        // may be at most.
+        let usual = match self.guesses {
+            GUESSES_TELLING.. => guess_packets,
+            _ => guess_packets.max(GUESS_PACKETS_MAX),
+        };
+        let of_guesses = usual.saturating_mul(records - 1);
+        Sizes {
+            records,
+            packets: forward.packets / copies,
+            guess_packets,
+            beyond: forward.packets.saturating_sub(of_guesses) / copies,
+            // Guesses differ, and many of them differ from their mean by more than one session.
+            packets_min: u64::from(settings.session_packets_min)
+                .max(TIMES_GUESS_MIN.saturating_mul(guess_packets))
+                .saturating_add(of_guesses / 4),
+        }
+    }
+
+    /// Takes back that a connection which goes on, alone in this pane, was counted as a guess; says whether it is
+    /// one that goes on.
+    fn uncount(&mut self, contact: ContactView<'_>) -> bool {
+        let [port] = contact.client_ports() else { return false };
+        let Some(connection) = self.connections.get(port) else { return false };
+        if connection.panes == 2 && connection.packets > 0 {
+            let copies = copies(contact);
+            self.guesses = self.guesses.saturating_sub(copies);
+            self.guess_packets =
+                self.guess_packets.saturating_sub(copies.saturating_mul(connection.packets));
+        }
+        connection.panes > 1
+    }
+
     /// Follows the connections of a pane.
     fn follow(&mut self, now: PaneIndex, contact: ContactView<'_>) {
         self.connections.retain(|_, connection| {

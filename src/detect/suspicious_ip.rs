@@ -14,7 +14,7 @@ use super::episode::Report;
 use super::hourly::{Due, HOUR_SECONDS, Hourly, Noted};
 use super::network::Network;
 use super::outcome::Outcome;
-use super::pane::{Detail, PaneView};
+use super::pane::PaneView;
 use super::report::{Draft, finding};
 use super::settings::{SettingsError, check_range};
 use crate::aggregate::ContactKey;
@@ -392,7 +392,7 @@ fn crowd_finding(crowd: &[&[Hit]], report: Report, view: &PaneView<'_>) -> Findi
         }
     };
     let mut finding = finding(FindingKind::SuspiciousIp, report, view, draft);
-    if view.detail == Detail::Full {
+    if !finding.is_counted() {
         let addrs = openers.into_iter().take(CROWD_LISTED_MAX).collect();
         finding.actor = Party { addrs, ports: Vec::new() };
     }

@@ -15,7 +15,7 @@ use super::episode::Report;
 use super::hourly::{Due, HOUR_SECONDS, Hourly, Noted};
 use super::network::Network;
 use super::outcome::{Outcome, TCP, UDP};
-use super::pane::{Detail, PaneView};
+use super::pane::PaneView;
 use super::protocol_policy::{Objection, RuleBits};
 use super::report::{Draft, finding};
 use super::settings::{SettingsError, check_range};
@@ -419,7 +419,7 @@ fn crowd_finding(crowd: &[&[Breach<'_>]], report: Report, view: &PaneView<'_>) -
         }
     };
     let mut finding = finding(FindingKind::UnauthorizedProtocol, report, view, draft);
-    if view.detail == Detail::Full {
+    if !finding.is_counted() {
         let addrs = clients.into_iter().take(CROWD_LISTED_MAX).collect();
         finding.actor = Party { addrs, ports: Vec::new() };
     }
