@@ -283,7 +283,9 @@ impl Detector for Beacon {
     fn on_pane(&mut self, view: &PaneView<'_>, out: &mut Vec<Finding>) {
         let now = short_time(view.index().start(view.pane_seconds));
         if now.saturating_sub(self.expired_at) >= EXPIRY_SECONDS {
-            self.pairs.expire(now.saturating_sub(self.settings.window_seconds));
+            if let Some(expired) = now.checked_sub(self.settings.window_seconds) {
+                self.pairs.expire(expired);
+            }
             self.expired_at = now;
         }
         self.own_hosts.begin(i64::from(now));

@@ -439,7 +439,7 @@ fn find_sources(view: &PaneView<'_>, is_high: &[bool], floods: &mut [Flood]) {
             }
             if part.weight >= flood.load.weight.div_ceil(HEAVY_SHARE) {
                 flood.heavy.push(toward.source);
-                flood.heavy_weight += part.weight;
+                flood.heavy_weight = flood.heavy_weight.saturating_add(part.weight);
             }
             flood.note_contact(toward.which(), number);
         }
@@ -459,7 +459,7 @@ fn is_provoked(view: &PaneView<'_>, flood: &Flood) -> bool {
     if group.way != Way::Ping {
         return false;
     }
-    let mut called = 0;
+    let mut called: u64 = 0;
     for (_, shard) in view.pane.shards() {
         for (_, key, contact) in shard.contacts.iter() {
             let by = if key.client == group.target && heavy.contains(&key.server) {
@@ -470,7 +470,7 @@ fn is_provoked(view: &PaneView<'_>, flood: &Flood) -> bool {
                 continue;
             };
             if !matches!(key.protocol, ICMP | ICMP_V6) {
-                called += by.packets;
+                called = by.packets.saturating_add(called);
             }
         }
     }
@@ -484,6 +484,8 @@ fn flood_finding(flood: &Flood, report: Report, view: &PaneView<'_>) -> Finding 
     let seconds = load.seconds(RATE_SECONDS_MIN.min(view.pane_seconds)).max(1);
     let rate = load.weight / seconds;
     let is_rejected = load.flows > 0 && load.rejected >= load.flows;
+    let percent = u128::from(load.heaviest.0) * 100 / u128::from(load.weight.max(1));
+    let percent = u64::try_from(percent).unwrap_or(u64::MAX);
     let draft = || Draft {
         severity: if is_rejected { Severity::Medium } else { Severity::High },
         confidence: confidence(rate.max(*rate_min), *rate_min),
@@ -503,7 +505,7 @@ fn flood_finding(flood: &Flood, report: Report, view: &PaneView<'_>) -> Finding 
             ("rejected", Evidence::Count(load.rejected)),
             ("distinct_sources", Evidence::Count(load.sources)),
             ("largest_source", Evidence::Text(load.heaviest.1.to_string())),
-            ("largest_source_percent", Evidence::Count(load.heaviest.0 * 100 / load.weight.max(1))),
+            ("largest_source_percent", Evidence::Count(percent)),
             (group.way.rate_name(), Evidence::Count(rate)),
             ("threshold_per_second", Evidence::Count(*rate_min)),
         ]),

@@ -437,7 +437,9 @@ impl Detector for Exfiltration {
         let now = short_time(pane_start);
         let slot = (now / self.settings.slot_seconds()).max(self.slot);
         if slot > self.slot {
-            self.pairs.expire(now.saturating_sub(self.settings.known_after_seconds));
+            if let Some(expired) = now.checked_sub(self.settings.known_after_seconds) {
+                self.pairs.expire(expired);
+            }
         }
         self.slot = slot;
         let mut leaving = Vec::new();

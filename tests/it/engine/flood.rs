@@ -89,7 +89,7 @@ fn most_memory(pid: u32) -> Option<u64> {
 #[test]
 fn a_flood_hides_no_scanner_and_takes_no_more_memory() {
     let records = asked("FLOWGAUGE_FLOOD_RECORDS", 2_000_000);
-    let memory_mib = asked("FLOWGAUGE_FLOOD_MEMORY_MIB", 160);
+    let memory_mib = asked("FLOWGAUGE_FLOOD_MEMORY_MIB", 200);
     let directory = tempfile::tempdir().expect("a directory");
     let config = directory.path().join("flood.toml");
     let text = format!(
