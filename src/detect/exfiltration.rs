@@ -436,10 +436,10 @@ impl Detector for Exfiltration {
         let pane_start = view.index().start(view.pane_seconds);
         let now = short_time(pane_start);
         let slot = (now / self.settings.slot_seconds()).max(self.slot);
-        if slot > self.slot {
-            if let Some(expired) = now.checked_sub(self.settings.known_after_seconds) {
-                self.pairs.expire(expired);
-            }
+        if slot > self.slot
+            && let Some(expired) = now.checked_sub(self.settings.known_after_seconds)
+        {
+            self.pairs.expire(expired);
         }
         self.slot = slot;
         let mut leaving = Vec::new();
