@@ -284,7 +284,7 @@ impl DosFlood {
             }
         }
         find_sources(view, is_high, &mut floods);
-        floods.retain(|flood| !is_provoked(view, flood));
+        drop_provoked(view, &mut floods);
         floods
     }
 
@@ -453,29 +453,40 @@ fn find_sources(view: &PaneView<'_>, is_high: &[bool], floods: &mut [Flood]) {
     }
 }
 
-/// Whether the target called for it: ICMP errors answer packets of another protocol.
-fn is_provoked(view: &PaneView<'_>, flood: &Flood) -> bool {
-    let Flood { group, load, heavy, .. } = flood;
-    if group.way != Way::Ping {
-        return false;
+/// Leaves out pings that their target called for: ICMP errors answer packets of another protocol. One walk over the
+/// contacts serves all floods.
+fn drop_provoked(view: &PaneView<'_>, floods: &mut Vec<Flood>) {
+    let pings = floods.iter().enumerate().filter(|(_, flood)| flood.group.way == Way::Ping);
+    let mut pings: Vec<(Addr, usize)> = pings.map(|(at, flood)| (flood.group.target, at)).collect();
+    if pings.is_empty() {
+        return;
     }
-    let mut called: u64 = 0;
+    pings.sort_unstable();
+    let mut called = vec![0_u64; floods.len()];
     for (_, shard) in view.pane.shards() {
         for (_, key, contact) in shard.contacts.iter() {
-            let by = if key.client == group.target && heavy.contains(&key.server) {
-                contact.forward().0
-            } else if key.server == group.target && heavy.contains(&key.client) {
-                contact.back().0
-            } else {
+            if matches!(key.protocol, ICMP | ICMP_V6) {
                 continue;
-            };
-            if !matches!(key.protocol, ICMP | ICMP_V6) {
-                called = by.packets.saturating_add(called);
+            }
+            for (target, source) in [(key.client, key.server), (key.server, key.client)] {
+                let first = pings.partition_point(|(of, _)| *of < target);
+                let of_target = pings[first..].iter().take_while(|(of, _)| *of == target);
+                for (_, at) in of_target {
+                    if floods[*at].heavy.binary_search(&source).is_ok() {
+                        let by =
+                            if target == key.client { contact.forward() } else { contact.back() };
+                        called[*at] = called[*at].saturating_add(by.0.packets);
+                    }
+                }
             }
         }
     }
     // Those packets may have come in earlier panes than the last error.
-    called >= load.weight / 10
+    let mut called = called.into_iter();
+    floods.retain(|flood| {
+        let called = called.next().unwrap_or(0);
+        flood.group.way != Way::Ping || called < flood.load.weight / 10
+    });
 }
 
 fn flood_finding(flood: &Flood, report: Report, view: &PaneView<'_>) -> Finding {
