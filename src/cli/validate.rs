@@ -13,9 +13,7 @@ use crate::config::{
     ConfigError, ConfigFault, EnginePlan, FileMention, FileRole, Lateness, MemoryMax, Plan,
     SinkInput, SinkKind, SourceKind, read_file,
 };
-use crate::detect::DetectSettings;
 use crate::enrich::OperatorContext;
-use crate::finding::FindingKind;
 use crate::metrics::{MemoryLimit, MemoryOrigin};
 use crate::net::AddressSetBuilder;
 use crate::record::{FormatChoice, Slot};
@@ -176,7 +174,7 @@ fn print_summary(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             by.join(",")
         )?;
     }
-    writeln!(out, "detectors: {}", enabled_detectors(&plan.detectors).join(", "))?;
+    writeln!(out, "detectors: {}", plan.detectors.enabled().join(", "))?;
     for sink in &plan.sinks {
         let target = match &sink.kind {
             SinkKind::Stdout => "standard output".to_owned(),
@@ -219,49 +217,6 @@ fn state_text(engine: &EnginePlan) -> String {
         Some(remote) => format!(", copied to {remote}"),
     };
     format!("saved every {interval} in {}{presence}{copies}", directory.display())
-}
-
-fn enabled_detectors(detectors: &DetectSettings) -> Vec<&'static str> {
-    let DetectSettings {
-        port_scan,
-        host_sweep,
-        distributed_scan,
-        ssh_bruteforce,
-        rdp_bruteforce,
-        login_after_bruteforce,
-        remote_access_attempt,
-        dos_flood,
-        exfiltration,
-        beacon,
-        suspicious_ip,
-        unauthorized_protocol,
-        amplification,
-        top_talker_change,
-        sg_nacl_misconfig,
-        traffic_anomaly,
-        capture_gap,
-        noise: _,
-    } = detectors;
-    let all = [
-        (FindingKind::PortScan, port_scan.enabled),
-        (FindingKind::HostSweep, host_sweep.enabled),
-        (FindingKind::DistributedScan, distributed_scan.enabled),
-        (FindingKind::SshBruteforce, ssh_bruteforce.enabled),
-        (FindingKind::RdpBruteforce, rdp_bruteforce.enabled),
-        (FindingKind::LoginAfterBruteforce, login_after_bruteforce.enabled),
-        (FindingKind::RemoteAccessAttempt, remote_access_attempt.enabled),
-        (FindingKind::DosFlood, dos_flood.enabled),
-        (FindingKind::Exfiltration, exfiltration.enabled),
-        (FindingKind::Beacon, beacon.enabled),
-        (FindingKind::SuspiciousIp, suspicious_ip.enabled),
-        (FindingKind::UnauthorizedProtocol, unauthorized_protocol.enabled),
-        (FindingKind::Amplification, amplification.enabled),
-        (FindingKind::TopTalkerChange, top_talker_change.enabled),
-        (FindingKind::SgNaclMisconfig, sg_nacl_misconfig.enabled),
-        (FindingKind::TrafficAnomaly, traffic_anomaly.enabled),
-        (FindingKind::CaptureGap, capture_gap.enabled),
-    ];
-    all.into_iter().filter(|(_, enabled)| *enabled).map(|(kind, _)| kind.name()).collect()
 }
 
 fn source_text(kind: &SourceKind) -> String {

@@ -16,30 +16,21 @@ use serde::Deserialize;
 use super::detector::Detector;
 use super::episode::{Episodes, Sighting};
 use super::known::{ANY_SERVER, Known, SharedScan};
-use super::outcome::{TCP, UDP};
+use super::outcome::{EPHEMERAL_PORT_MIN, TCP, UDP};
 use super::pane::{PaneView, Tried};
 use super::recent_tries::{RecentTries, TRY_BYTES, Try};
-use super::report::{Draft, confidence, finding, spelled};
+use super::report::{CONTEXT_CONTACTS_MAX, Draft, LISTED_MAX, confidence, finding, spelled};
 use super::settings::{SettingsError, WINDOW_SECONDS_MAX, check_range};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Party, Severity};
 use crate::net::Addr;
 use crate::units::PaneIndex;
 
-/// Addresses that a finding lists.
-const LISTED_MAX: usize = 50;
-
-/// Contacts that the context of a finding is taken from.
-const CONTEXT_CONTACTS_MAX: usize = 1000;
-
 /// The fewest ports that tell a scan amid decoys.
 const DECOY_PORTS_MIN: usize = 10;
 
 /// How many sources are compared with the others, to find decoys.
 const PIVOTS_MAX: usize = 8;
-
-/// Ports from here on are those of clients, mostly.
-const EPHEMERAL_PORT_MIN: u16 = 32_768;
 
 /// `[detectors.distributed_scan]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -19,7 +19,7 @@ use super::flood_group::{Group, Load, Toward, Way, is_one_way};
 use super::network::Network;
 use super::outcome::{ICMP, ICMP_V6, TCP, UDP};
 use super::pane::PaneView;
-use super::report::{Draft, confidence, finding};
+use super::report::{CONTEXT_CONTACTS_MAX, Draft, confidence, finding};
 use super::settings::{SettingsError, check_range};
 use crate::aggregate::ContactKey;
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -44,9 +44,6 @@ const HEAVY_SHARE: u64 = 20;
 
 /// The longest packet, in bytes: what few packets could be many bytes.
 const PACKET_BYTES_MAX: u64 = 9001;
-
-/// Contacts that a finding's context is taken from.
-const CONTEXT_CONTACTS_MAX: usize = 1000;
 
 /// Cells of the sketch: together they fit a first level cache.
 const CELL_BITS: u32 = 11;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::detector::{Detector, Met};
 use super::episode::{Episodes, Sighting};
 use super::network::Network;
-use super::outcome::{TCP, UDP};
+use super::outcome::{EPHEMERAL_PORT_MIN, TCP, UDP};
 use super::pairs::{OfPair, PackedPair, Pair, PairTable, short_time};
 use super::pane::PaneView;
 use super::population::Population;
@@ -34,9 +34,6 @@ const SLOTS: usize = 6;
 
 /// What bytes of answers are counted in.
 const BACK_UNIT_BYTES: u64 = 256;
-
-/// From this port on, a port alone doesn't say which end is the server.
-const EPHEMERAL_PORT_MIN: u16 = 32_768;
 
 /// What took longer is called a drip.
 const DRIP_SECONDS_MIN: i64 = 1800;

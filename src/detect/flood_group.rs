@@ -1,16 +1,13 @@
 //! What floods are made of: whatever is sent to one target in one way, summed over its sources.
 
 use super::network::Network;
-use super::outcome::{ICMP, ICMP_V6, TCP, UDP};
+use super::outcome::{EPHEMERAL_PORT_MIN, ICMP, ICMP_V6, TCP, UDP};
 use crate::aggregate::{ContactKey, ContactView, TCP_RST, TCP_SYN, Tally};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
 
 /// Packets of a flow that is no session: a handshake and an end take more.
 const SHORT_PACKETS_MAX: u64 = 2;
-
-/// From this port on, a port alone doesn't say which end is the server.
-const EPHEMERAL_PORT_MIN: u16 = 32_768;
 
 /// An answer to a SYN is repeated a few times.
 const REPEATED_PACKETS_MAX: u64 = 6;

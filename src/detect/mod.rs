@@ -176,6 +176,19 @@ fn paced(settings: &DetectSettings, bytes_max: usize) -> Vec<Box<dyn Detector>> 
     detectors
 }
 
+impl DetectSettings {
+    /// The names of the detectors that are on, in the order in which they find.
+    #[must_use]
+    pub fn enabled(&self) -> Vec<&'static str> {
+        let detectors = all(self, 0);
+        detectors
+            .iter()
+            .filter(|detector| detector.is_on())
+            .map(|detector| detector.name())
+            .collect()
+    }
+}
+
 /// All detectors and the pane that waits for its successor.
 #[derive(Debug)]
 pub struct DetectorSet {

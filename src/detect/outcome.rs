@@ -13,6 +13,8 @@ use super::pane::{MergedPane, Tried};
 use crate::aggregate::{ContactKey, ContactView, Half, TCP_RST, TCP_SYN, Tally};
 use crate::net::Addr;
 
+/// From this port on a port alone doesn't say which end is the server: Linux gives clients ports from here on.
+pub(super) const EPHEMERAL_PORT_MIN: u16 = 32_768;
 /// IANA number of TCP.
 pub(super) const TCP: u8 = 6;
 /// IANA number of UDP.

@@ -19,7 +19,7 @@ use super::episode::Report;
 use super::noise::NoiseSettings;
 use super::outcome::{Outcome, TCP};
 use super::pane::{PaneView, Tried};
-use super::report::{Draft, finding_of};
+use super::report::{CONTEXT_CONTACTS_MAX, Draft, finding_of};
 use super::saved::Saved;
 use super::settings::{SettingsError, check_range};
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -35,9 +35,6 @@ const FINDING_BYTES: usize = 1536;
 
 /// Targets in a pane with a finding for all of their other pairs.
 const CROWDED_TARGETS_MAX: usize = 100;
-
-/// Contacts that the context of a crowd is taken from.
-const CONTEXT_CONTACTS_MAX: usize = 1000;
 
 /// Bytes that a pair takes at most: half of the table may be free, and while it grows there are two.
 const PAIR_BYTES: usize = 3 * (size_of::<((Addr, Addr), Reported)>() + 1);

@@ -11,6 +11,9 @@ use crate::units::UnixSeconds;
 /// How many addresses or ports a finding lists; noise control cuts the lists when it has seen all of them.
 pub(super) const LISTED_MAX: usize = 50;
 
+/// Contacts that the context of a finding is taken from.
+pub(super) const CONTEXT_CONTACTS_MAX: usize = 1000;
+
 /// What a detector knows beyond the episode and the pane.
 #[derive(Debug)]
 pub(super) struct Draft {

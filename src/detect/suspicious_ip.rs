@@ -15,7 +15,7 @@ use super::hourly::{Due, HOUR_SECONDS, Hourly, Noted};
 use super::network::Network;
 use super::outcome::Outcome;
 use super::pane::PaneView;
-use super::report::{Draft, finding};
+use super::report::{CONTEXT_CONTACTS_MAX, Draft, LISTED_MAX, finding};
 use super::settings::{SettingsError, check_range};
 use crate::aggregate::ContactKey;
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -25,10 +25,6 @@ use crate::units::UnixSeconds;
 
 /// Lists that a finding names.
 const LISTS_MAX: usize = 8;
-
-/// Addresses that the finding of a crowd lists, and contacts that its context is taken from.
-const CROWD_LISTED_MAX: usize = 50;
-const CROWD_CONTEXT_MAX: usize = 1000;
 
 /// Bits of a word, one for each contact that is watched at once.
 const _: () = assert!(WATCHED_AT_ONCE <= 64);
@@ -387,13 +383,13 @@ fn crowd_finding(crowd: &[&[Hit]], report: Report, view: &PaneView<'_>) -> Findi
                 ("rejected", sum(hits(), |hit| hit.rejected.into())),
                 ("bytes", sum(hits(), |hit| hit.bytes)),
             ]),
-            context: view.context_of(hits().take(CROWD_CONTEXT_MAX).map(|hit| hit.number)),
+            context: view.context_of(hits().take(CONTEXT_CONTACTS_MAX).map(|hit| hit.number)),
             exact: true,
         }
     };
     let mut finding = finding(FindingKind::SuspiciousIp, report, view, draft);
     if !finding.is_counted() {
-        let addrs = openers.into_iter().take(CROWD_LISTED_MAX).collect();
+        let addrs = openers.into_iter().take(LISTED_MAX).collect();
         finding.actor = Party { addrs, ports: Vec::new() };
     }
     finding

@@ -17,17 +17,13 @@ use super::network::Network;
 use super::outcome::{Outcome, TCP, UDP};
 use super::pane::PaneView;
 use super::protocol_policy::{Objection, RuleBits};
-use super::report::{Draft, finding};
+use super::report::{CONTEXT_CONTACTS_MAX, Draft, LISTED_MAX, finding};
 use super::settings::{SettingsError, check_range};
 use crate::aggregate::ContactKey;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::finding::{Evidence, Finding, FindingKind, Party, Severity};
 use crate::net::Addr;
 use crate::units::UnixSeconds;
-
-/// Addresses that the finding of a crowd lists, and contacts that its context is taken from.
-const CROWD_LISTED_MAX: usize = 50;
-const CROWD_CONTEXT_MAX: usize = 1000;
 
 /// Protocols that people know by name.
 const NAMES: &[(u8, &str)] = &[
@@ -414,13 +410,13 @@ fn crowd_finding(crowd: &[&[Breach<'_>]], report: Report, view: &PaneView<'_>) -
                 ("bytes", sum(breaches(), |breach| breach.bytes)),
             ]),
             context: view
-                .context_of(breaches().take(CROWD_CONTEXT_MAX).map(|breach| breach.number)),
+                .context_of(breaches().take(CONTEXT_CONTACTS_MAX).map(|breach| breach.number)),
             exact: true,
         }
     };
     let mut finding = finding(FindingKind::UnauthorizedProtocol, report, view, draft);
     if !finding.is_counted() {
-        let addrs = clients.into_iter().take(CROWD_LISTED_MAX).collect();
+        let addrs = clients.into_iter().take(LISTED_MAX).collect();
         finding.actor = Party { addrs, ports: Vec::new() };
     }
     finding
