@@ -22,7 +22,7 @@ use crate::units::{PaneIndex, UnixSeconds};
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Line {
     received: FlowCounts,
     sent: FlowCounts,
@@ -45,18 +45,19 @@ impl Line {
     }
 }
 
-/// What only some interfaces need.
+/// What only some interfaces need. The first cache line is all that rows without direction of an interface whose own
+/// address is found add to.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Beside {
-    undirected: FlowCounts,
-    undirected_wide: FlowCounts,
-    candidate_sent: [FlowCounts; 2],
     candidates: [u32; 2],
     candidate_count: u32,
     nodata_records: u32,
+    undirected: FlowCounts,
+    candidate_sent: [FlowCounts; 2],
+    undirected_wide: FlowCounts,
     skipdata_records: u32,
     skip_before_end: u32,
     skip_last_end: u32,
@@ -155,6 +156,7 @@ impl InterfaceTallies {
     #[inline]
     pub(super) fn prefetch(&self, place: u32) {
         simd::prefetch(&self.lines, place as usize);
+        simd::prefetch(&self.beside, place as usize);
     }
 
     /// Counts a row; `ends` are its source and destination if both are IPv4.

@@ -45,8 +45,9 @@ const HEAVY_SHARE: u64 = 20;
 /// The longest packet, in bytes: what few packets could be many bytes.
 const PACKET_BYTES_MAX: u64 = 9001;
 
-/// Cells of the sketch: together they fit a first level cache.
-const CELL_BITS: u32 = 11;
+/// Cells of the sketch: half a megabyte, which a second level cache holds. A pane of half a million contacts then has a
+/// score in each, far below what makes a flood.
+const CELL_BITS: u32 = 15;
 
 /// `[detectors.dos_flood]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
